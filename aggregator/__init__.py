@@ -1,0 +1,1 @@
+"""The centre: ingest, storage, queries, symbols, alerts and the page."""

@@ -1,0 +1,128 @@
+"""The messages of wire version 1.
+
+Columns are packed little-endian arrays in `bytes`; the width is in the field's comment. Stacks and
+their frames run from the root (entry point) to the leaf. All times are nanoseconds; `start_ns` is
+Unix time, durations are monotonic.
+"""
+
+from enum import IntEnum
+
+import msgspec
+
+
+class ModuleKind(IntEnum):
+    """What a module's offsets are relative to."""
+
+    NATIVE = 0  # an ELF file: `id` is its build id, offsets are file offsets
+    KERNEL = 1  # the kernel image: `id` is its build id, offsets are relative to `_stext`
+    KERNEL_MODULE = 2  # `id` is its build id, offsets are relative to its load address
+    NAMED = 3  # frames known by name only (JIT, interpreter, BPF, markers): offsets index `names`
+
+
+class Series(msgspec.Struct, frozen=True):
+    """The labels that a group of samples carries; the host is the batch's node."""
+
+    labels: dict[str, str]
+
+
+class Overhead(msgspec.Struct, frozen=True):
+    """What the agent itself cost over a batch's duration (definitions: docs/overhead.md)."""
+
+    sampler_cpu_ns: int
+    shipper_cpu_ns: int
+    kernel_cpu_ns: int  # own nanoseconds of the BPF programs, all CPUs
+    interrupt_cpu_ns: int  # calibrated cost of the sampling interrupts, all CPUs
+    memory_bytes: int  # anon + kernel of both processes, BPF maps included
+    map_bytes: int  # of which BPF maps
+    cpu_percent: float  # share of the host: the four parts over online CPUs x duration
+    user_percent_of_core: float  # both processes' user space, percent of one core
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Samples of one interval of one collector on one node.
+
+    `run` is a random id of one sampler start; `sequence` counts its batches from 1 without gaps.
+    Row i says: stack `stack_hashes[i]` was seen `counts[i]` times in `series[series_index[i]]`.
+    """
+
+    node: str
+    run: bytes  # 16 bytes
+    sequence: int
+    start_ns: int
+    duration_ns: int
+    rate_millihertz: int
+    collector: str
+    online_cpus: int
+    series: list[Series]
+    stack_hashes: bytes  # 16 bytes a row
+    series_index: bytes  # u32 a row
+    counts: bytes  # u32 a row
+    lost: dict[str, int]  # samples lost, by reason
+    overhead: Overhead
+    agent_version: str
+    facts: dict[str, str] = {}  # kernel release, mode, preset: shown on the fleet page
+
+
+class Module(msgspec.Struct, frozen=True):
+    """The file (or kernel image, or group of names) that frames belong to."""
+
+    kind: int  # ModuleKind
+    id: bytes  # build id; for NAMED: the UTF-8 name of the group, e.g. b"[jit]"
+    name: str  # base name for people: "libc.so.6", "vmlinux"
+
+
+class Name(msgspec.Struct, frozen=True):
+    """A frame that is known by name only. Its identity is (function, file, first line)."""
+
+    function: str
+    file: str = ""
+    line: int = 0
+
+
+class Definitions(msgspec.Struct, frozen=True):
+    """The frames of stacks that the aggregator asked for.
+
+    Frame j is (`modules[frame_module[j]]`, `frame_offset[j]`); stack i has `stack_lengths[i]`
+    frames, consecutive entries of `stack_frames`, which index the frame columns, root first.
+    """
+
+    node: str
+    run: bytes
+    modules: list[Module]
+    names: list[Name]
+    frame_module: bytes  # u32 a frame
+    frame_offset: bytes  # u64 a frame; for NAMED modules an index into `names`
+    stack_hashes: bytes  # 16 bytes a stack
+    stack_lengths: bytes  # u16 a stack, 1..MAX_STACK_FRAMES
+    stack_frames: bytes  # u32 a frame of a stack
+
+
+class SymbolDirective(msgspec.Struct, frozen=True, tag="symbols", tag_field="kind"):
+    """Ask a node for the symbol extract of a build id that it has already reported."""
+
+    module_kind: int
+    build_id: bytes
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The aggregator's answer to a batch, sent after the commit."""
+
+    status: str  # "stored" or "duplicate"
+    want: bytes = b""  # 16 bytes a hash: stacks of this batch that have no definition yet
+    directives: list[SymbolDirective] = []
+
+
+class SymbolExtract(msgspec.Struct, frozen=True):
+    """Symbols of one module, from a node.
+
+    NATIVE: `data` is an ELF file reduced to headers and symbol sections. KERNEL and KERNEL_MODULE:
+    `data` is UTF-8 text, one "<hex offset> <name>" a line, sorted by offset.
+    An extract that could not be made has empty `data` and a `refused` reason.
+    """
+
+    node: str
+    module_kind: int
+    build_id: bytes
+    name: str
+    data: bytes
+    refused: str = ""
