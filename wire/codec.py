@@ -4,7 +4,7 @@ Header: b"FF", one byte of version, one byte of kind. Decoding checks the size b
 decompressing, so a small message cannot become a large one.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import zstandard
@@ -23,7 +23,9 @@ _KINDS: dict[type, tuple[bytes, int, int]] = {
     SymbolExtract: (b"S", limits.MAX_EXTRACT_BYTES, limits.MAX_EXTRACT_DECODED_BYTES),
     Answer: (b"A", limits.MAX_BATCH_BYTES, limits.MAX_BATCH_DECODED_BYTES),
 }
-_DECODERS = {kind: msgspec.msgpack.Decoder(kind) for kind in _KINDS}
+_DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in _KINDS
+}
 Message = TypeVar("Message", Batch, Definitions, SymbolExtract, Answer)
 
 
