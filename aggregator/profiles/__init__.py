@@ -1,0 +1,1 @@
+"""Stored profiles: their blobs, the stack dictionary, the prefix tree and what a query reads."""
