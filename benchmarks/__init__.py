@@ -1,0 +1,1 @@
+"""What profiling costs, beside rivals, in one run: `make bench`."""
