@@ -1,0 +1,1 @@
+"""Rules, their alerts and the webhooks that carry them."""

@@ -1,0 +1,47 @@
+"""The centre's error base. A domain error knows the HTTP status that it deserves, nothing more."""
+
+from typing import ClassVar
+
+
+class AggregatorError(Exception):
+    """Something that the centre refuses or cannot do.
+
+    `code` is a stable word for programs and for counters, `remedy` says what to do about it.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    remedy: ClassVar[str] = "see the aggregator's log"
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if remedy is not None:
+            self.remedy = remedy  # type: ignore[misc]  # an instance may be more precise
+
+
+class ConfigError(AggregatorError):
+    """A setting is missing, unknown or out of range."""
+
+    code = "config"
+    remedy = "mend the setting that the message names"
+
+
+class DatabaseError(AggregatorError):
+    """The database refused a statement: a value it cannot hold, or a broken constraint."""
+
+    code = "database"
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database cannot be reached, shuts down or gave up on a lock; trying again helps."""
+
+    status = 503
+    code = "database_unavailable"
+    remedy = "try again; if it stays, check that Postgres runs and accepts connections"
+
+
+class MissingPartitionError(DatabaseError):
+    """A row belongs to a time range whose partition does not exist (yet)."""
+
+    code = "missing_partition"

@@ -1,0 +1,1 @@
+"""The hosts: what each one is, runs and costs."""

@@ -1,0 +1,61 @@
+"""Tables of the fleet: one row a node, and what its agent cost over time."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from aggregator.db import Model
+
+
+class Node(Model):
+    """One host that may send batches. Its name is the `host` label of everything it sends."""
+
+    __tablename__ = "nodes"
+
+    id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=text("now()")
+    )
+    last_seen_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    agent_version: Mapped[str] = mapped_column(Text, server_default="")
+    facts: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'"))
+    rate_millihertz: Mapped[int | None] = mapped_column(Integer)
+    online_cpus: Mapped[int | None] = mapped_column(Integer)
+    clock_offset_ms: Mapped[int | None] = mapped_column(BigInteger)  # centre's clock minus node's
+    lost_batches: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    lost_samples: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class NodeOverhead(Model):
+    """What the agent cost over one batch (definitions: `wire.schema.Overhead`)."""
+
+    __tablename__ = "node_overhead"
+    __table_args__ = (
+        PrimaryKeyConstraint("node_id", "at"),
+        Index("node_overhead_at_idx", "at"),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+    node_id: Mapped[int] = mapped_column(Integer)
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True))  # start of the batch
+    cpu_percent: Mapped[float] = mapped_column(REAL)  # share of the host
+    user_percent_of_core: Mapped[float] = mapped_column(REAL)
+    memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    map_bytes: Mapped[int] = mapped_column(BigInteger)
+    duration_s: Mapped[float] = mapped_column(Double)
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB)  # nanoseconds by part

@@ -1,0 +1,1 @@
+"""Batches and stack definitions: checked, given dense ids, stored exactly once."""

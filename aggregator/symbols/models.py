@@ -1,0 +1,102 @@
+"""Tables of symbols: modules, who can give their symbols, the symbols, and the frames."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from aggregator.db import Model
+
+SYMBOL_STATES = ("missing", "requested", "ready", "refused")
+
+
+class Module(Model):
+    """A file, kernel image or group of names (`wire.schema.Module`); symbols come once a fleet."""
+
+    __tablename__ = "modules"
+    __table_args__ = (
+        UniqueConstraint("kind", "build_id"),
+        CheckConstraint(
+            "symbol_state IN ('missing', 'requested', 'ready', 'refused')", name="symbol_state"
+        ),
+        Index(
+            "modules_pending_idx",
+            "id",
+            postgresql_where=text("symbol_state IN ('missing', 'requested')"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
+    kind: Mapped[int] = mapped_column(SmallInteger)  # wire.schema.ModuleKind
+    build_id: Mapped[bytes] = mapped_column(LargeBinary)
+    name: Mapped[str] = mapped_column(Text)
+    hash64: Mapped[int] = mapped_column(BigInteger)  # wire.hashes.module_hash, as signed
+    symbol_state: Mapped[str] = mapped_column(Text, server_default="missing")
+    requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    requested_node_id: Mapped[int | None] = mapped_column(
+        ForeignKey("nodes.id", ondelete="SET NULL")
+    )
+    refused_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class ModuleNode(Model):
+    """A node that has reported a module, and so can give its symbol extract."""
+
+    __tablename__ = "module_nodes"
+
+    module_id: Mapped[int] = mapped_column(
+        ForeignKey("modules.id", ondelete="CASCADE"), primary_key=True
+    )
+    node_id: Mapped[int] = mapped_column(
+        ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("now()"))
+
+
+class SymbolFile(Model):
+    """The symbols of one module: as a node sent them, or ready for look-up."""
+
+    __tablename__ = "symbol_files"
+    __table_args__ = (CheckConstraint("format IN ('extract', 'symcache', 'table')", name="format"),)
+
+    module_id: Mapped[int] = mapped_column(
+        ForeignKey("modules.id", ondelete="CASCADE"), primary_key=True
+    )
+    format: Mapped[str] = mapped_column(Text)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    source_node_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id", ondelete="SET NULL"))
+    created_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=text("now()")
+    )
+
+
+class Frame(Model):
+    """A place in a module. `offset` is the unsigned offset as signed; for names their hash."""
+
+    __tablename__ = "frames"
+    __table_args__ = (
+        UniqueConstraint("module_id", "offset"),
+        Index("frames_unresolved_idx", "module_id", postgresql_where=text("NOT resolved")),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
+    module_id: Mapped[int] = mapped_column(ForeignKey("modules.id"))
+    offset: Mapped[int] = mapped_column(BigInteger)
+    function: Mapped[str | None] = mapped_column(Text)
+    file: Mapped[str | None] = mapped_column(Text)
+    line: Mapped[int | None] = mapped_column(BigInteger)
+    resolved: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
