@@ -1,0 +1,43 @@
+"""Errors of the agent: what happened and why, what to do, and the exit code of the command."""
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_IMPOSSIBLE = 3
+
+
+class AgentError(Exception):
+    """Base of the agent's errors. `remedy` is one sentence or command, or empty."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class ConfigError(AgentError):
+    """The configuration cannot be used; each line of the message is one fault."""
+
+    exit_code = EXIT_CONFIG
+
+
+class ProfilingImpossibleError(AgentError):
+    """This host or this user cannot be profiled."""
+
+    exit_code = EXIT_IMPOSSIBLE
+
+
+class SpoolError(AgentError):
+    """The spool folder cannot be read or written."""
+
+
+class SpoolFullError(SpoolError):
+    """The disk (or quota) under the spool folder has no room left."""
+
+
+class SpoolReadOnlyError(SpoolError):
+    """The file system under the spool folder is mounted read-only."""
+
+
+class SpoolAccessError(SpoolError):
+    """The user of this process may not use the spool folder."""

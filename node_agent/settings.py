@@ -1,0 +1,154 @@
+"""Every setting of the agent: its section, its type and what is allowed. Pure."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MAX_CONFIG_LABELS = 16
+MAX_LABEL_BYTES = 512
+_RESERVED_LABELS = ("host",)
+
+
+class SettingError(ValueError):
+    """One faulty value: names the field, the value and what is allowed."""
+
+
+class Setting(NamedTuple):
+    """`parse` takes the raw value (of TOML, or text) and returns the checked one, or raises
+    ValueError; `allowed` finishes the sentence "it must be ..."."""
+
+    name: str
+    section: str
+    parse: Callable[[Any], Any]
+    allowed: str
+
+
+def parse(setting: Setting, value: Any) -> Any:
+    """The checked value of `setting`. Raises SettingError."""
+    try:
+        return setting.parse(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SettingError(f"{setting.name} is {value!r}; it must be {setting.allowed}") from error
+
+
+def check_labels(labels: Any) -> dict[str, str]:
+    """Labels that every sample of this node carries. Raises SettingError."""
+    if not isinstance(labels, dict):
+        raise SettingError(f"labels is {labels!r}; it must be a table of name = value")
+    if len(labels) > MAX_CONFIG_LABELS:
+        raise SettingError(f"labels has {len(labels)} entries; at most {MAX_CONFIG_LABELS}")
+    for name, value in labels.items():
+        plain = name.isascii() and name.isidentifier() and len(name) <= MAX_LABEL_BYTES
+        if not plain or name in _RESERVED_LABELS:
+            raise SettingError(
+                f"label name is {name!r}; it must be letters, digits and underscores, "
+                f"not start with a digit and not be {' or '.join(_RESERVED_LABELS)}"
+            )
+        if not isinstance(value, str) or "\0" in value or not 0 < _bytes(value) <= MAX_LABEL_BYTES:
+            raise SettingError(
+                f"label {name} is {value!r}; it must be text of 1 to {MAX_LABEL_BYTES} bytes"
+            )
+    return labels
+
+
+def nearest(name: str, known: Iterable[str], likeness: float = 0.5) -> str:
+    """ "; did you mean X?" for the known name most like `name`, else ""."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), n=1, cutoff=likeness)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
+
+
+def _integer(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return read
+
+
+def _seconds(low: float, high: float, *, above: bool = False) -> Callable[[Any], float]:
+    """Seconds from `low` (with `above`: more than `low`) to `high`."""
+
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        number = float(value)
+        if not math.isfinite(number) or not low <= number <= high or (above and number == low):
+            raise ValueError
+        return number
+
+    return read
+
+
+def _node_name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < _bytes(value) <= 253 or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError
+    return Path(value)
+
+
+def _preset(value: Any) -> str:
+    from node_agent.presets import find_preset
+
+    return find_preset(value if isinstance(value, str) else repr(value)).name
+
+
+def _url(value: Any) -> str:
+    from urllib.parse import urlsplit
+
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        raise ValueError
+    parts = urlsplit(value)
+    _ = parts.port  # raises ValueError when it is not a port
+    bad = parts.scheme not in ("http", "https") or not parts.hostname or " " in value
+    if bad or parts.username is not None or parts.query or parts.fragment:
+        raise ValueError
+    return value.rstrip("/")
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("name", "agent", _node_name, "1 to 253 bytes of printable text"),
+        Setting("preset", "agent", _preset, "the name of a preset"),
+        Setting("rate_hz", "agent", _integer(1, 1000), "a whole number of 1 to 1000 Hz"),
+        Setting(
+            "interval_s", "agent", _seconds(0, 3600, above=True), "above 0 and at most 3600 seconds"
+        ),
+        Setting("max_samples", "agent", _integer(1, 10_000_000), "a whole number of 1 to 10000000"),
+        Setting("spool_dir", "agent", _path, "the path of a folder"),
+        Setting(
+            "spool_limit_bytes",
+            "agent",
+            _integer(1 << 20, 1 << 40),
+            "a whole number of 1048576 (1 MiB) to 1099511627776 (1 TiB) bytes",
+        ),
+        # The aggregator accepts nothing older than 48 hours.
+        Setting(
+            "spool_limit_age_s", "agent", _seconds(60, 172_800), "60 to 172800 seconds (48 hours)"
+        ),
+        Setting(
+            "url", "ship", _url, "http://HOST[:PORT][/PATH] or https://..., without user or query"
+        ),
+        Setting("token_file", "ship", _path, "the path of a file"),
+        Setting("ca_file", "ship", _path, "the path of a file"),
+        Setting(
+            "timeout_s", "ship", _seconds(0, 300, above=True), "above 0 and at most 300 seconds"
+        ),
+    )
+}

@@ -1,0 +1,190 @@
+"""One folder of the spool, by descriptor: whole files or none, and no trust in the other side.
+
+Sampler and shipper are different users that may both write here, and the shipper is the one that
+an attacker reaches first. So the folder is held open (nobody can swap it for a link), files are
+made with O_EXCL and opened with O_NOFOLLOW, and only regular files of a bounded size are read.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from node_agent.errors import SpoolAccessError, SpoolError, SpoolFullError, SpoolReadOnlyError
+from node_agent.spool.entries import TEMPORARY, Stored
+
+FOLDER_MODE = 0o2770  # set-group-ID: what one user makes, the other's group may use
+FILE_MODE = 0o640
+STALE_TEMPORARY_S = 60.0
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Folder:
+    """An open folder. Every method raises SpoolError (or a subclass that names the cause)."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        """Open `root`/`name`, making it (and `root`) where it is missing."""
+        self.path = root / name
+        self.name = name
+        self._count = 0
+        with translated(root, "make"):
+            _make(root)
+        with translated(self.path, "make"):
+            _make(self.path)
+        with translated(self.path, "open"):
+            self._fd = os.open(self.path, _FOLDER_FLAGS)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def changed_ns(self) -> int:
+        """A number that changes when a file appears or goes; cheaper than listing."""
+        with translated(self.path, "read"):
+            return os.fstat(self._fd).st_mtime_ns
+
+    def names(self) -> list[str]:
+        """Names of the finished files, unordered."""
+        with translated(self.path, "list"), os.scandir(self._fd) as scan:
+            return [entry.name for entry in scan if not entry.name.startswith(TEMPORARY)]
+
+    def files(self) -> list[Stored]:
+        """The finished files; unfinished ones that nobody writes any more are removed."""
+        found = []
+        now_s = time.time()
+        with translated(self.path, "list"), os.scandir(self._fd) as scan:
+            for entry in scan:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # the other process was quicker
+                    continue
+                if not entry.name.startswith(TEMPORARY):
+                    found.append(Stored(self.name, entry.name, status.st_mtime, status.st_size))
+                elif now_s - status.st_mtime > STALE_TEMPORARY_S:
+                    self.remove(entry.name)
+        return found
+
+    def modified_s(self, name: str) -> float | None:
+        """Unix time at which the file was finished; None when it is gone."""
+        with translated(self.path, "read"):
+            try:
+                return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mtime
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Put `data` under `name`, replacing what was there: all of it, or nothing changes.
+
+        With `durable` the file is on the disk when this returns.
+        """
+        with self.writing(name, durable=durable) as descriptor:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+
+    @contextlib.contextmanager
+    def writing(self, name: str, *, durable: bool = True) -> Iterator[int]:
+        """A descriptor to write to; its content gets `name` when the block ends without error."""
+        self._count += 1
+        temporary = f"{TEMPORARY}{os.getpid()}-{self._count}-{time.monotonic_ns()}"
+        with translated(self.path, "write to"):
+            descriptor = os.open(temporary, _WRITE_FLAGS, FILE_MODE, dir_fd=self._fd)
+            try:
+                os.fchmod(descriptor, FILE_MODE)  # whatever the umask took away
+                yield descriptor
+                if durable:
+                    os.fsync(descriptor)
+                os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=self._fd)
+                raise
+            finally:
+                os.close(descriptor)
+            if durable:
+                os.fsync(self._fd)
+
+    def open(self, name: str, limit_bytes: int) -> BinaryIO | None:
+        """The file, opened for reading without buffer; None when it is gone.
+
+        Raises SpoolError when it is no regular file or larger than `limit_bytes`.
+        """
+        with translated(self.path / name, "read"):
+            try:
+                descriptor = os.open(name, _READ_FLAGS, dir_fd=self._fd)
+            except FileNotFoundError:
+                return None
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > limit_bytes:
+                os.close(descriptor)
+                raise SpoolError(
+                    f"{self.path / name} has {status.st_size} bytes or is no regular file; "
+                    f"at most {limit_bytes} bytes are read"
+                )
+            return os.fdopen(descriptor, "rb", buffering=0)
+
+    def read(self, name: str, limit_bytes: int) -> bytes | None:
+        """The content of the file; None when it is gone."""
+        file = self.open(name, limit_bytes)
+        if file is None:
+            return None
+        with file, translated(self.path / name, "read"):
+            return file.read()
+
+    def remove(self, name: str) -> bool:
+        """Remove the file; False when it was gone already."""
+        with translated(self.path / name, "remove"):
+            try:
+                os.unlink(name, dir_fd=self._fd)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def move(self, name: str, other: "Folder") -> bool:
+        """Move the file to `other`; False when it was gone already."""
+        with translated(self.path / name, "move"):
+            try:
+                os.rename(name, name, src_dir_fd=self._fd, dst_dir_fd=other._fd)
+            except FileNotFoundError:
+                return False
+            return True
+
+
+@contextlib.contextmanager
+def translated(path: Path, action: str) -> Iterator[None]:
+    """Turn an OSError into the SpoolError that names its cause and remedy."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot {action} {path}: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpoolFullError(
+                message, "Free disk space there, or point spool_dir at another file system."
+            ) from error
+        if error.errno == errno.EROFS:
+            raise SpoolReadOnlyError(
+                message, "Mount the file system read-write, or point spool_dir elsewhere."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise SpoolAccessError(
+                message,
+                "Give the folder to the group of both agent users, with mode 2770 "
+                f"(chgrp -R GROUP {path} && chmod 2770 {path}).",
+            ) from error
+        raise SpoolError(message, "Check spool_dir and its file system.") from error
+
+
+def _make(path: Path) -> None:
+    if path.is_dir():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o770)
+    except FileExistsError:
+        return
+    path.chmod(FOLDER_MODE)
