@@ -61,6 +61,9 @@ def main() -> None:
     parser.add_argument("--blocked", action="append", default=[])
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)  # the supervisor blocks and a shell may ignore them
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         if options.blocked:
             os.umask(0o022)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -55,7 +56,7 @@ class Postgres:
         run_once(Command("initdb", tuple(argv), self.account, self._folders()))
 
     def command(self) -> Command:
-        """The server in the foreground; SIGINT is its fast shutdown, without waiting for clients."""
+        """The server in the foreground. SIGINT is its fast shutdown, which waits for no client."""
         argv = [str(self.install / "bin/postgres"), "-D", str(self.data_dir)]
         argv += ["-k", str(self.socket_dir)]
         for name, value in {**_SETTINGS, **dict(self.settings)}.items():
@@ -64,13 +65,24 @@ class Postgres:
             "postgres", tuple(argv), self.account, self._folders(), stop_signal=signal.SIGINT
         )
 
-    def clear_stale_pid(self) -> None:
-        """Remove the pid file of a server that died with its pid since given to another program.
+    def may_start(self) -> bool:
+        """False while a process of an earlier server of this folder is still there.
 
-        Postgres itself takes any living process of its user for the old server. Call it only when
-        no server of this folder can be running.
+        Once there is none, a pid file left by one that was killed is removed: Postgres would take
+        any living process of its user that has since got that pid for the old server.
         """
+        if not self.data_dir.exists():
+            return True
+        folder = self.data_dir.stat()
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                cwd = (process / "cwd").stat()
+            except OSError:
+                continue  # ended meanwhile, or another user's
+            if (cwd.st_dev, cwd.st_ino) == (folder.st_dev, folder.st_ino):
+                return False
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+        return True
 
     def url(self, database: str) -> str:
         """SQLAlchemy's URL of `database`."""
@@ -83,8 +95,16 @@ class Postgres:
             host=str(self.socket_dir), user=USER, dbname=database, autocommit=True
         )
 
-    def wait_ready(self, process: Process, timeout_s: float = 30.0) -> None:
-        """Return when the server answers. Raises StartError when it ends or takes too long."""
+    def wait_ready(
+        self,
+        process: Process,
+        timeout_s: float = 30.0,
+        idle: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Return when the server answers; `idle` passes the time between tries.
+
+        Raises StartError when it ends or takes too long.
+        """
         limit = time.monotonic() + timeout_s
         while True:
             try:
@@ -95,7 +115,7 @@ class Postgres:
                     raise StartError(f"Postgres ended with status {process.poll()}") from error
                 if time.monotonic() > limit:
                     raise StartError(f"Postgres did not answer in {timeout_s:.0f} s") from error
-            time.sleep(0.05)
+            idle(0.05)
 
     def create_database(self, name: str, template: str | None = None) -> bool:
         """Make database `name` if it is missing; True if it was made."""

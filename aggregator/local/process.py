@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -27,9 +26,13 @@ class Command:
     argv: tuple[str, ...]
     account: Account | None = None
     folders: tuple[Path, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
     stop_wait_s: float = 10.0
+
+
+def _environment() -> dict[str, str]:
+    """Ours without FLAMEFLEET_*: the parts are told by files, and by nothing else."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("FLAMEFLEET_")}
 
 
 def launch_argv(command: Command) -> list[str]:
@@ -57,7 +60,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **command.environment},
+            env=_environment(),
             cwd="/",
             start_new_session=True,  # Ctrl-C in the terminal goes to the parent alone
         )
@@ -84,22 +87,28 @@ class Process:
         return True
 
 
-def run_once(command: Command, timeout_s: float = 60.0) -> str:
-    """Run `command` to its end and return its output. Raises StartError when it fails."""
+def run_to_end(command: Command, timeout_s: float = 60.0) -> tuple[int, str]:
+    """Exit status and output of `command`. Raises StartError when it takes longer."""
     try:
         done = subprocess.run(
             launch_argv(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **command.environment},
+            env=_environment(),
             cwd="/",
+            start_new_session=True,
             timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise StartError(f"{command.name} did not end within {timeout_s:.0f} s") from None
-    output = done.stdout.decode(errors="replace").strip()
-    if done.returncode != 0:
-        raise StartError(f"{command.name} failed with status {done.returncode}:\n{output}")
+    return done.returncode, done.stdout.decode(errors="replace").strip()
+
+
+def run_once(command: Command) -> str:
+    """Run `command` to its end and return its output. Raises StartError when it fails."""
+    status, output = run_to_end(command)
+    if status != 0:
+        raise StartError(f"{command.name} failed with status {status}:\n{output}")
     return output

@@ -6,6 +6,7 @@ Postgres.
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +42,16 @@ class Valkey:
         """Celery's (kombu's) URL of a numbered database."""
         return f"redis+socket://{self.socket_path}?virtual_host={database}"
 
-    def wait_ready(self, process: Process, timeout_s: float = 10.0) -> None:
-        """Return when the server answers. Raises StartError when it ends or takes too long."""
+    def wait_ready(
+        self,
+        process: Process,
+        timeout_s: float = 10.0,
+        idle: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Return when the server answers; `idle` passes the time between tries.
+
+        Raises StartError when it ends or takes too long.
+        """
         limit = time.monotonic() + timeout_s
         while True:
             try:
@@ -54,7 +63,7 @@ class Valkey:
                 raise StartError(f"Valkey ended with status {process.poll()}")
             if time.monotonic() > limit:
                 raise StartError(f"Valkey did not answer in {timeout_s:.0f} s")
-            time.sleep(0.02)
+            idle(0.02)
 
     def ask(self, line: bytes) -> bytes:
         """The answer (up to 4 KB) to one inline command."""

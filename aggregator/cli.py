@@ -1,0 +1,239 @@
+"""`flamefleet`: the centre's commands. Each imports what it needs only when it is called."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aggregator.errors import AggregatorError, ConfigError
+from aggregator.local.errors import LocalError
+from aggregator.local.options import DEFAULT_PORT, DEFAULT_PRESET, PRESETS
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from aggregator.config import CentreConfig
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2  # argparse's own
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; errors go to standard error with a remedy."""
+    options = build_parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except LocalError as error:
+        print(f"flamefleet: {error}", file=sys.stderr)
+        return error.exit_code
+    except AggregatorError as error:
+        print(f"flamefleet: {error.message}\n  what to do: {error.remedy}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+    except ModuleNotFoundError as error:
+        print(
+            f"flamefleet: the package {error.name!r} is missing\n"
+            "  what to do: pip install 'flamefleet[centre]' (or [demo] for flamefleet up)",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="flamefleet", description="The centre of Flamefleet: profiles of a whole fleet."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_up(commands)
+    _add_serve(commands)
+    _add_worker(commands)
+    _add_db(commands)
+    _add_token(commands)
+    return parser
+
+
+def _add_up(commands: Any) -> None:
+    parser = commands.add_parser(
+        "up", help="everything on this machine: servers, aggregator, worker and this host's agent"
+    )
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default: %(default)s")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="default: /var/lib/flamefleet/demo for root, else ~/.local/share/flamefleet",
+    )
+    parser.add_argument(
+        "--preset", choices=PRESETS, default=DEFAULT_PRESET, help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--for", dest="run_for", metavar="TIME", help="stop that long after it is ready (60s, 5m)"
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON when it is ready")
+    parser.add_argument("--webhook", metavar="URL", help="send alerts there")
+    parser.add_argument("--webhook-secret", metavar="SECRET", help="sign them with it")
+    parser.set_defaults(run=_run_up)
+
+
+def _run_up(options: argparse.Namespace) -> int:
+    from aggregator.local.data_folder import default_data_folder
+    from aggregator.local.options import UpOptions, parse_duration_s
+    from aggregator.local.up import run_up
+
+    return run_up(
+        UpOptions(
+            data_dir=options.data_dir or default_data_folder(),
+            port=options.port,
+            preset=options.preset,
+            run_s=None if options.run_for is None else parse_duration_s(options.run_for),
+            json_lines=options.json,
+            webhook=options.webhook,
+            webhook_secret=options.webhook_secret,
+        )
+    )
+
+
+def _add_serve(commands: Any) -> None:
+    parser = commands.add_parser("serve", help="the aggregator: API and page")
+    _add_centre_flags(parser)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.set_defaults(run=_run_serve)
+
+
+def _run_serve(options: argparse.Namespace) -> int:
+    from aggregator.app import serve
+
+    serve(_load(options, host=options.host, port=options.port))
+    return 0
+
+
+def _add_worker(commands: Any) -> None:
+    parser = commands.add_parser("worker", help="the Celery worker: compaction, symbols, alerts")
+    _add_centre_flags(parser)
+    parser.add_argument("--beat", action="store_true", help="with the scheduler; one a centre")
+    parser.add_argument(
+        "--schedule", type=Path, metavar="FILE", help="where the scheduler keeps its times"
+    )
+    parser.add_argument("--pool", choices=("prefork", "solo"), default="prefork")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="processes of the pool")
+    parser.set_defaults(run=_run_worker)
+
+
+def _run_worker(options: argparse.Namespace) -> int:
+    from aggregator.celery_app import create_celery
+
+    arguments = ["worker", "--loglevel", "INFO", "--pool", options.pool]
+    if options.concurrency is not None:
+        arguments += ["--concurrency", str(options.concurrency)]
+    if options.beat:
+        arguments.append("--beat")
+    if options.schedule is not None:
+        arguments += ["--schedule", str(options.schedule)]
+    create_celery(_load(options)).worker_main(arguments)
+    return 0
+
+
+def _add_db(commands: Any) -> None:
+    group = commands.add_parser("db", help="the database schema")
+    actions = group.add_subparsers(metavar="ACTION", required=True)
+    for name, run, words in (
+        ("upgrade", _run_db_upgrade, "bring the schema to this version"),
+        ("current", _run_db_current, "show its version; status 1 when it is not this one's"),
+    ):
+        parser = actions.add_parser(name, help=words)
+        _add_centre_flags(parser)
+        parser.set_defaults(run=run)
+
+
+def _run_db_upgrade(options: argparse.Namespace) -> int:
+    from aggregator.db import head_revision, run_migrations
+
+    run_migrations(_load(options).database_url)
+    print(f"the schema is at {head_revision()}")
+    return 0
+
+
+def _run_db_current(options: argparse.Namespace) -> int:
+    from aggregator.db import (
+        create_sync_database,
+        current_revision,
+        database_errors,
+        head_revision,
+    )
+
+    engine = create_sync_database(_load(options).database_url)
+    with database_errors(), engine.connect() as connection:
+        current = current_revision(connection)
+    engine.dispose()
+    head = head_revision()
+    print(f"{current or 'empty'} (this version's: {head})")
+    return 0 if current == head else EXIT_FAILED
+
+
+def _add_token(commands: Any) -> None:
+    group = commands.add_parser("token", help="enrolment tokens of nodes")
+    actions = group.add_subparsers(metavar="ACTION", required=True)
+    for name, run, words in (
+        ("create", _run_token_create, "make a token; it is shown this once"),
+        ("revoke", _run_token_revoke, "end all tokens of a node"),
+    ):
+        parser = actions.add_parser(name, help=words)
+        parser.add_argument("node", metavar="NODE", help="the node's name")
+        parser.add_argument("--json", action="store_true")
+        _add_centre_flags(parser)
+        parser.set_defaults(run=run)
+
+
+def _run_token_create(options: argparse.Namespace) -> int:
+    from aggregator.access.service import create_token
+
+    with _session(options) as session:
+        token = create_token(session, options.node)
+    print(json.dumps({"node": options.node, "token": token}) if options.json else token)
+    return 0
+
+
+def _run_token_revoke(options: argparse.Namespace) -> int:
+    from aggregator.access.service import revoke_tokens
+
+    with _session(options) as session:
+        revoked = revoke_tokens(session, options.node)
+    if options.json:
+        print(json.dumps({"node": options.node, "revoked": revoked}))
+    else:
+        print(f"{revoked} token(s) of {options.node} revoked")
+    return 0
+
+
+def _add_centre_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file")
+    parser.add_argument("--database-url", metavar="URL", help="or FLAMEFLEET_DATABASE_URL")
+    parser.add_argument("--broker-url", metavar="URL", help="or FLAMEFLEET_BROKER_URL")
+
+
+def _load(options: argparse.Namespace, **overrides: object) -> "CentreConfig":
+    from aggregator.config import load_config
+
+    overrides |= {"database_url": options.database_url, "broker_url": options.broker_url}
+    return load_config(options.config, os.environ, overrides)
+
+
+@contextmanager
+def _session(options: argparse.Namespace) -> Iterator["Session"]:
+    from aggregator.db import create_sync_database, session_scope
+
+    engine = create_sync_database(_load(options).database_url)
+    try:
+        with session_scope(engine) as session:
+            yield session
+    finally:
+        engine.dispose()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""What `flamefleet up` can be told, and the configuration files that it writes for its parts."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from aggregator.local.data_folder import DataFolder
+from aggregator.local.errors import LocalError
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 8380
+DEFAULT_PRESET = "development"
+# The agent's presets and their short names; a test holds the two lists equal.
+PRESETS = ("production", "staging", "development", "debug", "prod", "dev")
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """The flags of `flamefleet up`."""
+
+    data_dir: Path
+    port: int = DEFAULT_PORT
+    preset: str = DEFAULT_PRESET
+    run_s: float | None = None  # counted from the moment it is ready; None: until a signal
+    json_lines: bool = False
+    webhook: str | None = None
+    webhook_secret: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}/"
+
+
+def parse_duration_s(text: str) -> float:
+    """Seconds in "90", "90s", "5m" or "1h". Raises LocalError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise LocalError(f"{text!r} is no duration; write for example 60s, 5m or 1h")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def centre_toml(options: UpOptions, database_url: str, broker_url: str) -> str:
+    """The configuration file of aggregator and worker."""
+    lines = [
+        f"database_url = {_quote(database_url)}",
+        f"broker_url = {_quote(broker_url)}",
+        f"host = {_quote(HOST)}",
+        f"port = {options.port}",
+    ]
+    if options.webhook is not None:
+        lines += ["", "[[webhooks]]", f"url = {_quote(options.webhook)}"]
+        if options.webhook_secret is not None:
+            lines.append(f"secret = {_quote(options.webhook_secret)}")
+        # Whoever starts a demo on this machine may well receive its alerts on it.
+        lines.append("allow_private = true")
+    return "\n".join(lines) + "\n"
+
+
+def agent_toml(options: UpOptions, folder: DataFolder) -> str:
+    """The configuration file of sampler and shipper."""
+    lines = [
+        "[agent]",
+        f"preset = {_quote(options.preset)}",
+        f"spool_dir = {_quote(str(folder.spool))}",
+        "",
+        "[ship]",
+        f"url = {_quote(options.url.rstrip('/'))}",
+        f"token_file = {_quote(str(folder.agent_token))}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quote(text: str) -> str:
+    """A TOML basic string; JSON's escapes are a subset of TOML's."""
+    return json.dumps(text)

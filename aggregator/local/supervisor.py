@@ -1,0 +1,139 @@
+"""Keeps the local parts running: starts them again when they die, and stops them in order.
+
+One thread, no callbacks: the owner calls `tick` every fraction of a second.
+"""
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from aggregator.local.errors import StartError
+from aggregator.local.process import Command, Process
+
+FIRST_DELAY_S = 0.2
+MOST_DELAY_S = 15.0
+# A part that lived this long starts again with the first delay.
+STEADY_S = 30.0
+_TAIL_BYTES = 2_000
+
+
+def restart_delay_s(failures: int) -> float:
+    """Seconds to wait before start number `failures` + 1: doubling up to MOST_DELAY_S."""
+    return min(FIRST_DELAY_S * 2.0 ** min(failures - 1, 16), MOST_DELAY_S)
+
+
+@dataclass
+class _Part:
+    command: Command
+    may_start: Callable[[], bool]
+    log: IO[bytes]
+    process: Process | None = None
+    failures: int = 0  # deaths in a row, each soon after its start
+    next_start: float = 0.0
+
+
+class Supervisor:
+    """The parts by name, in the order in which they were added.
+
+    `say` gets one line for every death and restart. `record` is a file that lists the running
+    processes for the next start, in case this one is killed.
+    """
+
+    def __init__(self, logs: Path, record: Path, say: Callable[[str], None]) -> None:
+        self._logs = logs
+        self._record = record
+        self._say = say
+        self._parts: dict[str, _Part] = {}
+
+    def add(self, command: Command, may_start: Callable[[], bool] = lambda: True) -> Process:
+        """Start `command` and keep it running. `may_start` is asked before every later start."""
+        log = (self._logs / f"{command.name}.log").open("ab")
+        part = self._parts[command.name] = _Part(command, may_start, log)
+        return self._start(part)
+
+    def pid(self, name: str) -> int | None:
+        """Process id of a part, None while it is down."""
+        process = self._parts[name].process
+        return None if process is None else process.pid
+
+    def runs(self, name: str) -> bool:
+        """Whether a part was added, not stopped, and is up now."""
+        part = self._parts.get(name)
+        return part is not None and part.process is not None and part.process.poll() is None
+
+    def tick(self) -> None:
+        """Notice the parts that died and start those whose time has come."""
+        now = time.monotonic()
+        for name, part in self._parts.items():
+            if part.process is not None:
+                status = part.process.poll()
+                if status is None:
+                    continue
+                steady = now - part.process.started_at > STEADY_S
+                part.failures = 1 if steady else part.failures + 1
+                part.process = None
+                delay_s = restart_delay_s(part.failures)
+                part.next_start = now + delay_s
+                self._say(f"{name} {describe_exit(status)}; starting it again in {delay_s:.1f} s")
+            if now >= part.next_start and part.may_start():
+                process = self._start(part)
+                self._say(f"{name} runs again as process {process.pid}")
+
+    def stop(self, name: str, wait_s: float | None = None) -> None:
+        """End a part for good; a second call does nothing."""
+        part = self._parts.pop(name, None)
+        if part is None:
+            return
+        if part.process is not None and not part.process.stop(wait_s):
+            self._say(f"{name} did not stop in time and was killed")
+        part.log.close()
+        self._write_record()
+
+    def log_tail(self, name: str) -> str:
+        """The last lines of a part's log, for an error message."""
+        path = self._logs / f"{name}.log"
+        data = path.read_bytes()[-_TAIL_BYTES:] if path.exists() else b""
+        lines = data.decode(errors="replace").strip().splitlines()[-12:]
+        return "\n".join(f"  {line}" for line in lines) + f"\n  (all of it: {path})"
+
+    def require(self, name: str) -> None:
+        """Raise StartError with the log's end if a part keeps dying soon after its start."""
+        part = self._parts[name]
+        if part.failures >= 4:
+            raise StartError(f"{name} does not stay up:\n{self.log_tail(name)}")
+
+    def _start(self, part: _Part) -> Process:
+        part.process = Process(part.command, part.log.fileno())
+        self._write_record()
+        return part.process
+
+    def _write_record(self) -> None:
+        running = {
+            name: {"pid": part.process.pid, "started": start_ticks(part.process.pid)}
+            for name, part in self._parts.items()
+            if part.process is not None
+        }
+        new = self._record.with_suffix(".new")
+        new.write_text(json.dumps(running))
+        new.replace(self._record)
+
+
+def describe_exit(status: int) -> str:
+    """Words for an exit status as `Process.poll` gives it."""
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (proc(5), field 22), None if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])

@@ -1,0 +1,211 @@
+"""`flamefleet up`: the centre and this host's agent, started, watched and stopped together."""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from aggregator.local import api
+from aggregator.local.account import server_account
+from aggregator.local.commands import (
+    agent_command,
+    aggregator_command,
+    sampler_command,
+    shipper_command,
+    worker_command,
+)
+from aggregator.local.data_folder import DataFolder
+from aggregator.local.errors import InUseError, ProfilingRefusedError, StartError
+from aggregator.local.leftovers import adopt_orphans, end_orphans, settle
+from aggregator.local.options import HOST, UpOptions, agent_toml, centre_toml
+from aggregator.local.postgres import Postgres, create_postgres
+from aggregator.local.process import run_to_end
+from aggregator.local.progress import Progress
+from aggregator.local.supervisor import Supervisor
+from aggregator.local.valkey import create_valkey
+from aggregator.local.waiting import StopRequestedError, Waiting
+
+DATABASE = "flamefleet"
+# The names of the processes in the line of --json, in its order.
+REPORTED = ("sampler", "shipper", "aggregator", "worker", "postgres")
+_READY_TIMEOUT_S = 60.0
+_DRAIN_S = 5.0
+_TICK_S = 0.5
+_PROFILING_IMPOSSIBLE = 3  # exit status of `flamefleet-agent check`
+
+
+def run_up(options: UpOptions) -> int:
+    """Run until a stop signal or for `options.run_s`; the exit status. Raises LocalError."""
+    progress = Progress(sys.stderr)
+    folder = DataFolder(options.data_dir.absolute())
+    folder.create()
+    lock = folder.acquire()
+    supervisor = Supervisor(folder.logs, folder.processes, progress.say)
+
+    def wake() -> None:
+        supervisor.tick()
+        progress.tick()
+
+    waiting = Waiting(wake)
+    adopt_orphans()
+    try:
+        with suppress(StopRequestedError):
+            _Start(options, folder, supervisor, waiting, progress).run()
+            limit = None if options.run_s is None else time.monotonic() + options.run_s
+            while limit is None or time.monotonic() < limit:
+                waiting.idle(_TICK_S if limit is None else min(_TICK_S, limit - time.monotonic()))
+    finally:
+        with progress.step("stopping"):
+            _stop(folder, supervisor, waiting, progress.detail)
+            end_orphans()
+        folder.processes.unlink(missing_ok=True)
+        os.close(lock)
+    return 0
+
+
+class _Start:
+    """The steps from an empty or an old data folder to a page with data."""
+
+    def __init__(
+        self,
+        options: UpOptions,
+        folder: DataFolder,
+        supervisor: Supervisor,
+        waiting: Waiting,
+        progress: Progress,
+    ) -> None:
+        self.options = options
+        self.folder = folder
+        self.supervisor = supervisor
+        self.waiting = waiting
+        self.progress = progress
+        self.began_s = time.time()
+
+    def run(self) -> None:
+        self.progress.say(f"Flamefleet on this machine; data and logs in {self.folder.root}")
+        with self.progress.step("checking what this host allows"):
+            self._check_host()
+        with self.progress.step("clearing up after an earlier run"):
+            settle(self.folder.processes)
+            self._require_free_port()
+        database_url, broker_url = self._start_servers()
+        with self.progress.step("database schema and this host's token"):
+            self._prepare_database(database_url)
+        self.folder.write_private(
+            self.folder.centre_config, centre_toml(self.options, database_url, broker_url)
+        )
+        self.folder.write_private(self.folder.agent_config, agent_toml(self.options, self.folder))
+        # The sampler first: the spool holds what it takes until the aggregator answers.
+        self.supervisor.add(sampler_command(self.folder))
+        with self.progress.step("aggregator"):
+            self.supervisor.add(aggregator_command(self.folder))
+            self._wait("aggregator", lambda: api.answers(HOST, self.options.port))
+        self.supervisor.add(worker_command(self.folder))
+        self.supervisor.add(shipper_command(self.folder))
+        with self.progress.step("first samples"):
+            self._wait("sampler", self._has_samples)
+        self._announce()
+
+    def _check_host(self) -> None:
+        status, output = run_to_end(agent_command("check", "check"))
+        if status == _PROFILING_IMPOSSIBLE:
+            raise ProfilingRefusedError(f"this host cannot be profiled:\n{output}")
+        if status != 0:
+            raise StartError(f"flamefleet-agent check failed with status {status}:\n{output}")
+
+    def _require_free_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, self.options.port))
+            except OSError as error:
+                raise InUseError(
+                    f"port {self.options.port} of {HOST} cannot be used: {error.strerror}; "
+                    "choose another with --port"
+                ) from error
+
+    def _start_servers(self) -> tuple[str, str]:
+        """URLs of the running database (which may be empty) and of the broker."""
+        account = server_account()
+        postgres = create_postgres(self.folder.postgres, self.folder.sockets, account)
+        if not postgres.initialised:
+            with self.progress.step("making a Postgres cluster"):
+                postgres.initialise()
+        with self.progress.step("Postgres"):
+            self._start_postgres(postgres)
+        valkey = create_valkey(self.folder.sockets, account)
+        with self.progress.step("Valkey"):
+            process = self.supervisor.add(valkey.command())
+            valkey.wait_ready(process, idle=self.waiting.idle)
+        return postgres.url(DATABASE), valkey.url()
+
+    def _start_postgres(self, postgres: Postgres) -> None:
+        if not self.waiting.until(postgres.may_start, 10.0):
+            raise InUseError(f"an earlier Postgres still runs in {postgres.data_dir}: stop it")
+        process = self.supervisor.add(postgres.command(), postgres.may_start)
+        postgres.wait_ready(process, idle=self.waiting.idle)
+        postgres.create_database(DATABASE)
+
+    def _prepare_database(self, database_url: str) -> None:
+        from aggregator.access.service import create_token
+        from aggregator.db import create_sync_database, run_migrations, session_scope
+
+        run_migrations(database_url)
+        if self.folder.agent_token.exists():
+            return  # made by an earlier run, in this same database
+        engine = create_sync_database(database_url)
+        try:
+            with session_scope(engine) as session:
+                token = create_token(session, os.uname().nodename)
+        finally:
+            engine.dispose()
+        self.folder.write_private(self.folder.agent_token, token + "\n")
+
+    def _has_samples(self) -> bool:
+        return api.samples_since(HOST, self.options.port, self.began_s) > 0
+
+    def _wait(self, name: str, holds: Callable[[], bool]) -> None:
+        def holds_or_fails() -> bool:
+            self.supervisor.require(name)
+            return holds()
+
+        if not self.waiting.until(holds_or_fails, _READY_TIMEOUT_S):
+            tails = "\n".join(
+                f"{part}:\n{self.supervisor.log_tail(part)}" for part in ("shipper", name)
+            )
+            raise StartError(
+                f"nothing to see after {_READY_TIMEOUT_S:.0f} s. Logs end with\n{tails}"
+            )
+
+    def _announce(self) -> None:
+        if self.options.json_lines:
+            pids = {name: self.supervisor.pid(name) for name in REPORTED}
+            print(json.dumps({"url": self.options.url, "pids": pids}), flush=True)
+        else:
+            print(f"\n  Live flamegraph of this machine: {self.options.url}\n", flush=True)
+        if self.options.run_s is None:
+            self.progress.say("Stop with Ctrl-C; the data stays.")
+
+
+def _stop(
+    folder: DataFolder, supervisor: Supervisor, waiting: Waiting, detail: Callable[[str], None]
+) -> None:
+    """End the parts in the order in which data flows through them."""
+
+    def patience() -> float | None:
+        return 0.5 if waiting.requested_again() else None  # a second Ctrl-C: no more waiting
+
+    detail("sampler: its last batch")
+    supervisor.stop("sampler", patience())
+    limit = time.monotonic() + _DRAIN_S
+    while supervisor.runs("shipper") and time.monotonic() < limit and patience() is None:
+        if not any((folder.spool / "batches").glob("*.batch")):
+            break
+        detail("shipper: delivers the rest")
+        time.sleep(0.1)
+    for name in ("shipper", "worker", "aggregator", "valkey", "postgres"):
+        detail(name)
+        supervisor.stop(name, patience())
