@@ -1,0 +1,122 @@
+"""Symcaches from real ELF files; file offsets as binutils gives them."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aggregator.symbols.errors import RefusedExtractError
+from aggregator.symbols.native import build_symcache, lookup
+
+TOTAL = "_ZN4shop4CartIlE5totalEl"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("-no-pie",),
+        ("-static",),
+        ("-Wl,-z,noseparate-code",),
+        ("-Wl,-Ttext-segment=0x40000000",),
+    ],
+    ids=lambda flags: " ".join(flags) or "pie",
+)
+def test_file_offsets_give_demangled_functions(
+    compiled: Callable[..., Path], file_offset: Callable[[Path, str], int], flags: tuple[str, ...]
+) -> None:
+    elf = compiled(*flags)
+    wanted = [file_offset(elf, TOTAL) + 1, file_offset(elf, "plain_c"), file_offset(elf, "main")]
+    stored = build_symcache(elf.read_bytes(), b"any")
+    places = lookup(stored, wanted)
+    assert [place and place[0] for place in places] == [
+        "shop::Cart<long>::total(long)",
+        "plain_c",
+        "main",
+    ]
+
+
+def test_debug_information_gives_file_and_line(
+    compiled: Callable[..., Path], file_offset: Callable[[Path, str], int]
+) -> None:
+    elf = compiled("-g")
+    (place,) = lookup(build_symcache(elf.read_bytes(), b"any"), [file_offset(elf, "plain_c")])
+    assert place is not None
+    assert (place[0], Path(place[1] or "").name, place[2]) == ("plain_c", "shop.cpp", 7)
+
+
+def test_offsets_beyond_the_symbols_have_no_place(compiled: Callable[..., Path]) -> None:
+    stored = build_symcache(compiled().read_bytes(), b"any")
+    assert lookup(stored, [0, 5, 1 << 40, (1 << 64) - 1]) == [None, None, None, None]
+
+
+def test_rust_names_are_demangled(tmp_path: Path, file_offset: Callable[[Path, str], int]) -> None:
+    rustc = shutil.which("rustc")
+    if rustc is None:
+        pytest.skip("no rustc")
+    source = tmp_path / "till.rs"
+    source.write_text(
+        "mod inner { #[inline(never)] pub fn burn(n: u64) -> u64 {"
+        " (0..n).fold(0, |s, i| s ^ std::hint::black_box(i)) } }"
+        'fn main() { println!("{}", inner::burn(10)); }'
+    )
+    for mangling in ("legacy", "v0"):
+        elf = tmp_path / f"till-{mangling}"
+        argv = [rustc, "-O", "-o", str(elf), str(source)]
+        if mangling == "v0":
+            argv += ["-C", "symbol-mangling-version=v0"]
+        subprocess.run(argv, check=True, cwd=tmp_path)
+        symbols = subprocess.run(["nm", str(elf)], check=True, capture_output=True, text=True)
+        (burn,) = [
+            line.split()[-1] for line in symbols.stdout.splitlines() if "5inner4burn" in line
+        ]
+        (place,) = lookup(build_symcache(elf.read_bytes(), b"any"), [file_offset(elf, burn)])
+        assert place is not None
+        assert place[0] == "till::inner::burn"
+
+
+def test_an_extract_of_another_build_is_refused(compiled: Callable[..., Path]) -> None:
+    elf = compiled("-Wl,--build-id=0x" + "ab" * 20).read_bytes()
+    build_symcache(elf, b"\xab" * 20)
+    with pytest.raises(RefusedExtractError, match="not of cdcd"):
+        build_symcache(elf, b"\xcd" * 20)
+
+
+def test_an_extract_without_symbols_is_refused(compiled: Callable[..., Path]) -> None:
+    stripped = compiled("-static", "-s").read_bytes()
+    with pytest.raises(RefusedExtractError, match="no symbols"):
+        build_symcache(stripped, b"any")
+
+
+def test_truncated_files_are_refused_or_read_and_never_raise_anything_else(
+    compiled: Callable[..., Path],
+) -> None:
+    elf = compiled().read_bytes()
+    refused = 0
+    for length in range(0, len(elf), 509):
+        try:
+            build_symcache(elf[:length], b"any")
+        except RefusedExtractError:
+            refused += 1
+    assert refused > 10
+
+
+def test_flipped_bytes_are_refused_or_read_and_never_raise_anything_else(
+    compiled: Callable[..., Path],
+) -> None:
+    elf = compiled().read_bytes()
+    for position in range(0, 1024, 3):
+        damaged = bytearray(elf)
+        damaged[position] ^= 0xFF
+        try:
+            lookup(build_symcache(bytes(damaged), b"any"), [0x1139, 1 << 63])
+        except RefusedExtractError as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize("stored", [b"", b"\1", b"\xff\xff\xff\xff", bytes(4) + b"nonsense" * 20])
+def test_a_damaged_stored_form_is_refused(stored: bytes) -> None:
+    with pytest.raises(RefusedExtractError, match="damaged"):
+        lookup(stored, [1])
