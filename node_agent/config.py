@@ -162,6 +162,6 @@ def _read_environment(environ: Mapping[str, str], faults: list[str]) -> dict[str
             given[name] = dict(pair.partition("=")[::2] for pair in value.split(",") if pair)
         elif name in SETTINGS:
             given[name] = value
-        elif near := nearest(name.upper(), known, likeness=0.7):
+        elif near := nearest(name.upper(), known, 0.7, ENVIRONMENT_PREFIX):
             faults.append(f"{variable} is not a setting{near} (in the environment)")
     return given

@@ -57,7 +57,7 @@ def nearest(name: str, known: Iterable[str], likeness: float = 0.5) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=1, cutoff=likeness)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _bytes(text: str) -> int:
