@@ -52,8 +52,8 @@ def check_labels(labels: Any) -> dict[str, str]:
     return labels
 
 
-def nearest(name: str, known: Iterable[str], likeness: float = 0.5) -> str:
-    """ "; did you mean X?" for the known name most like `name`, else ""."""
+def nearest(name: str, known: Iterable[str], likeness: float = 0.5, prefix: str = "") -> str:
+    """The text "; did you mean {prefix}X?" for the known name X most like `name`, else ""."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=1, cutoff=likeness)
