@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * CPU sampling: counts (process, thread name, cgroup, stack) and sends every stack once a
+ * generation.
+ *
+ * Hook:           perf_event, software CPU clock, one event a CPU
+ * Lowest kernel:  5.8 (ring buffer), with BTF
+ * Cost an event:  2 to 6 us in the program (deeper stacks cost more), idle CPUs 0.1 us;
+ *                 the timer interrupt around it costs more and is calibrated by the agent
+ *
+ * Lost and left-out samples are counted in `counters`, never logged.
+ */
+#include "kernel.h"
+#include "events.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "stack.h"
+
+/* The stack and probe-read helpers are open to GPL-compatible programs only. */
+char LICENSE[] SEC("license") = "GPL";
+
+/* The one read-only global: user space sets it as a whole before loading. */
+const volatile struct settings settings = {};
+
+/*
+ * Hash maps used from a perf event have to be preallocated. User space sets both sizes, switches
+ * by control.generation, and drains the one not in use. No per-CPU values: they would multiply
+ * the memory by the number of CPUs, for an increment that hardly ever contends.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct sample_key);
+	__type(value, __u64);
+	__uint(max_entries, 1024);
+} counts_even SEC(".maps"), counts_odd SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} stacks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct control);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} control SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct counters);
+	__uint(max_entries, 1);
+} counters SEC(".maps");
+
+/* A stack_event is larger than the 512 bytes of BPF stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct stack_event);
+	__uint(max_entries, 1);
+} scratch SEC(".maps");
+
+/*
+ * The process id as the agent's own PID namespace numbers it, or 0 where the process has none.
+ * bpf_get_ns_current_pid_tgid() refuses tasks of deeper namespaces, so walk the levels.
+ */
+static __always_inline __u32 namespaced_tgid(struct task_struct *leader)
+{
+	struct pid *pid;
+	unsigned int level;
+
+	if (!settings.pid_namespace)
+		return bpf_get_current_pid_tgid() >> 32;
+	pid = BPF_CORE_READ(leader, thread_pid);
+	level = BPF_CORE_READ(pid, level);
+	for (unsigned int i = 0; i < MAX_PID_NS_LEVEL && i <= level; i++) {
+		struct upid *upid = (void *)__builtin_preserve_access_index(&pid->numbers) +
+				    i * bpf_core_type_size(struct upid);
+
+		if (BPF_CORE_READ(upid, ns, ns.inum) == settings.pid_namespace)
+			return BPF_CORE_READ(upid, nr);
+	}
+	return 0;
+}
+
+static __always_inline void count_sample(struct stack_event *event, __u32 depth, void *counts,
+					 struct counters *counter)
+{
+	__u64 one = 1, size = offsetof(struct stack_event, addresses) + depth * sizeof(__u64);
+	__u64 *count = bpf_map_lookup_elem(counts, &event->key);
+
+	if (!count) {
+		if (bpf_map_update_elem(counts, &event->key, &one, BPF_NOEXIST) == 0) {
+			counter->samples++;
+			if (size > sizeof(*event) ||
+			    bpf_ringbuf_output(&stacks, event, size, BPF_RB_NO_WAKEUP))
+				counter->ring_full++;
+			return;
+		}
+		/* Full, or another CPU inserted the same key since the first look. */
+		count = bpf_map_lookup_elem(counts, &event->key);
+		if (!count) {
+			counter->count_map_full++;
+			return;
+		}
+	}
+	__sync_fetch_and_add(count, 1);
+	counter->samples++;
+}
+
+static __always_inline void take_sample(struct sample_context *ctx, struct control *state,
+					struct counters *counter)
+{
+	__u32 zero = 0;
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct stack_event *event = bpf_map_lookup_elem(&scratch, &zero);
+	__u32 generation = state->generation, depth;
+
+	if (!event)
+		return;
+	event->key.tgid = namespaced_tgid(leader);
+	if (!event->key.tgid) {
+		counter->foreign_namespace++;
+		return;
+	}
+	if (settings.only_tgid && event->key.tgid != settings.only_tgid) {
+		counter->other_process++;
+		return;
+	}
+	event->key.start_ns = BPF_CORE_READ(leader, start_boottime);
+	event->key.exec_id = BPF_CORE_READ(task, self_exec_id);
+	event->key.flags = BPF_CORE_READ(task, flags) & PF_KTHREAD ? SAMPLE_KERNEL_THREAD : 0;
+	event->key.cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(event->key.thread_name, sizeof(event->key.thread_name));
+	event->generation = generation;
+	depth = read_stacks(ctx, event);
+	if (!depth) {
+		counter->stack_error++;
+		return;
+	}
+	event->key.stack_key = hash_stack(event, depth);
+	if (generation & 1)
+		count_sample(event, depth, &counts_odd, counter);
+	else
+		count_sample(event, depth, &counts_even, counter);
+}
+
+SEC("perf_event")
+int sample_cpu(struct sample_context *ctx)
+{
+	__u32 zero = 0;
+	__u64 started_ns = bpf_ktime_get_ns();
+	struct counters *counter = bpf_map_lookup_elem(&counters, &zero);
+	struct control *state = bpf_map_lookup_elem(&control, &zero);
+
+	if (!counter || !state)
+		return 0;
+	if (started_ns > state->beat_ns + settings.heartbeat_limit_ns)
+		counter->silent++;
+	else if (!(__u32)bpf_get_current_pid_tgid())
+		counter->idle++;
+	else
+		take_sample(ctx, state, counter);
+	counter->own_ns += bpf_ktime_get_ns() - started_ns;
+	return 0;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The few kernel structs that the programs read, reduced to the fields in use. libbpf moves each
+ * access to where the running kernel keeps the field (CO-RE), so order and gaps don't matter here.
+ */
+#ifndef FLAMEFLEET_KERNEL_H
+#define FLAMEFLEET_KERNEL_H
+
+#include <linux/bpf.h>
+
+#define PF_KTHREAD	   0x00200000
+#define MAX_PID_NS_LEVEL   32 /* the deepest nesting that the kernel allows */
+#define USER_MODE_SELECTOR 3  /* x86: privilege level bits of cs */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
+struct task_struct {
+	unsigned int flags;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	__u64 start_boottime; /* since 5.5, before: real_start_time */
+	__u64 self_exec_id;   /* 64 bits since 5.7 */
+};
+
+#pragma clang attribute pop
+
+/* The context of a perf_event program on x86-64: user API, so not relocated. */
+struct sample_context {
+	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax;
+	__u64 ip, cs, flags, sp, ss;
+	__u64 sample_period, addr;
+};
+
+#endif

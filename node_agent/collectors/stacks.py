@@ -1,0 +1,118 @@
+"""What the CPU collector hands on, and its decoding from the kernel's records."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD, SAMPLE_KEY, STACK_EVENT_HEADER
+
+_MAX_NAMES = 4096
+
+
+class ProcessKey(NamedTuple):
+    """A process for as long as it runs one program: ids are reused, and exec changes mappings."""
+
+    tgid: int  # in the agent's PID namespace
+    start_ns: int  # boot time of the group leader's start; /proc/PID/stat has it in clock ticks
+    exec_id: int
+
+
+class SampleKey(NamedTuple):
+    """What samples are counted by."""
+
+    stack_key: int
+    tgid: int
+    start_ns: int
+    exec_id: int
+    cgroup_id: int
+    thread_name: str
+    flags: int  # SAMPLE_KERNEL_THREAD
+
+
+@dataclass(frozen=True, slots=True)
+class RawStack:
+    """A stack at its first sighting in an interval (for each thread name and cgroup)."""
+
+    stack_key: int  # 64-bit hash over the process and all addresses
+    process: ProcessKey
+    thread_name: str
+    cgroup_id: int
+    kernel_ips: tuple[int, ...]  # leaf first, () if the sample was in user mode
+    user_ips: tuple[int, ...]  # leaf first, () if the thread has no user memory
+    is_kernel_thread: bool
+    interval: int = 0  # `Interval.number` of the interval that counts it
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The counts between two calls of `take_interval`."""
+
+    counts: dict[SampleKey, int]
+    lost: dict[str, int]  # by reason, only those above 0; `ring_full` is in stacks, not samples
+    samples: int  # sum of `counts`
+    kernel_ns: int  # the program's own time, all CPUs
+    start_ns: int  # Unix time
+    duration_ns: int  # monotonic
+    skipped: dict[str, int] = field(default_factory=dict)  # left out on purpose, by reason
+    interrupts: int = 0  # sampling interrupts, those of idle CPUs included
+    number: int = 0
+
+
+class Decoder:
+    """Decodes the kernel's records; remembers thread names, which repeat."""
+
+    def __init__(self) -> None:
+        self._names: dict[bytes, str] = {}
+
+    def _name(self, raw: bytes) -> str:
+        name = self._names.get(raw)
+        if name is None:
+            if len(self._names) >= _MAX_NAMES:
+                self._names.clear()
+            name = raw.partition(b"\0")[0].decode("utf-8", "replace")
+            self._names[raw] = name
+        return name
+
+    def counts(self, keys: bytes, values: bytes) -> dict[SampleKey, int]:
+        """Packed keys and u64 counts of a drained map."""
+        numbers = memoryview(values).cast("Q")
+        name = self._name
+        return {
+            SampleKey(stack_key, tgid, start_ns, exec_id, cgroup_id, name(comm), flags): count
+            for (stack_key, start_ns, cgroup_id, tgid, exec_id, flags, comm), count in zip(
+                SAMPLE_KEY.iter_unpack(keys), numbers, strict=True
+            )
+        }
+
+    def stacks(self, records: Iterable[memoryview]) -> list[RawStack]:
+        """Stack events as they come from the ring buffer."""
+        stacks = []
+        header_bytes = STACK_EVENT_HEADER.size
+        for record in records:
+            (
+                stack_key,
+                start_ns,
+                cgroup_id,
+                tgid,
+                exec_id,
+                flags,
+                comm,
+                generation,
+                kernel_depth,
+                user_depth,
+            ) = STACK_EVENT_HEADER.unpack_from(record)
+            addresses = record[header_bytes:].cast("Q").tolist()
+            end = kernel_depth + user_depth
+            stacks.append(
+                RawStack(
+                    stack_key,
+                    ProcessKey(tgid, start_ns, exec_id),
+                    self._name(comm),
+                    cgroup_id,
+                    tuple(addresses[:kernel_depth]),
+                    tuple(addresses[kernel_depth:end]),
+                    bool(flags & SAMPLE_KERNEL_THREAD),
+                    generation,
+                )
+            )
+        return stacks

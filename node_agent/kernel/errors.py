@@ -1,0 +1,38 @@
+"""What can go wrong between the agent and the kernel."""
+
+from node_agent.errors import EXIT_IMPOSSIBLE, AgentError
+
+
+class KernelError(AgentError):
+    """Base of this package's errors: what happened, why, and what to do about it."""
+
+    exit_code = EXIT_IMPOSSIBLE
+
+    def __init__(self, what: str, why: str, remedy: str) -> None:
+        super().__init__(f"{what}: {why}", remedy)
+        self.what = what
+        self.why = why
+
+
+class LibbpfError(KernelError):
+    """libbpf.so.1 is missing or unusable."""
+
+
+class ObjectError(KernelError):
+    """A compiled BPF object is missing or is not what this version expects."""
+
+
+class LoadError(KernelError):
+    """The kernel refused a BPF object."""
+
+
+class PerfEventError(KernelError):
+    """The kernel refused a perf event, or the program on it."""
+
+
+class NamespaceError(KernelError):
+    """The agent's PID namespace cannot be told from its /proc."""
+
+
+class MapError(KernelError):
+    """Reading or switching a BPF map failed."""
