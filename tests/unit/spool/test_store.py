@@ -245,10 +245,9 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(small_disk, make_batch, ma
     spool.create()
     spool.put_batch(make_batch(1), None)
     filler = small_disk / "filler"
-    with pytest.raises(OSError), filler.open("wb") as file:
+    with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-            file.flush()
     with pytest.raises(SpoolFullError, match="No space left") as raised:
         spool.put_batch(make_batch(2, rows=2000), make_definitions())
     assert "Free disk space" in raised.value.remedy
