@@ -44,9 +44,9 @@ class DataFolder:
     def agent_config(self) -> Path:
         return self.root / "agent.toml"
 
-    @property
-    def agent_token(self) -> Path:
-        return self.root / "agent.token"
+    def agent_token(self, node: str) -> Path:
+        """A token belongs to one name: a renamed host gets another."""
+        return self.root / f"token-{node.replace('/', '_')}"
 
     @property
     def centre_config(self) -> Path:

@@ -58,16 +58,17 @@ def centre_toml(options: UpOptions, database_url: str, broker_url: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def agent_toml(options: UpOptions, folder: DataFolder) -> str:
+def agent_toml(options: UpOptions, folder: DataFolder, node: str) -> str:
     """The configuration file of sampler and shipper."""
     lines = [
         "[agent]",
+        f"name = {_quote(node)}",
         f"preset = {_quote(options.preset)}",
         f"spool_dir = {_quote(str(folder.spool))}",
         "",
         "[ship]",
         f"url = {_quote(options.url.rstrip('/'))}",
-        f"token_file = {_quote(str(folder.agent_token))}",
+        f"token_file = {_quote(str(folder.agent_token(node)))}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -82,6 +82,7 @@ class _Start:
         self.supervisor = supervisor
         self.waiting = waiting
         self.progress = progress
+        self.node = os.uname().nodename
         self.began_s = time.time()
 
     def run(self) -> None:
@@ -97,7 +98,9 @@ class _Start:
         self.folder.write_private(
             self.folder.centre_config, centre_toml(self.options, database_url, broker_url)
         )
-        self.folder.write_private(self.folder.agent_config, agent_toml(self.options, self.folder))
+        self.folder.write_private(
+            self.folder.agent_config, agent_toml(self.options, self.folder, self.node)
+        )
         # The sampler first: the spool holds what it takes until the aggregator answers.
         self.supervisor.add(sampler_command(self.folder))
         with self.progress.step("aggregator"):
@@ -154,15 +157,16 @@ class _Start:
         from aggregator.db import create_sync_database, run_migrations, session_scope
 
         run_migrations(database_url)
-        if self.folder.agent_token.exists():
+        token_file = self.folder.agent_token(self.node)
+        if token_file.exists():
             return  # made by an earlier run, in this same database
         engine = create_sync_database(database_url)
         try:
             with session_scope(engine) as session:
-                token = create_token(session, os.uname().nodename)
+                token = create_token(session, self.node)
         finally:
             engine.dispose()
-        self.folder.write_private(self.folder.agent_token, token + "\n")
+        self.folder.write_private(token_file, token + "\n")
 
     def _has_samples(self) -> bool:
         return api.samples_since(HOST, self.options.port, self.began_s) > 0
