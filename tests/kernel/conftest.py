@@ -1,0 +1,114 @@
+"""A known load, and a small root file system to boot other kernels with."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent.parent
+STDLIB_LEFT_OUT = (
+    *("test", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "distutils"),
+    *("site-packages", "dist-packages", "config-*", "pydoc_data", "unittest", "asyncio"),
+)
+
+
+class BusyProgram(NamedTuple):
+    path: Path
+
+    def start(self) -> tuple[subprocess.Popen[str], list[int]]:
+        """The running process and the addresses of its functions: 50, 30 and 20 %."""
+        process = subprocess.Popen([self.path], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        return process, [int(word, 16) for word in process.stdout.readline().split()]
+
+
+@pytest.fixture(scope="session")
+def busy_program(tmp_path_factory: pytest.TempPathFactory) -> BusyProgram:
+    """busy.c, static so that it runs anywhere, with frame pointers."""
+    path = tmp_path_factory.mktemp("busy") / "busy"
+    flags = ["-O1", "-static", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"]
+    subprocess.run(["gcc", *flags, "-o", path, HERE / "busy.c"], check=True)
+    return BusyProgram(path)
+
+
+@pytest.fixture
+def busy(busy_program: BusyProgram) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    process, functions = busy_program.start()
+    yield process, functions
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def dd() -> Iterator[subprocess.Popen[bytes]]:
+    """A kernel-heavy process."""
+    process = subprocess.Popen(
+        ["dd", "if=/dev/zero", "of=/dev/null", "bs=64k"], stderr=subprocess.DEVNULL
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def copy_with_libraries(root: Path, *files: Path) -> None:
+    """Copy programs and libraries, with the libraries they load, to their own paths in `root`."""
+    wanted = set(files)
+    for file in files:
+        linked = subprocess.run(["ldd", file], capture_output=True, text=True, check=True).stdout
+        wanted |= {Path(path) for path in re.findall(r"(/\S+)\s+\(0x", linked)}
+    for path in wanted:
+        target = root / path.parent.resolve().relative_to("/") / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+
+
+@pytest.fixture(scope="session")
+def kernel_root(tmp_path_factory: pytest.TempPathFactory, busy_program: BusyProgram) -> Path:
+    """This machine's Python, libbpf, a busybox, the agent's package and the probe: 30 MB.
+
+    Made from files that are here anyway: quicker than unpacking a distribution, and offline.
+    """
+    root = tmp_path_factory.mktemp("kernel") / "root"
+    for folder in ("usr/bin", "usr/lib", "usr/lib64", "usr/sbin", "proc", "sys", "dev", "tmp"):
+        (root / folder).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (root / name).symlink_to(f"usr/{name}")
+    for folder in ("sys/fs/bpf", "sys/fs/cgroup", "run"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+
+    busybox = root / "usr/bin/busybox"
+    shutil.copy(shutil.which("busybox") or "/bin/busybox", busybox)
+    for applet in ("sh", "mount", "mkdir", "ip", "hostname", "sync", "sleep", "dd"):
+        (root / "usr/bin" / applet).symlink_to("busybox")
+
+    python = Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    extensions = stdlib / "lib-dynload"
+    libbpf = Path("/usr/lib", f"{os.uname().machine}-linux-gnu", "libbpf.so.1")
+    copy_with_libraries(
+        root,
+        python.resolve(),
+        libbpf,
+        *(e for n in ("_ctypes.", "mmap.") for e in extensions.glob(f"{n}*")),
+    )
+    (root / "usr/bin/python3").symlink_to(python.resolve())
+    shutil.copytree(
+        stdlib,
+        root / stdlib.relative_to("/"),
+        ignore=shutil.ignore_patterns(*STDLIB_LEFT_OUT),
+        dirs_exist_ok=True,
+    )
+
+    for name in ("node_agent", "wire"):
+        shutil.copytree(PROJECT / name, root / "opt" / name)
+    shutil.copy(HERE / "probe.py", root / "opt/probe.py")
+    shutil.copy(busy_program.path, root / "opt/busy")
+    return root
