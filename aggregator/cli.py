@@ -61,7 +61,7 @@ def _add_up(commands: Any) -> None:
     parser = commands.add_parser(
         "up", help="everything on this machine: servers, aggregator, worker and this host's agent"
     )
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default: %(default)s")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="default: %(default)s")
     parser.add_argument(
         "--data-dir",
         type=Path,
@@ -77,6 +77,12 @@ def _add_up(commands: Any) -> None:
     parser.add_argument("--webhook", metavar="URL", help="send alerts there")
     parser.add_argument("--webhook-secret", metavar="SECRET", help="sign them with it")
     parser.set_defaults(run=_run_up)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; allowed are 1 to 65535")
+    return int(text)
 
 
 def _run_up(options: argparse.Namespace) -> int:
@@ -101,14 +107,15 @@ def _add_serve(commands: Any) -> None:
     parser = commands.add_parser("serve", help="the aggregator: API and page")
     _add_centre_flags(parser)
     parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--port", type=_port)
     parser.set_defaults(run=_run_serve)
 
 
 def _run_serve(options: argparse.Namespace) -> int:
+    config = _load(options, host=options.host, port=options.port)
     from aggregator.app import serve
 
-    serve(_load(options, host=options.host, port=options.port))
+    serve(config)
     return 0
 
 
@@ -125,6 +132,7 @@ def _add_worker(commands: Any) -> None:
 
 
 def _run_worker(options: argparse.Namespace) -> int:
+    config = _load(options)
     from aggregator.celery_app import create_celery
 
     arguments = ["worker", "--loglevel", "INFO", "--pool", options.pool]
@@ -134,7 +142,7 @@ def _run_worker(options: argparse.Namespace) -> int:
         arguments.append("--beat")
     if options.schedule is not None:
         arguments += ["--schedule", str(options.schedule)]
-    create_celery(_load(options)).worker_main(arguments)
+    create_celery(config).worker_main(arguments)
     return 0
 
 
