@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+
+from aggregator.local.postgres import Postgres
+from aggregator.local.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = Path(__file__).with_name("hosts.sh")
@@ -43,7 +46,9 @@ def hosts(*arguments: str, timeout_s: float = 300, check: bool = True) -> str:
         check=False,
     )
     if check and result.returncode:
-        pytest.fail(f"hosts.sh {arguments} gave {result.returncode}:\n{result.stdout}{result.stderr}")
+        pytest.fail(
+            f"hosts.sh {arguments} gave {result.returncode}:\n{result.stdout}{result.stderr}"
+        )
     return result.stdout
 
 
@@ -60,7 +65,7 @@ class Centre:
         return json.loads(hosts("exec", "curl", "-sS", "--max-time", "20", url))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def host() -> Iterator[str]:
     """A booted host named node1, with a busy unit; stopped and removed afterwards."""
     hosts("down")
@@ -71,7 +76,17 @@ def host() -> Iterator[str]:
         hosts("down")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def in_host(host: str) -> Callable[..., str]:
+    """Run a command as root inside the host; returns its standard output."""
+
+    def run(*command: str, check: bool = True) -> str:
+        return hosts("in", host, *command, check=check)
+
+    return run
+
+
+@pytest.fixture(scope="module")
 def busy_unit(host: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A systemd unit `deploy-busy` on the host that burns CPU in `deploy_spin`."""
     folder = tmp_path_factory.mktemp("busy")
@@ -87,12 +102,17 @@ def busy_unit(host: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     hosts("in", host, "chmod", "755", "/usr/local/bin/deploy-busy")
     # a quarter of one core is plenty to be seen, and leaves room for the other tests
-    run = ["systemd-run", "--unit=deploy-busy", "--property=CPUQuota=25%", "/usr/local/bin/deploy-busy"]
+    run = [
+        "systemd-run",
+        "--unit=deploy-busy",
+        "--property=CPUQuota=25%",
+        "/usr/local/bin/deploy-busy",
+    ]
     hosts("in", host, *run)
     return "deploy-busy"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def agent_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent's Debian package, built from this tree."""
     command = [sys.executable, str(ROOT / "packaging/deb/build.py"), "--output", "build/deb"]
@@ -100,18 +120,20 @@ def agent_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(done.stdout.strip().splitlines()[-1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def centre(
     host: str,
-    session_postgres_url: str,
-    session_valkey_url: str,
+    postgres_server: Postgres,
+    postgres_template: str,
+    valkey_server: Valkey,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Centre]:
     """Aggregator and Celery worker on the controller's address, over a migrated database."""
+    postgres_server.create_database("deploy", postgres_template)
     environment = {
         **ENVIRONMENT,
-        "FLAMEFLEET_DATABASE_URL": session_postgres_url,
-        "FLAMEFLEET_BROKER_URL": session_valkey_url,
+        "FLAMEFLEET_DATABASE_URL": postgres_server.url("deploy"),
+        "FLAMEFLEET_BROKER_URL": valkey_server.url(),
         "FLAMEFLEET_STATE_DIR": str(tmp_path_factory.mktemp("state")),
     }
     logs = tmp_path_factory.mktemp("logs")
@@ -138,23 +160,21 @@ def centre(
                 process.terminate()
             for process in processes:
                 process.wait(30)
+            postgres_server.drop_database("deploy")
 
 
 def wait_until_alive(centre: Centre, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait for /healthz, at most 60 s."""
+    probe = ["exec", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{centre.url}/healthz"]
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if hosts("exec", "curl", "-sS", "-o", "/dev/null", f"{centre.url}/healthz", check=False) == "":
-            probe = hosts("exec", "curl", "-s", "-w", "%{http_code}", f"{centre.url}/healthz", check=False)
-            if probe.endswith("200"):
-                return
+    while time.monotonic() < deadline and process.poll() is None:
+        if hosts(*probe, check=False).strip() == "200":
+            return
         time.sleep(0.5)
     pytest.fail(f"the aggregator did not come up:\n{log.read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def token(centre: Centre, host: str) -> str:
     """The host's enrolment token, made by the command that an operator uses."""
     done = subprocess.run(
@@ -187,9 +207,13 @@ class Playbooks:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playbooks(
-    host: str, centre: Centre, token: str, agent_package: Path, tmp_path_factory: pytest.TempPathFactory
+    host: str,
+    centre: Centre,
+    token: str,
+    agent_package: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Playbooks:
     """The playbooks with an inventory of one host, by its ssh address."""
     state = Path(f"/run/fleet-hosts-{ENVIRONMENT['FLEET_PREFIX']}")

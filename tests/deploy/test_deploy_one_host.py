@@ -1,0 +1,156 @@
+"""The playbooks against one real host over ssh, in the order in which an operator uses them."""
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+
+CAPABILITIES = {"cap_bpf", "cap_perfmon", "cap_sys_ptrace", "cap_dac_read_search", "cap_syslog"}
+INTERPRETER = "/opt/flamefleet/bin/flamefleet-python"
+
+
+def recap(done: "subprocess.CompletedProcess[str]") -> dict[str, int]:
+    """Counters of the play recap: ok, changed, unreachable, failed, ..."""
+    line = done.stdout.rsplit("PLAY RECAP", 1)[-1]
+    return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", line)}
+
+
+@pytest.fixture(scope="module")
+def deployed(playbooks: Any, busy_unit: str) -> "subprocess.CompletedProcess[str]":
+    """The first run of deploy.yml."""
+    done: subprocess.CompletedProcess[str] = playbooks.run("deploy")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    return done
+
+
+def test_a_host_without_btf_is_refused_in_words(playbooks: Any) -> None:
+    # WHEN the kernel that is asked for is newer than any host's
+    done = playbooks.run("deploy", "--tags", "preflight", "-e", "preflight_kernel_minimum=99.0")
+    # THEN nothing is installed and the reason names the host and both kernels
+    assert done.returncode != 0
+    assert recap(done)["failed"] == 1
+    assert "needs kernel 99.0 or newer" in re.sub(r"\s+", " ", done.stdout)
+
+
+def test_samples_appear_under_the_hosts_name(deployed: Any, centre: Any, busy_unit: str) -> None:
+    deadline = time.monotonic() + 90
+    names: set[str] = set()
+    while time.monotonic() < deadline and "deploy_spin" not in names:
+        answer = centre.get(
+            "/api/v1/flamegraph",
+            query=f'{{host="node1", service="{busy_unit}", role="web"}}',
+            **{"from": "now-10m", "until": "now"},
+        )
+        functions = answer["functions"]["name"]
+        names = {answer["strings"][index] for index in functions}
+        time.sleep(1)
+    # the unit's own function, by name: the symbols travelled too
+    assert {busy_unit, "deploy_spin"} <= names, names
+    assert answer["coverage"]["host_names"] == ["node1"]
+
+
+def test_another_hosts_name_has_no_samples(deployed: Any, centre: Any) -> None:
+    answer = centre.get("/api/v1/flamegraph", query='{host="node2"}', **{"from": "now-10m"})
+    assert answer["total_ns"] == 0
+
+
+def test_a_second_run_changes_nothing(deployed: Any, playbooks: Any) -> None:
+    done = playbooks.run("deploy")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert recap(done)["changed"] == 0, done.stdout
+    assert recap(deployed)["changed"] > 0
+
+
+def test_check_mode_reports_no_change_on_a_deployed_host(deployed: Any, playbooks: Any) -> None:
+    done = playbooks.run("deploy", "--check")
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert recap(done)["changed"] == 0, done.stdout
+
+
+def test_the_private_interpreter_alone_has_the_capabilities(
+    deployed: Any, in_host: Callable[..., str]
+) -> None:
+    found = in_host("getcap", INTERPRETER).split()[-1]
+    names, _, flags = found.partition("=")
+    assert set(names.split(",")) == CAPABILITIES
+    assert flags == "p"
+    assert in_host("sh", "-c", "getcap $(readlink -f /usr/bin/python3)").strip() == ""
+    assert in_host("stat", "-c", "%a %U %G", INTERPRETER).split() == [
+        "750",
+        "root",
+        "flamefleet-sampler",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("unit", "user", "has_capabilities"),
+    [
+        ("flamefleet-sampler", "flamefleet-sampler", True),
+        ("flamefleet-shipper", "flamefleet-shipper", False),
+    ],
+)
+def test_each_unit_runs_as_its_own_user(
+    deployed: Any, in_host: Callable[..., str], unit: str, user: str, has_capabilities: bool
+) -> None:
+    pid = in_host("systemctl", "show", "-P", "MainPID", unit).strip()
+    assert in_host("stat", "-c", "%U", f"/proc/{pid}").strip() == user
+    status = in_host("cat", f"/proc/{pid}/status")
+    permitted = int(re.search(r"CapPrm:\s+(\w+)", status)[1], 16)  # type: ignore[index]
+    assert (permitted != 0) is has_capabilities
+    assert re.search(r"NoNewPrivs:\s+1", status)
+
+
+def test_the_shipper_can_not_run_the_private_interpreter(
+    deployed: Any, in_host: Callable[..., str]
+) -> None:
+    command = ["setpriv", "--reuid=flamefleet-shipper", "--regid=flamefleet-shipper"]
+    command += ["--init-groups", "sh", "-c", f"{INTERPRETER} -V 2>&1 || echo refused"]
+    assert "Permission denied" in in_host(*command)
+
+
+def test_the_sampler_has_no_network_socket(deployed: Any, in_host: Callable[..., str]) -> None:
+    pid = in_host("systemctl", "show", "-P", "MainPID", "flamefleet-sampler").strip()
+    inodes = set(re.findall(r"socket:\[(\d+)\]", in_host("ls", "-l", f"/proc/{pid}/fd")))
+    for table in ("tcp", "tcp6", "udp", "udp6", "raw", "packet"):
+        rows = in_host("cat", f"/proc/{pid}/net/{table}").splitlines()[1:]
+        assert not inodes & {word for row in rows for word in row.split()}
+
+
+def test_restarts_lose_no_batch(
+    deployed: Any, in_host: Callable[..., str], centre: Any, playbooks: Any
+) -> None:
+    in_host("systemctl", "kill", "-s", "KILL", "flamefleet-shipper")
+    in_host("systemctl", "restart", "flamefleet-sampler")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        spool = in_host(
+            "sh", "-c", "systemctl is-active flamefleet-shipper flamefleet-sampler || true"
+        )
+        if spool.split() == ["active", "active"]:
+            break
+        time.sleep(1)
+    nodes = centre.get("/api/v1/nodes")["nodes"]
+    assert [node["name"] for node in nodes] == ["node1"]
+    assert nodes[0].get("lost_batches", 0) == 0
+
+
+def test_uninstall_leaves_nothing(
+    deployed: Any, in_host: Callable[..., str], playbooks: Any, tmp_path: Path
+) -> None:
+    done = playbooks.run("uninstall")
+    assert done.returncode == 0, done.stdout[-4000:]
+    left = in_host(
+        "sh",
+        "-c",
+        "ls -d /opt/flamefleet /var/lib/flamefleet /etc/flamefleet"
+        " /lib/systemd/system/flamefleet-* 2>/dev/null;"
+        " getent passwd flamefleet-sampler flamefleet-shipper; getent group flamefleet; true",
+    )
+    assert left.strip() == ""
+    assert recap(playbooks.run("uninstall"))["changed"] == 0
