@@ -121,4 +121,3 @@ class PrefixTree:
         self._parent.extend(parents)
         self._frame.extend(np.asarray(frame, np.int32))
         self._level.extend(np.full(len(parents), level, np.int16))
-

@@ -1,0 +1,1 @@
+"""Flamegraphs of any hosts and services over any time."""

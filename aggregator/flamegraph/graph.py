@@ -1,0 +1,192 @@
+"""A flamegraph as columns: folded to functions, pruned, in an order that does not jump. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aggregator.profiles.dictionary import Dictionary
+from aggregator.profiles.frame_table import Function
+from aggregator.profiles.grouping import Ints, group
+from aggregator.profiles.prefix_tree import Level
+
+ALL = Function("all", "", "process")
+OTHER = Function("(other)", "", "unknown")
+_ALL_CODE = 0
+_OTHER_CODE = 1
+_FIRST_SERVICE_CODE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes as int64 columns, parents before children; node 0 is the root, its parent -1.
+
+    `function` indexes `functions`; `total` and `self_` are nanoseconds of CPU, a node's total is
+    its self plus its children's totals. `cut_nodes` were pruned into "(other)" children.
+    """
+
+    functions: list[Function]
+    function: Ints
+    parent: Ints
+    total: Ints
+    self_: Ints
+    level: Ints
+    cut_nodes: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """A graph before its functions are looked up; `code` counts root, other, services, functions.
+
+    `unnamed_share` is the share of frames without a symbol, weighted by time.
+    """
+
+    services: Sequence[str]
+    code: Ints
+    parent: Ints
+    total: Ints
+    self_: Ints
+    level: Ints
+    unnamed_share: float
+    cut_nodes: int = 0
+
+
+def fold(levels: list[Level], services: Sequence[str], dictionary: Dictionary) -> Folded:
+    """Merge frames to functions: root, then one node a service, then the levels of the tree.
+
+    The groups of `levels` are indexes into `services`. Inlined functions are not unfolded.
+    """
+    shift = _FIRST_SERVICE_CODE + len(services)
+    by_service = np.zeros(len(services), np.int64)
+    if levels:
+        np.add.at(by_service, levels[0].parent, levels[0].total)
+    nothing = np.zeros(len(services), np.int64)
+    columns: list[tuple[Ints, Ints, Ints, Ints]] = [
+        (np.array([_ALL_CODE]), np.array([-1]), by_service.sum(keepdims=True), np.zeros(1, int)),
+        (_FIRST_SERVICE_CODE + np.arange(len(services)), nothing, by_service, nothing),
+    ]
+    size = 1
+    above = size + np.arange(len(services))
+    size += len(services)
+    unnamed = everything = 0.0
+    for level in levels:
+        frames = dictionary.tree.frames_of(level.nodes)
+        weights = level.total.astype(np.float64)
+        everything += float(weights.sum())
+        unnamed += float(weights[dictionary.frames.unnamed(frames)].sum())
+        code = shift + dictionary.frames.functions_of(frames)
+        merged = group((above[level.parent] << 32) | code)
+        columns.append(
+            (
+                merged.keys & 0xFFFFFFFF,
+                merged.keys >> 32,
+                merged.sums(level.total),
+                merged.sums(level.self_),
+            )
+        )
+        above = size + merged.index
+        size += len(merged.keys)
+    code, parent, total, self_ = (np.concatenate(column) for column in zip(*columns, strict=True))
+    level_of = np.repeat(np.arange(len(columns)), [len(column[0]) for column in columns])
+    share = unnamed / everything if everything else 0.0
+    return Folded(services, code, parent, total, self_, level_of, share)
+
+
+def prune(folded: Folded, max_nodes: int) -> Folded:
+    """Keep the heaviest nodes; what is cut below a node becomes its one child "(other)".
+
+    The result has at most `max_nodes` nodes, its "(other)" nodes included, but never fewer than
+    the root and its "(other)".
+    """
+    nodes = len(folded.code)
+    if nodes <= max_nodes:
+        return folded
+    order = np.lexsort((folded.level, -folded.total))  # a parent always before its children
+    rank = np.empty(nodes, np.int64)
+    rank[order] = np.arange(nodes)
+    kept_nodes = _nodes_to_keep(folded, rank, max_nodes)
+    kept = np.flatnonzero(rank < kept_nodes)
+    number = np.full(nodes, -1)
+    number[kept] = np.arange(len(kept))
+    cut = np.flatnonzero(rank >= kept_nodes)
+    cut = cut[number[folded.parent[cut]] >= 0]  # only the top of what is cut: it holds the rest
+    others = group(number[folded.parent[cut]])
+    weight = others.sums(folded.total[cut])
+    return Folded(
+        folded.services,
+        np.concatenate((folded.code[kept], np.full(len(weight), _OTHER_CODE))),
+        np.concatenate((np.append([-1], number[folded.parent[kept[1:]]]), others.keys)),
+        np.concatenate((folded.total[kept], weight)),
+        np.concatenate((folded.self_[kept], weight)),
+        np.concatenate((folded.level[kept], folded.level[kept[others.keys]] + 1)),
+        folded.unnamed_share,
+        folded.cut_nodes + nodes - len(kept),
+    )
+
+
+def arrange(folded: Folded, functions: Sequence[Function]) -> Graph:
+    """Breadth first, siblings side by side and sorted by function name.
+
+    `functions` are the dictionary's, which the codes of `folded` mean.
+    """
+    shift = _FIRST_SERVICE_CODE + len(folded.services)
+    codes, index = np.unique(folded.code, return_inverse=True)
+    named = [_function(code, folded.services, functions, shift) for code in codes.tolist()]
+    by_name = sorted(range(len(named)), key=lambda i: _sort_key(named[i]))
+    rank = np.empty(len(named), np.int64)
+    rank[by_name] = np.arange(len(named))
+    function = rank[index]
+    number = np.full(len(folded.code), -1)
+    order: list[Ints] = []
+    done = 0
+    for level in range(int(folded.level.max()) + 1):
+        nodes = np.flatnonzero(folded.level == level)
+        parents = number[folded.parent[nodes]] if level else np.zeros(len(nodes), np.int64)
+        nodes = nodes[np.lexsort((function[nodes], parents))]
+        number[nodes] = done + np.arange(len(nodes))
+        done += len(nodes)
+        order.append(nodes)
+    old = np.concatenate(order)
+    parent = np.append([-1], number[folded.parent[old[1:]]])
+    return Graph(
+        [named[i] for i in by_name],
+        function[old],
+        parent,
+        folded.total[old],
+        folded.self_[old],
+        folded.level[old],
+        folded.cut_nodes,
+    )
+
+
+def _nodes_to_keep(folded: Folded, rank: Ints, max_nodes: int) -> int:
+    """The largest number of nodes that, with their "(other)" children, fit in `max_nodes`.
+
+    With the first k nodes kept, p has an "(other)" if rank[p] < k <= the highest rank among its
+    children; counting those p for every k at once is a sum of steps up and down.
+    """
+    nodes = len(rank)
+    last_child = np.full(nodes, -1)
+    np.maximum.at(last_child, folded.parent[1:], rank[1:])
+    parents = np.flatnonzero(last_child >= 0)
+    steps = np.zeros(nodes + 2, np.int64)
+    np.add.at(steps, rank[parents] + 1, 1)
+    np.add.at(steps, last_child[parents] + 1, -1)
+    size = np.arange(nodes + 1) + np.cumsum(steps)[: nodes + 1]
+    return max(1, int(np.flatnonzero(size <= max_nodes)[-1]))
+
+
+def _function(
+    code: int, services: Sequence[str], functions: Sequence[Function], shift: int
+) -> Function:
+    if code == _ALL_CODE:
+        return ALL
+    if code == _OTHER_CODE:
+        return OTHER
+    if code < shift:
+        return Function(services[code - _FIRST_SERVICE_CODE], "", "process")
+    return functions[code - shift]
+
+
+def _sort_key(function: Function) -> tuple[str, str, str, int]:
+    return function.name, function.module, function.kind, function.build

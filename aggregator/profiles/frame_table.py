@@ -1,0 +1,184 @@
+"""What is known of frames: their function, module, kind, file and line, and how fresh that is.
+
+Frames have numbers of their own here, in the order in which they were met; 0 stands for all the
+frames of stacks that are not defined. Functions are interned: frames of one function in one module
+share it. Unresolved frames read `module+0xoffset`, and builds are kept apart there, because the
+same offset means something else in another build.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.profiles.columns import Column, SortedMap
+from aggregator.profiles.grouping import Ints
+from wire.schema import ModuleKind
+
+KINDS = ("process", "kernel", "native", "python", "go", "jit", "unknown")
+UNRESOLVED_FRESH_S = 5.0  # symbols come within seconds of a new build id
+SETTLED_FRESH_S = 600.0  # better symbols may replace others, rarely
+_UNDEFINED_NAME = "[undefined]"
+_JIT_MODULE = b"[jit]"
+_BPF_MODULE = b"bpf"
+
+
+class FrameRow(NamedTuple):
+    """A row of `frames` joined with its module. `offset` is signed, as stored."""
+
+    id: int
+    offset: int
+    function: str | None
+    file: str | None
+    line: int | None
+    resolved: bool
+    module_id: int
+    kind: int
+    build_id: bytes
+    module: str
+
+
+@dataclass(frozen=True)
+class Function:
+    """What frames are folded to. `kind` is one of KINDS; `build` keeps unresolved ones apart."""
+
+    name: str
+    module: str
+    kind: str
+    build: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a frame is, for formats that tell: address is the offset in its module."""
+
+    file: str
+    line: int
+    address: int
+    build_id: str
+
+
+class FrameTable:
+    """Frames by number; not safe for several threads at once."""
+
+    def __init__(self) -> None:
+        self.functions: list[Function] = []
+        self._function_numbers: dict[Function, int] = {}
+        self._numbers = SortedMap()  # frame id -> number
+        self._ids = Column(np.int64)
+        self._function = Column(np.int32)
+        self._unnamed = Column(np.bool_)  # no symbol: counts as unsymbolized
+        self._fresh_until = Column(np.float64)
+        self._texts: dict[str, int] = {"": 0}  # files and build ids
+        self._text_list = [""]
+        self._file = Column(np.int32)
+        self._line = Column(np.int64)
+        self._address = Column(np.uint64)
+        self._build_id = Column(np.int32)
+        undefined = self._intern(Function(_UNDEFINED_NAME, "", "unknown"))
+        self._append(np.zeros(1, np.int64), undefined, np.inf)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def numbers(self, frame_ids: Ints) -> Ints:
+        """Numbers of frame ids (n, may repeat); ids not met before get a new one."""
+        distinct, index = np.unique(frame_ids, return_inverse=True)
+        numbers = self._numbers.find(distinct)
+        new = np.flatnonzero(numbers < 0)
+        numbers[new] = len(self) + np.arange(len(new))
+        self._numbers.add(distinct[new], numbers[new])
+        self._append(distinct[new], 0, -np.inf)
+        result: Ints = numbers[index]
+        return result
+
+    def stale_ids(self, numbers: Ints, now_s: float) -> list[int]:
+        """Ids of those frames whose row should be read (again); `now_s` is a monotonic clock."""
+        stale = numbers[self._fresh_until.values[numbers] <= now_s]
+        ids: list[int] = self._ids.values[stale].tolist()
+        return ids
+
+    def update(self, rows: Iterable[FrameRow], now_s: float) -> None:
+        """Take what was read at `now_s` for frames that have numbers."""
+        rows = list(rows)
+        numbers = self._numbers.find(np.fromiter((row.id for row in rows), np.int64, len(rows)))
+        for number, row in zip(numbers.tolist(), rows, strict=True):
+            function, unnamed = describe_frame(row)
+            self._function.values[number] = self._intern(function)
+            self._unnamed.values[number] = unnamed
+            fresh_s = SETTLED_FRESH_S if row.resolved else UNRESOLVED_FRESH_S
+            self._fresh_until.values[number] = now_s + fresh_s
+            self._file.values[number] = self._text(row.file or "")
+            self._line.values[number] = row.line or 0
+            if row.kind != ModuleKind.NAMED:
+                self._address.values[number] = row.offset % (1 << 64)
+                self._build_id.values[number] = self._text(row.build_id.hex())
+
+    def functions_of(self, numbers: Ints) -> Ints:
+        """For each frame the index of its function in `functions`."""
+        return self._function.values[numbers].astype(np.int64)
+
+    def unnamed(self, numbers: Ints) -> NDArray[np.bool_]:
+        """Which frames have no symbol."""
+        return self._unnamed.values[numbers]
+
+    def place(self, number: int) -> Place:
+        """Where the frame is; empty for undefined ones."""
+        return Place(
+            self._text_list[int(self._file.values[number])],
+            int(self._line.values[number]),
+            int(self._address.values[number]),
+            self._text_list[int(self._build_id.values[number])],
+        )
+
+    def _intern(self, function: Function) -> int:
+        number = self._function_numbers.get(function)
+        if number is None:
+            number = self._function_numbers[function] = len(self.functions)
+            self.functions.append(function)
+        return number
+
+    def _text(self, text: str) -> int:
+        number = self._texts.setdefault(text, len(self._text_list))
+        if number == len(self._text_list):
+            self._text_list.append(text)
+        return number
+
+    def _append(self, ids: Ints, function: int, fresh_until: float) -> None:
+        self._ids.extend(ids)
+        self._function.extend(np.full(len(ids), function, np.int32))
+        self._unnamed.extend(np.ones(len(ids), bool))
+        self._fresh_until.extend(np.full(len(ids), fresh_until))
+        self._file.extend(np.zeros(len(ids), np.int32))
+        self._line.extend(np.zeros(len(ids), np.int64))
+        self._address.extend(np.zeros(len(ids), np.uint64))
+        self._build_id.extend(np.zeros(len(ids), np.int32))
+
+
+def describe_frame(row: FrameRow) -> tuple[Function, bool]:
+    """The function that a frame is shown as, and whether it lacks a symbol."""
+    if row.kind == ModuleKind.NAMED:
+        return _describe_named(row)
+    kernel = row.kind in (ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE)
+    if not row.function:
+        name = f"{row.module}+0x{row.offset % (1 << 64):x}"
+        kind = "kernel" if kernel else "unknown"
+        return Function(name, row.module, kind, row.module_id), True
+    if kernel:
+        return Function(row.function, row.module, "kernel"), False
+    kind = "go" if (row.file or "").endswith(".go") else "native"
+    return Function(row.function, row.module, kind), False
+
+
+def _describe_named(row: FrameRow) -> tuple[Function, bool]:
+    name = row.function or row.module
+    marker = name.startswith("[") and name.endswith("]")  # [unmapped], [jit], [stack lost]
+    if row.build_id == _JIT_MODULE:
+        kind = "jit"
+    elif row.build_id == _BPF_MODULE:
+        kind = "kernel"
+    else:
+        kind = "unknown"
+    return Function(name, "" if marker else row.module, kind), marker

@@ -1,0 +1,127 @@
+"""Adding up the blobs that answer a question, and saying how much they cover. Pure."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aggregator.profiles.codec import Section, decode_sections, merge_sections
+from aggregator.profiles.errors import BlobError
+from aggregator.profiles.grouping import Ints
+from aggregator.profiles.reading import StoredRow
+
+_MERGE_AT_ROWS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Totals:
+    """How much was observed. `samples` and `weight_ns` are of the chosen series only.
+
+    `lost` and `all_samples` are of whole hosts: which series a lost sample had is not known.
+    """
+
+    node_ids: frozenset[int]
+    covered_ms: int
+    samples: int
+    all_samples: int
+    lost: int
+    weight_ns: int
+    damaged_blobs: int
+
+    @property
+    def effective_rate_hz(self) -> float:
+        """Samples taken for each second of CPU time: the sampling rate less what was lost."""
+        if not self.weight_ns:
+            return 0.0
+        kept = self.all_samples / (self.all_samples + self.lost) if self.all_samples else 0.0
+        return self.samples * 1e9 / self.weight_ns * kept
+
+
+def decode_rows(rows: Iterable[StoredRow]) -> list[tuple[StoredRow, list[Section] | None]]:
+    """Each row with its sections, None where its blob is damaged."""
+    decoded: list[tuple[StoredRow, list[Section] | None]] = []
+    for row in rows:
+        try:
+            decoded.append((row, decode_sections(row.data)))
+        except BlobError:
+            decoded.append((row, None))
+    return decoded
+
+
+class SampleSums:
+    """Sums of samples by (series, rate) and stack, in memory bounded by what is distinct.
+
+    `only` chooses series by id; None takes all, and then hosts without samples count as covered.
+    """
+
+    def __init__(self, only: Callable[[int], bool] | None = None) -> None:
+        self._only = only
+        self._sections: list[Section] = []
+        self._rows = 0
+        self._node_ids: set[int] = set()
+        self._covered_ms = self._lost = self._all_samples = self._damaged = 0
+
+    def add(self, row: StoredRow, sections: Sequence[Section] | None) -> None:
+        """Add one row; without sections (a damaged blob) its samples count as lost."""
+        if sections is None:
+            self._damaged += 1
+            self._lost += row.samples + row.lost
+            return
+        if self._only is not None:
+            sections = [section for section in sections if self._only(section.series_id)]
+            if not sections:
+                return
+        self._node_ids.add(row.node_id)
+        self._covered_ms += row.covered_ms
+        self._lost += row.lost
+        self._all_samples += row.samples
+        self._sections += sections
+        self._rows += sum(len(section.ids) for section in sections)
+        if self._rows > _MERGE_AT_ROWS:
+            self._merge()
+            # What is left is distinct: merging again pays only after as much has come anew.
+            self._rows //= 2
+
+    def finish(self) -> tuple[list[Section], Totals]:
+        """One section a (series, rate), and how much they cover."""
+        self._merge()
+        totals = Totals(
+            frozenset(self._node_ids),
+            self._covered_ms,
+            sum(int(section.counts.sum()) for section in self._sections),
+            self._all_samples,
+            self._lost,
+            sum(int(weigh(section).sum()) for section in self._sections),
+            self._damaged,
+        )
+        return self._sections, totals
+
+    def _merge(self) -> None:
+        self._sections = merge_sections(self._sections)
+        self._rows = sum(len(section.ids) for section in self._sections)
+
+
+def weigh(section: Section) -> Ints:
+    """CPU time of each row, rounded to nanoseconds: count x 10**12 / rate in millihertz."""
+    rate = section.rate_millihertz
+    whole, rest = divmod(10**12, rate)
+    # In two parts, because count x 10**12 leaves int64 at 9 million samples.
+    weights: Ints = section.counts * whole + (section.counts * rest + rate // 2) // rate
+    return weights
+
+
+def entries_by_service(
+    sections: Sequence[Section], service_of: Callable[[int], str]
+) -> tuple[list[str], Ints, Ints, Ints]:
+    """Services, sorted, and rows of (index of service, stack id, weight in ns) to be summed."""
+    names = [service_of(section.series_id) for section in sections]
+    services = sorted(set(names))
+    number = {service: index for index, service in enumerate(services)}
+    sizes = [len(section.ids) for section in sections]
+    empty = np.zeros(0, np.int64)
+    return (
+        services,
+        np.repeat(np.array([number[name] for name in names], np.int64), sizes),
+        np.concatenate([empty, *(section.ids for section in sections)]),
+        np.concatenate([empty, *(weigh(section) for section in sections)]),
+    )
