@@ -31,11 +31,22 @@ def encode_profile(
 
     `period_ns` is the CPU time of one sample; `start_ns` is Unix time.
     """
+    weighted = ((frames, count, count * period_ns, labels) for frames, count, labels in stacks)
+    return encode_weighted_profile(weighted, period_ns, start_ns, duration_ns)
+
+
+def encode_weighted_profile(
+    stacks: Iterable[tuple[Sequence[Frame], int, int, Mapping[str, str]]],
+    period_ns: int,
+    start_ns: int,
+    duration_ns: int,
+) -> bytes:
+    """Like `encode_profile`, for samples of several rates: (frames, samples, CPU ns, labels)."""
     tables = _Tables()
     samples = bytearray()
-    for frames, count, labels in stacks:
+    for frames, count, cpu_ns, labels in stacks:
         locations = b"".join(tables.location(frame) for frame in reversed(frames))
-        body = _bytes(1, locations) + _bytes(2, _varint(count) + _varint(count * period_ns))
+        body = _bytes(1, locations) + _bytes(2, _varint(count) + _varint(cpu_ns))
         for key, value in labels.items():
             body += _bytes(3, _int(1, tables.string(key)) + _int(2, tables.string(value)))
         samples += _bytes(2, body)
