@@ -104,6 +104,11 @@ def drop_partitions(engine: Engine, now: datetime, retention: Retention) -> list
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), lock)
 
 
+def utc_now() -> datetime:
+    """Now, as the functions here want it."""
+    return datetime.now(timezone.utc)
+
+
 def _floor(at: datetime, step: timedelta) -> datetime:
     epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
     return at - (at - epoch) % step

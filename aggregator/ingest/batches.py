@@ -1,0 +1,235 @@
+"""From a decoded batch to columns ready to be stored. Pure: no clock, no database."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.ingest.errors import BadValueError, OutOfTimeError
+from aggregator.profiles.codec import Section
+from wire.schema import Batch, Overhead
+from wire.validate import check_batch
+
+OLDEST_NS = 48 * 3_600 * 10**9
+AHEAD_NS = 600 * 10**9
+HASH_BYTES = 16
+HOST_LABEL = "host"  # always the node's name, never a label of its own
+_MAX_BIGINT = 2**62
+_MAX_SEQUENCE = 2**32  # `node_prof.part` keeps it in 32 bits; at 10 s a batch that is 1,361 years
+_MAX_TEXTS = 64
+_MAX_TEXT_BYTES = 512
+_MAX_WEIGHT_FACTOR = 100  # samples may stand for at most so many times the CPU time there was
+
+
+@dataclass(frozen=True)
+class SeriesKey:
+    """A set of labels: `labels_json` is canonical, `key_hash` its BLAKE2b-128."""
+
+    key_hash: bytes
+    labels_json: str
+    service: str
+    version: str
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedBatch:
+    """A checked batch. Row i: `counts[i]` samples of stack `row_stack[i]`, series `row_series[i]`.
+
+    `hashes` holds the distinct stack hashes, 16 bytes each, sorted as Postgres sorts uuids; the row
+    columns are int64, `row_stack` indexes `hashes`, `row_series` indexes `series`.
+    """
+
+    node_id: int
+    run: UUID
+    sequence: int
+    digest: bytes
+    start_ns: int
+    duration_ns: int
+    rate_millihertz: int
+    online_cpus: int
+    agent_version: str
+    facts: dict[str, str]
+    overhead: Overhead
+    series: tuple[SeriesKey, ...]
+    hashes: bytes
+    row_stack: NDArray[np.int64]
+    row_series: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    samples: int
+    lost: int
+    weight_ns: int
+    clock_offset_ms: int | None = None
+
+
+def prepare_batch(
+    batch: Batch, node_id: int, received_ns: int, sent_ns: int | None = None
+) -> PreparedBatch:
+    """Check `batch` (values included) and bring its rows into int64 columns.
+
+    `received_ns` is the centre's Unix time, `sent_ns` the node's when it sent, if known. Raises
+    wire errors for its form, BadValueError for its values, OutOfTimeError for its time.
+    """
+    check_batch(batch)
+    _check_values(batch)
+    _check_time(batch.start_ns, received_ns)
+    counts = np.frombuffer(batch.counts, "<u4").astype(np.int64)
+    row_series = np.frombuffer(batch.series_index, "<u4").astype(np.int64)
+    if len(counts) and int(counts.min()) < 1:
+        raise BadValueError("a count is 0: stacks that were not seen must be left out")
+    if len(row_series) and int(row_series.max()) >= len(batch.series):
+        raise BadValueError(
+            f"series_index {int(row_series.max())} is beyond the {len(batch.series)} series"
+        )
+    used, row_series = np.unique(row_series, return_inverse=True)
+    hashes, row_stack = _distinct(batch.stack_hashes)
+    samples = int(counts.sum())
+    return PreparedBatch(
+        node_id=node_id,
+        run=UUID(bytes=batch.run),
+        sequence=batch.sequence,
+        digest=content_digest(batch),
+        start_ns=batch.start_ns,
+        duration_ns=batch.duration_ns,
+        rate_millihertz=batch.rate_millihertz,
+        online_cpus=batch.online_cpus,
+        agent_version=batch.agent_version,
+        facts=batch.facts,
+        overhead=batch.overhead,
+        series=tuple(series_key(batch.series[i].labels) for i in used.tolist()),
+        hashes=hashes,
+        row_stack=row_stack,
+        row_series=row_series.reshape(-1),
+        counts=counts,
+        samples=samples,
+        lost=sum(batch.lost.values()),
+        weight_ns=_weight_ns(batch, samples),
+        clock_offset_ms=_clock_offset_ms(batch, received_ns, sent_ns),
+    )
+
+
+def content_digest(batch: Batch) -> bytes:
+    """16 bytes that tell two batches with the same sequence number apart."""
+    digest = blake2b(f"{batch.start_ns} {batch.duration_ns}\n".encode(), digest_size=16)
+    for column in (batch.stack_hashes, batch.series_index, batch.counts):
+        digest.update(column)
+    return digest.digest()
+
+
+def series_key(labels: Mapping[str, str]) -> SeriesKey:
+    """The identity of a set of labels, whatever their order."""
+    kept = {name: value for name, value in labels.items() if name != HOST_LABEL}
+    text = json.dumps(kept, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    key_hash = blake2b(text.encode(), digest_size=16, person=b"ff-series").digest()
+    return SeriesKey(key_hash, text, kept.get("service", ""), kept.get("version", ""))
+
+
+def make_sections(
+    batch: PreparedBatch, stack_ids: NDArray[np.int64], series_ids: Sequence[int]
+) -> list[Section]:
+    """The batch as sections of `node_prof.data`; `stack_ids` is parallel to its `hashes`.
+
+    Rows of one stack and series are added up, also when two sets of labels are the same.
+    """
+    if not len(batch.counts):
+        return []
+    ids = stack_ids[batch.row_stack]
+    series = np.array(series_ids, np.int64)[batch.row_series]
+    order = np.lexsort((ids, series))
+    ids, series, counts = ids[order], series[order], batch.counts[order]
+    changed = np.concatenate(([True], (ids[1:] != ids[:-1]) | (series[1:] != series[:-1])))
+    first = np.flatnonzero(changed)
+    ids, series, counts = ids[first], series[first], np.add.reduceat(counts, first)
+    cuts = [0, *(np.flatnonzero(np.diff(series)) + 1).tolist(), len(series)]
+    return [
+        Section(int(series[a]), batch.rate_millihertz, ids[a:b], counts[a:b])
+        for a, b in pairwise(cuts)
+    ]
+
+
+def split_hashes(hashes: bytes) -> list[bytes]:
+    """The 16-byte hashes in a packed column."""
+    return [hashes[i : i + HASH_BYTES] for i in range(0, len(hashes), HASH_BYTES)]
+
+
+def _distinct(column: bytes) -> tuple[bytes, NDArray[np.int64]]:
+    """The distinct hashes of `column` in order, and for each row which of them it is."""
+    words = np.frombuffer(column, ">u8").reshape(-1, 2)
+    high, low = words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)
+    order = np.lexsort((low, high))
+    high, low = high[order], low[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    row_stack = np.empty(len(order), np.int64)
+    row_stack[order] = np.cumsum(new) - 1
+    return words[order[new]].tobytes(), row_stack
+
+
+def _weight_ns(batch: Batch, samples: int) -> int:
+    """Nanoseconds of CPU that the samples stand for; refused if there cannot have been as much."""
+    weight_ns = samples * 10**12 // batch.rate_millihertz
+    # Absolute slack of a second a CPU: the last interval before a stop can be very short.
+    there_was = batch.online_cpus * (batch.duration_ns + 10**9)
+    if weight_ns > min(_MAX_WEIGHT_FACTOR * there_was, _MAX_BIGINT):
+        raise BadValueError(
+            f"{samples} samples at {batch.rate_millihertz} mHz are {weight_ns / 1e9:.0f} s of CPU, "
+            f"on {batch.online_cpus} CPUs in {batch.duration_ns / 1e9:.1f} s"
+        )
+    return weight_ns
+
+
+def _check_time(start_ns: int, received_ns: int) -> None:
+    age_ns = received_ns - start_ns
+    if age_ns > OLDEST_NS:
+        raise OutOfTimeError(
+            f"the batch started {age_ns / 3.6e12:.1f} hours ago; at most 48 are accepted"
+        )
+    if -age_ns > AHEAD_NS:
+        raise OutOfTimeError(
+            f"the batch starts {-age_ns / 6e10:.1f} minutes in the future; at most 10 are accepted"
+        )
+
+
+def _clock_offset_ms(batch: Batch, received_ns: int, sent_ns: int | None) -> int | None:
+    """The centre's clock minus the node's, in ms; None when an old batch can't tell."""
+    if sent_ns is not None:
+        return (received_ns - sent_ns) // 10**6
+    # A batch waits in the spool for any time, but never arrives before it ended.
+    offset_ms = (received_ns - batch.start_ns - batch.duration_ns) // 10**6
+    return offset_ms if offset_ms < 0 else None
+
+
+def _check_values(batch: Batch) -> None:
+    if batch.sequence >= _MAX_SEQUENCE:
+        raise BadValueError(f"sequence {batch.sequence} is beyond 2**32")
+    if sum(batch.lost.values()) >= _MAX_BIGINT:
+        raise BadValueError("the lost counts add up to 2**62 or more")
+    _check_texts("facts", batch.facts)
+    _check_texts("agent_version", {"agent_version": batch.agent_version})
+    cost = batch.overhead
+    for field in ("sampler_cpu_ns", "shipper_cpu_ns", "kernel_cpu_ns", "interrupt_cpu_ns"):
+        _check_number(field, getattr(cost, field))
+    for field in ("memory_bytes", "map_bytes"):
+        _check_number(field, getattr(cost, field))
+    for field in ("cpu_percent", "user_percent_of_core"):
+        _check_number(field, getattr(cost, field), most=1e9)
+
+
+def _check_number(field: str, value: float, most: float = _MAX_BIGINT) -> None:
+    if not math.isfinite(value) or not 0 <= value < most:
+        raise BadValueError(f"overhead.{field} is {value}; it must be 0 or more, below {most:g}")
+
+
+def _check_texts(field: str, texts: Mapping[str, str]) -> None:
+    if len(texts) > _MAX_TEXTS:
+        raise BadValueError(f"{field} has {len(texts)} entries; at most {_MAX_TEXTS} are allowed")
+    for text in (*texts.keys(), *texts.values()):
+        if len(text.encode()) > _MAX_TEXT_BYTES or "\0" in text:
+            raise BadValueError(
+                f"{field} may hold texts of at most {_MAX_TEXT_BYTES} bytes without NUL"
+            )

@@ -1,0 +1,159 @@
+"""Dense ids of stacks and series, given on first sight in short transactions of their own.
+
+Ids are looked up before anything is inserted, because an insert that conflicts burns an id; rows
+are inserted in order, so that two aggregators never wait for each other in a circle.
+"""
+
+from collections.abc import Collection
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from aggregator.db import connection_scope, driver_connection
+from aggregator.ingest.batches import HASH_BYTES, SeriesKey, split_hashes
+
+STACKS_REMEMBERED = 200_000  # about 150 bytes each
+SERIES_REMEMBERED = 50_000
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+_FIND_STACKS = """
+    SELECT stacks.id, stacks.frames IS NOT NULL
+    FROM unnest(%s::uuid[]) WITH ORDINALITY AS seen (hash, n)
+    LEFT JOIN stacks ON stacks.hash = seen.hash ORDER BY n
+"""
+_ADD_STACKS = """
+    INSERT INTO stacks (hash) SELECT hash FROM unnest(%s::uuid[]) AS seen (hash) ORDER BY hash
+    ON CONFLICT (hash) DO NOTHING
+"""
+_FIND_SERIES = "SELECT key_hash, id FROM series WHERE key_hash = ANY(%s)"
+_ADD_SERIES = """
+    INSERT INTO series (key_hash, service, version, labels)
+    SELECT key_hash, service, version, labels::jsonb
+    FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::text[])
+        AS seen (key_hash, service, version, labels)
+    ORDER BY key_hash ON CONFLICT (key_hash) DO NOTHING
+"""
+
+
+class Recent(Generic[Key, Value]):
+    """A bounded cache in two generations: cheaper than strict least-recently-used order."""
+
+    def __init__(self, size: int) -> None:
+        self._half = max(1, size // 2)
+        self._young: dict[Key, Value] = {}
+        self._old: dict[Key, Value] = {}
+
+    def get(self, key: Key) -> Value | None:
+        value = self._young.get(key)
+        if value is None and (value := self._old.get(key)) is not None:
+            self.put(key, value)
+        return value
+
+    def put(self, key: Key, value: Value) -> None:
+        if len(self._young) >= self._half:
+            self._old, self._young = self._young, {}
+        self._young[key] = value
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+
+class Dictionary:
+    """Ids of stacks and series; what is settled (stacks with frames, series) is remembered."""
+
+    def __init__(
+        self,
+        database: AsyncEngine,
+        stacks_remembered: int = STACKS_REMEMBERED,
+        series_remembered: int = SERIES_REMEMBERED,
+    ) -> None:
+        self._database = database
+        self._stacks: Recent[bytes, int] = Recent(stacks_remembered)
+        self._series: Recent[bytes, int] = Recent(series_remembered)
+
+    async def stack_ids(self, hashes: Collection[bytes]) -> dict[bytes, tuple[int, bool]]:
+        """Id of each 16-byte hash, and whether its frames are known. New hashes get an id."""
+        found: dict[bytes, tuple[int, bool]] = {}
+        unsettled = []
+        for stack_hash in sorted(hashes):
+            known = self._stacks.get(stack_hash)
+            if known is None:
+                unsettled.append(stack_hash)
+            else:
+                found[stack_hash] = known, True
+        if unsettled:
+            for stack_hash, row in zip(unsettled, await self._settle(unsettled), strict=True):
+                found[stack_hash] = row
+                if row[1]:
+                    self._stacks.put(stack_hash, row[0])
+        return found
+
+    async def _settle(self, hashes: list[bytes]) -> list[tuple[int, bool]]:
+        async with connection_scope(self._database) as connection:
+            driver = await driver_connection(connection)
+            rows = await _find_stacks(driver, hashes)
+            new = [h for h, row in zip(hashes, rows, strict=True) if row[0] is None]
+            if new:
+                await driver.execute(_ADD_STACKS, (uuid_array(b"".join(new)),))
+                rows = await _find_stacks(driver, hashes)
+            return rows
+
+    async def series_ids(self, series: Collection[SeriesKey]) -> dict[bytes, int]:
+        """Id of each set of labels, by its key hash. New sets get an id."""
+        keys = {key.key_hash: key for key in series}
+        found: dict[bytes, int] = {}
+        for key_hash in keys:
+            known = self._series.get(key_hash)
+            if known is not None:
+                found[key_hash] = known
+        missing = sorted(keys.keys() - found.keys())
+        if missing:
+            async with connection_scope(self._database) as connection:
+                driver = await driver_connection(connection)
+                found.update(await self._settle_series(driver, [keys[k] for k in missing]))
+        return found
+
+    async def _settle_series(
+        self, driver: psycopg.AsyncConnection[Any], series: list[SeriesKey]
+    ) -> dict[bytes, int]:
+        key_hashes = [key.key_hash for key in series]
+        rows = await (await driver.execute(_FIND_SERIES, (key_hashes,))).fetchall()
+        if len(rows) < len(series):
+            known = {bytes(row[0]) for row in rows}
+            new = [key for key in series if key.key_hash not in known]
+            await driver.execute(
+                _ADD_SERIES,
+                (
+                    [key.key_hash for key in new],
+                    [key.service for key in new],
+                    [key.version for key in new],
+                    [key.labels_json for key in new],
+                ),
+            )
+            rows = await (await driver.execute(_FIND_SERIES, (key_hashes,))).fetchall()
+        found = {bytes(key_hash): int(series_id) for key_hash, series_id in rows}
+        for key_hash, series_id in found.items():
+            self._series.put(key_hash, series_id)
+        return found
+
+
+def uuid_array(hashes: bytes) -> str:
+    """Packed 16-byte hashes as the text of a Postgres uuid[]: far cheaper than UUID objects."""
+    return "{" + hashes.hex(",", HASH_BYTES) + "}"
+
+
+def ids_of(hashes: bytes, found: dict[bytes, tuple[int, bool]]) -> NDArray[np.int64]:
+    """The ids of packed `hashes`, in their order."""
+    return np.array([found[h][0] for h in split_hashes(hashes)], np.int64)
+
+
+async def _find_stacks(
+    driver: psycopg.AsyncConnection[Any], hashes: list[bytes]
+) -> list[tuple[int, bool]]:
+    cursor = driver.cursor(binary=True)
+    await cursor.execute(_FIND_STACKS, (uuid_array(b"".join(hashes)),))
+    return await cursor.fetchall()

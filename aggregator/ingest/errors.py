@@ -1,0 +1,47 @@
+"""Errors of ingest. Those with a 4xx status are for good: sending the same again cannot help."""
+
+from aggregator.errors import AggregatorError
+
+
+class IngestError(AggregatorError):
+    """Base of the errors of this package."""
+
+
+class BadValueError(IngestError):
+    """A value in a message is out of range, although its form is right."""
+
+    status = 422
+    code = "bad_value"
+    remedy = "upgrade the agent; if it is the newest, report this as a bug"
+
+
+class OutOfTimeError(IngestError):
+    """A batch from too long ago or from the future."""
+
+    status = 422
+    code = "out_of_time"
+    remedy = "check the node's clock (for example `timedatectl`)"
+
+
+class HashMismatchError(IngestError):
+    """A definition whose frames do not give the hash that it claims."""
+
+    status = 422
+    code = "hash_mismatch"
+    remedy = "nothing of the message was stored; upgrade or reinstall the agent"
+
+
+class ClonedNodeError(IngestError):
+    """Two different batches with one sequence number: two hosts share a token and a run."""
+
+    status = 409
+    code = "cloned_node"
+    remedy = "give each host its own token and restart both samplers"
+
+
+class BusyError(IngestError):
+    """Too many batches wait for a commit, or the aggregator is shutting down."""
+
+    status = 503
+    code = "busy"
+    remedy = "send the batch again later"

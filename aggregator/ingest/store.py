@@ -1,0 +1,289 @@
+"""One transaction for a group of batches: the run rows that make it exactly once, and the data.
+
+A run row is locked before it is compared and updated with the data in the same transaction, so a
+batch is stored by exactly one of any number of aggregators and retries. Rows are always locked in
+the order of their ids: runs, dirty buckets, nodes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from aggregator.ingest.batches import PreparedBatch
+from aggregator.ingest.errors import ClonedNodeError
+
+TIER_10S = 10
+TIER_60S = 60
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MAX_LOST = 2**62
+
+_LOCK_RUNS = """
+    SELECT runs.id, runs.node_id, runs.run, high_water, digest FROM runs
+    JOIN unnest(%s::int[], %s::uuid[]) AS seen (node_id, run)
+        ON runs.node_id = seen.node_id AND runs.run = seen.run
+    ORDER BY runs.id FOR UPDATE OF runs
+"""
+_ADD_RUNS = """
+    INSERT INTO runs (node_id, run)
+    SELECT node_id, run FROM unnest(%s::int[], %s::uuid[]) AS seen (node_id, run)
+    ORDER BY node_id, run ON CONFLICT DO NOTHING
+"""
+_UPDATE_RUNS = """
+    UPDATE runs SET high_water = new.high_water, digest = new.digest, last_batch_at = now(),
+        lost_batches = least(lost_batches + new.lost, 4611686018427387904)
+    FROM unnest(%s::int[], %s::bigint[], %s::bytea[], %s::bigint[])
+        AS new (id, high_water, digest, lost)
+    WHERE runs.id = new.id
+"""
+_COPY_PROFILES = """
+    COPY node_prof (tier_s, bucket, node_id, part, samples, lost, covered_ms, weight_ns, data)
+    FROM STDIN (FORMAT BINARY)
+"""
+_PROFILE_TYPES = (
+    "int4", "timestamptz", "int4", "int8", "int8", "int8", "int8", "int8", "bytea",
+)  # fmt: skip
+# DO UPDATE and not DO NOTHING: it locks a row that is there, so compaction either sees this batch
+# or skips the bucket until the commit.
+_MARK_DIRTY = """
+    INSERT INTO dirty_bucket (tier_s, bucket, node_id)
+    SELECT %s, bucket, node_id FROM unnest(%s::timestamptz[], %s::int[]) AS new (bucket, node_id)
+    ORDER BY bucket, node_id
+    ON CONFLICT (tier_s, bucket, node_id) DO UPDATE SET tier_s = excluded.tier_s
+"""
+_ADD_OVERHEAD = """
+    INSERT INTO node_overhead (node_id, at, cpu_percent, user_percent_of_core, memory_bytes,
+        map_bytes, duration_s, detail)
+    SELECT node_id, at, cpu, user_cpu, memory, maps, duration_s, detail::jsonb
+    FROM unnest(%s::int[], %s::timestamptz[], %s::real[], %s::real[], %s::bigint[], %s::bigint[],
+        %s::float8[], %s::text[]) AS new (node_id, at, cpu, user_cpu, memory, maps, duration_s,
+        detail)
+    ON CONFLICT (node_id, at) DO NOTHING
+"""
+_LOCK_NODES = "SELECT id FROM nodes WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_UPDATE_NODES = """
+    UPDATE nodes SET last_seen_at = now(), agent_version = new.agent_version,
+        facts = new.facts::jsonb, rate_millihertz = new.rate, online_cpus = new.cpus,
+        clock_offset_ms = coalesce(new.clock_offset_ms, clock_offset_ms),
+        lost_batches = least(lost_batches + new.lost_batches, 4611686018427387904),
+        lost_samples = least(lost_samples + new.lost_samples, 4611686018427387904)
+    FROM unnest(%s::int[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bigint[],
+        %s::bigint[], %s::bigint[]) AS new (id, agent_version, facts, rate, cpus, clock_offset_ms,
+        lost_batches, lost_samples)
+    WHERE nodes.id = new.id
+"""
+RunKey = tuple[int, UUID]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBatch:
+    """A batch whose stacks and series have ids: `data` is its blob."""
+
+    batch: PreparedBatch
+    data: bytes
+    tier_s: int  # 10, or 60 for a batch older than the 10 s tier reaches
+
+    @property
+    def bucket(self) -> datetime:
+        return bucket_start(self.batch.start_ns, self.tier_s)
+
+
+@dataclass
+class RunState:
+    """A run row while a group is decided on."""
+
+    id: int
+    high_water: int
+    digest: bytes
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one batch: "stored" or "duplicate", or the error that refuses it."""
+
+    status: str
+    lost_batches: int = 0
+    error: ClonedNodeError | None = None
+
+
+@dataclass
+class _NodeUpdate:
+    batch: PreparedBatch
+    lost_batches: int = 0
+    lost_samples: int = 0
+    clock_offset_ms: int | None = field(default=None)
+
+
+def bucket_start(start_ns: int, tier_s: int) -> datetime:
+    """Start of the bucket of a tier in which `start_ns` (Unix) lies."""
+    return _EPOCH + timedelta(seconds=start_ns // (tier_s * 10**9) * tier_s)
+
+
+def decide(state: RunState, batch: PreparedBatch) -> Decision:
+    """Compare a batch with its run and, if it is new, count it there. Pure."""
+    if batch.sequence == state.high_water and batch.digest != state.digest:
+        error = ClonedNodeError(
+            f"batch {batch.sequence} of run {batch.run.hex} was stored with other content"
+        )
+        return Decision("refused", error=error)
+    if batch.sequence <= state.high_water:
+        return Decision("duplicate")
+    gap = batch.sequence - state.high_water - 1
+    state.high_water, state.digest = batch.sequence, batch.digest
+    state.lost = min(state.lost + gap, _MAX_LOST)
+    return Decision("stored", lost_batches=gap)
+
+
+async def store_group(
+    driver: psycopg.AsyncConnection[Any], group: Sequence[EncodedBatch]
+) -> list[Decision]:
+    """Store the new ones of `group` in the caller's transaction; one decision for each, in order.
+
+    Batches of one run are decided in the order of their sequence, whatever their order here.
+    """
+    states = await _lock_runs(driver, group)
+    decisions: dict[int, Decision] = {}
+    for i in sorted(range(len(group)), key=lambda i: group[i].batch.sequence):
+        decisions[i] = decide(states[_run_key(group[i].batch)], group[i].batch)
+    stored = [e for i, e in enumerate(group) if decisions[i].status == "stored"]
+    if stored:
+        await _update_runs(driver, list(states.values()))
+        await _copy_profiles(driver, stored, states)
+        await _mark_dirty(driver, stored)
+        await _add_overhead(driver, stored)
+    await _update_nodes(driver, group, decisions)
+    return [decisions[i] for i in range(len(group))]
+
+
+def _run_key(batch: PreparedBatch) -> RunKey:
+    return batch.node_id, batch.run
+
+
+async def _lock_runs(
+    driver: psycopg.AsyncConnection[Any], group: Sequence[EncodedBatch]
+) -> dict[RunKey, RunState]:
+    keys = sorted({_run_key(encoded.batch) for encoded in group})
+    states = await _lock_known_runs(driver, keys)
+    missing = [key for key in keys if key not in states]
+    if missing:
+        await driver.execute(_ADD_RUNS, _columns(missing))
+        states.update(await _lock_known_runs(driver, missing))
+    return states
+
+
+async def _lock_known_runs(
+    driver: psycopg.AsyncConnection[Any], keys: list[RunKey]
+) -> dict[RunKey, RunState]:
+    rows = await (await driver.execute(_LOCK_RUNS, _columns(keys))).fetchall()
+    return {(row[1], row[2]): RunState(row[0], row[3], bytes(row[4])) for row in rows}
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], ...]:
+    return tuple(list(column) for column in zip(*rows, strict=True))
+
+
+async def _update_runs(driver: psycopg.AsyncConnection[Any], states: list[RunState]) -> None:
+    rows = [(state.id, state.high_water, state.digest, state.lost) for state in states]
+    await driver.execute(_UPDATE_RUNS, _columns(rows))
+
+
+async def _copy_profiles(
+    driver: psycopg.AsyncConnection[Any],
+    stored: list[EncodedBatch],
+    states: dict[RunKey, RunState],
+) -> None:
+    async with driver.cursor() as cursor, cursor.copy(_COPY_PROFILES) as copy:
+        copy.set_types(_PROFILE_TYPES)
+        for encoded in stored:
+            batch = encoded.batch
+            await copy.write_row(
+                (
+                    encoded.tier_s,
+                    encoded.bucket,
+                    batch.node_id,
+                    states[_run_key(batch)].id << 32 | batch.sequence,
+                    batch.samples,
+                    batch.lost,
+                    batch.duration_ns // 10**6,
+                    batch.weight_ns,
+                    encoded.data,
+                )
+            )
+
+
+async def _mark_dirty(driver: psycopg.AsyncConnection[Any], stored: list[EncodedBatch]) -> None:
+    buckets = {
+        (bucket_start(encoded.batch.start_ns, TIER_60S), encoded.batch.node_id)
+        for encoded in stored
+        if encoded.tier_s == TIER_10S
+    }
+    if buckets:
+        await driver.execute(_MARK_DIRTY, (TIER_60S, *_columns(sorted(buckets))))
+
+
+async def _add_overhead(driver: psycopg.AsyncConnection[Any], stored: list[EncodedBatch]) -> None:
+    rows = []
+    for batch in (encoded.batch for encoded in stored):
+        cost = batch.overhead
+        detail = {
+            "sampler_cpu_ns": cost.sampler_cpu_ns,
+            "shipper_cpu_ns": cost.shipper_cpu_ns,
+            "kernel_cpu_ns": cost.kernel_cpu_ns,
+            "interrupt_cpu_ns": cost.interrupt_cpu_ns,
+        }
+        at = _EPOCH + timedelta(microseconds=batch.start_ns // 1000)
+        rows.append(
+            (
+                batch.node_id,
+                at,
+                cost.cpu_percent,
+                cost.user_percent_of_core,
+                cost.memory_bytes,
+                cost.map_bytes,
+                batch.duration_ns / 1e9,
+                json.dumps(detail),
+            )
+        )
+    await driver.execute(_ADD_OVERHEAD, _columns(rows))
+
+
+async def _update_nodes(
+    driver: psycopg.AsyncConnection[Any],
+    group: Sequence[EncodedBatch],
+    decisions: dict[int, Decision],
+) -> None:
+    updates: dict[int, _NodeUpdate] = {}
+    for i, encoded in enumerate(group):
+        batch, decision = encoded.batch, decisions[i]
+        if decision.error is not None:
+            continue
+        update = updates.setdefault(batch.node_id, _NodeUpdate(batch))
+        if batch.start_ns > update.batch.start_ns:
+            update.batch = batch
+        if batch.clock_offset_ms is not None:
+            update.clock_offset_ms = batch.clock_offset_ms
+        if decision.status == "stored":
+            update.lost_batches = min(update.lost_batches + decision.lost_batches, _MAX_LOST)
+            update.lost_samples = min(update.lost_samples + batch.lost, _MAX_LOST)
+    if not updates:
+        return
+    rows = [
+        (
+            node_id,
+            update.batch.agent_version,
+            json.dumps(update.batch.facts),
+            update.batch.rate_millihertz,
+            update.batch.online_cpus,
+            update.clock_offset_ms,
+            update.lost_batches,
+            update.lost_samples,
+        )
+        for node_id, update in updates.items()
+    ]
+    await driver.execute(_LOCK_NODES, (sorted(updates),))
+    await driver.execute(_UPDATE_NODES, _columns(rows))

@@ -1,0 +1,108 @@
+"""The aggregator's own telemetry: Prometheus counters, and traces where they are configured."""
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+LOG = logging.getLogger(__name__)
+TRACER = trace.get_tracer("flamefleet.aggregator")
+EXPOSITION_TYPE = CONTENT_TYPE_LATEST
+_EXPORTER = "opentelemetry.exporter.otlp.proto.http"
+_DECODE_BUCKETS_S = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+class Metrics:
+    """Counters of one application; whatever is refused or dropped is counted by its reason."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.batches = Counter(
+            "flamefleet_batches",
+            "Batches by result: stored, duplicate, refused",
+            ["result"],
+            registry=self.registry,
+        )
+        self.samples = Counter(
+            "flamefleet_samples", "Samples in stored batches", registry=self.registry
+        )
+        self.lost_samples = Counter(
+            "flamefleet_lost_samples",
+            "Samples that agents lost, as stored batches say",
+            registry=self.registry,
+        )
+        self.lost_batches = Counter(
+            "flamefleet_lost_batches",
+            "Batches that never came: gaps in the sequences of runs",
+            registry=self.registry,
+        )
+        self.refused = Counter(
+            "flamefleet_refused",
+            "Requests refused, by the code of the error",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.dropped = Counter(
+            "flamefleet_dropped",
+            "Parts of accepted messages that were not kept, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.stacks_defined = Counter(
+            "flamefleet_stacks_defined", "Stacks that got their frames", registry=self.registry
+        )
+        self.decode_seconds = Histogram(
+            "flamefleet_decode_seconds",
+            "Time to decode and check a batch",
+            buckets=_DECODE_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.commit_seconds = Histogram(
+            "flamefleet_commit_seconds",
+            "Time of one commit, which several batches share",
+            registry=self.registry,
+        )
+        self.commit_batches = Histogram(
+            "flamefleet_commit_batches",
+            "Batches in one commit",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
+        self.queued = Gauge(
+            "flamefleet_queued_batches", "Batches waiting for a commit", registry=self.registry
+        )
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+def setup_tracing(environ: Mapping[str, str]) -> bool:
+    """Export traces if OTEL_EXPORTER_OTLP_ENDPOINT is set and the exporter is installed.
+
+    Without either, `TRACER` makes spans that cost nothing and go nowhere. True if exporting.
+    """
+    if not environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return False
+    try:
+        installed = importlib.util.find_spec(_EXPORTER) is not None
+    except ModuleNotFoundError:
+        installed = False
+    if not installed:
+        LOG.warning(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set but no exporter is installed, so no traces are "
+            "sent: install opentelemetry-exporter-otlp-proto-http"
+        )
+        return False
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    exporter = importlib.import_module(f"{_EXPORTER}.trace_exporter").OTLPSpanExporter()
+    provider = TracerProvider(resource=Resource.create({"service.name": "flamefleet"}))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return True
