@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from aggregator.config import CentreConfig
 
+OWN_PACKAGES = ("aggregator", "wire")
 EXIT_FAILED = 1
 EXIT_USAGE = 2  # argparse's own
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"flamefleet: {error.message}\n  what to do: {error.remedy}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
+            raise  # a broken installation of ours: no extra would mend it
         print(
             f"flamefleet: the package {error.name!r} is missing\n"
             "  what to do: pip install 'flamefleet[centre]' (or [demo] for flamefleet up)",

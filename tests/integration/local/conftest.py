@@ -16,24 +16,32 @@ from urllib.request import urlopen
 
 import pytest
 
-READY_S = 90.0
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """wait_until(holds, timeout_s=30): return once `holds()`; fail the test after `timeout_s`."""
+
+    def wait(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        limit = time.monotonic() + timeout_s
+        while not holds():
+            assert time.monotonic() < limit, "waited in vain"
+            time.sleep(0.05)
+
+    return wait
 
 
-def wait_for(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    """Return once `holds`; fail the test after `timeout_s`."""
-    limit = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.05)
+@pytest.fixture(scope="session")
+def is_alive() -> Callable[[int], bool]:
+    """is_alive(pid): whether a process exists and is no zombie."""
 
+    def alive(pid: int) -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state not in ("Z", "X")
 
-def alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")
+    return alive
 
 
 @dataclass

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,13 +18,7 @@ from aggregator.local.supervisor import Supervisor, start_ticks
 from aggregator.local.valkey import create_valkey
 
 Start = Callable[[Command], Process]
-
-
-def wait_for(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    limit = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.05)
+Wait = Callable[..., None]
 
 
 def executed(pid: int) -> bool:
@@ -68,7 +61,9 @@ def postgres(closed_folder: Path, account: Account | None) -> Postgres:
     return server
 
 
-def test_postgres_keeps_its_data_over_a_kill(postgres: Postgres, start: Start) -> None:
+def test_postgres_keeps_its_data_over_a_kill(
+    postgres: Postgres, start: Start, wait_until: Wait
+) -> None:
     process = start(postgres.command())
     postgres.wait_ready(process)
     assert postgres.create_database("kept")
@@ -76,8 +71,8 @@ def test_postgres_keeps_its_data_over_a_kill(postgres: Postgres, start: Start) -
         connection.execute("CREATE TABLE t AS SELECT 7 AS n")
         connection.execute("CHECKPOINT")
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: process.poll() is not None)
-    wait_for(postgres.may_start)
+    wait_until(lambda: process.poll() is not None)
+    wait_until(postgres.may_start)
     postgres.wait_ready(start(postgres.command()))
     assert not postgres.create_database("kept")
     with postgres.connect("kept") as connection:
@@ -113,10 +108,10 @@ def test_a_closed_folder_stays_closed_outside(
 
 
 def test_a_pid_file_of_a_killed_server_that_names_a_stranger_is_cleared(
-    postgres: Postgres, start: Start, account: Account | None
+    postgres: Postgres, start: Start, account: Account | None, wait_until: Wait
 ) -> None:
     stranger = start(Command("stranger", ("/bin/sleep", "100"), account))
-    wait_for(lambda: executed(stranger.pid))
+    wait_until(lambda: executed(stranger.pid))
     pid_file = postgres.data_dir / "postmaster.pid"
     pid_file.write_text(f"{stranger.pid}\n{postgres.data_dir}\n0\n5432\n\n\n\n")
     status, output = run_to_end(postgres.command(), timeout_s=20)
@@ -141,7 +136,7 @@ def test_a_server_that_ends_at_once_is_told_so(postgres: Postgres, start: Start)
         postgres.wait_ready(start(postgres.command()))
 
 
-def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
+def test_children_end_with_a_killed_parent(tmp_path: Path, wait_until: Wait) -> None:
     script = """
 import sys, time
 from aggregator.local.account import server_account
@@ -155,12 +150,12 @@ time.sleep(100)
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2
-        wait_for(lambda: all(map(executed, pids)))
+        wait_until(lambda: all(map(executed, pids)))
         parent.kill()
-    wait_for(lambda: all(start_ticks(pid) is None for pid in pids))
+    wait_until(lambda: all(start_ticks(pid) is None for pid in pids))
 
 
-def test_the_supervisor_starts_a_killed_part_again(tmp_path: Path) -> None:
+def test_the_supervisor_starts_a_killed_part_again(tmp_path: Path, wait_until: Wait) -> None:
     said: list[str] = []
     record = tmp_path / "processes.json"
     supervisor = Supervisor(tmp_path, record, said.append)
@@ -171,7 +166,7 @@ def test_the_supervisor_starts_a_killed_part_again(tmp_path: Path) -> None:
         supervisor.tick()
         return supervisor.pid("part") not in (None, first)
 
-    wait_for(back)
+    wait_until(back)
     assert [line.split()[0] for line in said] == ["part", "part"]
     assert "SIGKILL" in said[0]
     second = supervisor.pid("part")
@@ -182,7 +177,9 @@ def test_the_supervisor_starts_a_killed_part_again(tmp_path: Path) -> None:
     assert record.read_text() == "{}"
 
 
-def test_a_part_that_never_stays_up_ends_the_start_with_its_log(tmp_path: Path) -> None:
+def test_a_part_that_never_stays_up_ends_the_start_with_its_log(
+    tmp_path: Path, wait_until: Wait
+) -> None:
     supervisor = Supervisor(tmp_path, tmp_path / "processes.json", lambda line: None)
     supervisor.add(Command("part", ("/bin/sh", "-c", "echo the reason; exit 4")))
 
@@ -194,7 +191,7 @@ def test_a_part_that_never_stays_up_ends_the_start_with_its_log(tmp_path: Path) 
             return "the reason" in str(error) and "part.log" in str(error)
         return False
 
-    wait_for(fails)
+    wait_until(fails)
     supervisor.stop("part")
 
 

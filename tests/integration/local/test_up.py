@@ -1,0 +1,121 @@
+"""`flamefleet up` from its first start to its third: data, refusals, kills, clean ends."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def listening(port: int) -> set[str]:
+    """Local addresses (as in /proc/net/tcp*) of the sockets that listen on `port`."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, hexadecimal = local.split(":")
+            if state == "0A" and int(hexadecimal, 16) == port:
+                found.add(address)
+    return found
+
+
+def samples(up: Any, since_s: float, until_s: float) -> int:
+    return int(
+        up.get("/api/v1/flamegraph", **{"from": since_s, "until": until_s})["coverage"]["samples"]
+    )
+
+
+def run_refused(command: list[str], data_dir: Path, port: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command, "--data-dir", str(data_dir), "--port", str(port)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_up_runs_ends_and_finds_its_data_again(
+    start_up: Callable[..., Any],
+    up_command: list[str],
+    tmp_path: Path,
+    free_port: int,
+    wait_until: Callable[..., None],
+    is_alive: Callable[[int], bool],
+) -> None:
+    # GIVEN a first start with a time limit
+    began_s = time.time()
+    first = start_up("--for", "12s").wait_ready()
+    assert first.ready["url"] == f"http://127.0.0.1:{free_port}/"
+    assert list(first.ready["pids"]) == ["sampler", "shipper", "aggregator", "worker", "postgres"]
+    running = first.processes()
+    assert set(running) == {*first.ready["pids"], "valkey"}
+    assert {name: running[name] for name in first.ready["pids"]} == first.ready["pids"]
+
+    # THEN the page has data of this host, and nothing listens beyond the loopback
+    answer = first.get("/api/v1/flamegraph", **{"from": f"{began_s:.0f}", "until": "now"})
+    assert answer["coverage"]["host_names"] == [os.uname().nodename]
+    assert answer["coverage"]["samples"] > 0
+    assert answer["total_ns"] > 0
+    assert listening(free_port) == {"0100007F"}
+
+    # AND neither its folder nor its port can be taken by another
+    refused = run_refused(up_command, first.data_dir, free_port + 1)
+    assert refused.returncode == 1
+    assert f"process {first.process.pid}" in refused.stderr
+    assert "--data-dir" in refused.stderr
+    refused = run_refused(up_command, tmp_path / "other", free_port)
+    assert refused.returncode == 1
+    assert "--port" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+    # WHEN its time is over THEN it ends well and leaves no process behind
+    assert first.finish() == 0
+    assert not any(is_alive(pid) for pid in running.values())
+    assert listening(free_port) == set()
+    ended_s = time.time()
+    assert not list((first.data_dir / "spool/batches").glob("*.batch")), "the rest was delivered"
+
+    # WHEN it is started again and killed
+    second = start_up().wait_ready()
+    kept = samples(second, began_s, ended_s)
+    assert kept >= answer["coverage"]["samples"]
+    running = second.processes()
+    second.finish(signal.SIGKILL)
+
+    # THEN its parts end by themselves
+    wait_until(lambda: not any(is_alive(pid) for pid in running.values()))
+
+    # AND a third start finds the data once more, and ends on Ctrl-C
+    third = start_up().wait_ready()
+    assert samples(third, began_s, ended_s) == kept
+    running = third.processes()
+    assert third.finish(signal.SIGINT) == 0
+    assert not any(is_alive(pid) for pid in running.values())
+    said = third.said.read_text()
+    assert "was killed" not in said, said
+
+
+def test_without_the_abilities_to_profile_it_refuses_and_says_why(
+    up_command: list[str], tmp_path: Path, free_port: int
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give up the capabilities of a profiler")
+    refused = subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--", *up_command]
+        + ["--data-dir", str(tmp_path / "data"), "--port", str(free_port), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 3, refused.stderr
+    assert "cannot be profiled" in refused.stderr
+    assert "CAP_" in refused.stderr
+    assert refused.stdout == ""
