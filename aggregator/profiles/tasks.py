@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from sqlalchemy import Engine
 
 from aggregator.config import CentreConfig
+from aggregator.db import database_errors
 from aggregator.profiles.partitions import drop_partitions, make_partitions
 
 
@@ -17,7 +18,7 @@ def compact_minutes(engine: Engine, config: CentreConfig) -> int:
 
 def make_partitions_ahead(engine: Engine, config: CentreConfig) -> int:
     """Make the partitions that the coming hours need; how many were missing."""
-    with engine.begin() as connection:
+    with database_errors(), engine.begin() as connection:
         return len(make_partitions(connection, _now(), config.retention))
 
 

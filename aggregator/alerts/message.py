@@ -1,0 +1,79 @@
+"""The body of a webhook: Alertmanager's version 4, so that its receivers understand it.
+
+Format: Prometheus Alertmanager, configuration, `<webhook_config>`. Pure, and the same bytes each
+time for one alert and event, because a message that is sent again must be the same message.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from hashlib import sha256
+from typing import Any
+
+from aggregator.alerts.rules import OVERHEAD_RULE
+
+RECEIVER = "flamefleet"
+_NOT_ENDED = "0001-01-01T00:00:00Z"
+_ALERT_NAMES = {OVERHEAD_RULE: "FlamefleetAgentOverhead"}
+_UNITS = {"cpu_percent": ("CPU", "% of the host", 1.0), "memory_bytes": ("memory", " MiB", 2.0**20)}
+
+
+@dataclass(frozen=True)
+class AlertFacts:
+    """What a message says about an alert."""
+
+    rule: str
+    host: str
+    event: str  # "firing" or "resolved"
+    started_at: datetime
+    ended_at: datetime | None
+    quantity: str
+    value: float  # when it started
+    threshold: float
+
+
+def alert_message(facts: AlertFacts) -> bytes:
+    """JSON of one alert as an Alertmanager sends it to a webhook."""
+    name = _ALERT_NAMES.get(facts.rule, facts.rule)
+    labels = {"alertname": name, "host": facts.host, "severity": "warning"}
+    annotations = {"summary": _summary(facts)}
+    ended = facts.event == "resolved" and facts.ended_at is not None
+    alert = {
+        "status": facts.event,
+        "labels": labels,
+        "annotations": annotations,
+        "startsAt": _rfc3339(facts.started_at),
+        "endsAt": _rfc3339(facts.ended_at) if ended and facts.ended_at else _NOT_ENDED,
+        "generatorURL": "",
+        "fingerprint": _fingerprint(labels),
+    }
+    body: dict[str, Any] = {
+        "version": "4",
+        "groupKey": f'{{}}:{{alertname="{name}", host={json.dumps(facts.host)}}}',
+        "truncatedAlerts": 0,
+        "status": facts.event,
+        "receiver": RECEIVER,
+        "groupLabels": {"alertname": name, "host": facts.host},
+        "commonLabels": labels,
+        "commonAnnotations": annotations,
+        "externalURL": "",
+        "alerts": [alert],
+    }
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _summary(facts: AlertFacts) -> str:
+    what, unit, scale = _UNITS.get(facts.quantity, (facts.quantity, "", 1.0))
+    reading = f"{facts.value / scale:.4g}{unit} of {what}"
+    limit = f"{facts.threshold / scale:.4g}{unit}"
+    if facts.event == "resolved":
+        return f"flamefleet-agent on {facts.host} is within its budget again (limit {limit})"
+    return f"flamefleet-agent on {facts.host} takes {reading}, over the limit of {limit}"
+
+
+def _fingerprint(labels: dict[str, str]) -> str:
+    return sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,22 @@
+"""Jobs of alerts (see `aggregator.celery_app`)."""
+
+from sqlalchemy import Engine
+
+from aggregator.alerts.deliveries import deliver_due
+from aggregator.alerts.rules import OverheadRule
+from aggregator.alerts.service import evaluate_overhead
+from aggregator.config import CentreConfig
+from aggregator.db import session_scope
+
+
+def evaluate(engine: Engine, config: CentreConfig) -> int:
+    """Judge every node's overhead; how many alerts started or ended."""
+    rule = OverheadRule(config.overhead_cpu_percent, config.overhead_memory_bytes)
+    with session_scope(engine) as session:
+        changed = evaluate_overhead(session, rule, [webhook.url for webhook in config.webhooks])
+    return changed.started + changed.ended
+
+
+def deliver(engine: Engine, config: CentreConfig) -> int:
+    """Send the webhooks that are due; how many were taken."""
+    return deliver_due(engine, config.webhooks).delivered

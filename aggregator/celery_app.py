@@ -1,0 +1,140 @@
+"""Wires the worker: which jobs there are, how often beat asks for them, and how they are run.
+
+Messages are hints. Every job derives its work from Postgres, stands being run twice or at the same
+time as itself, and is asked for again by beat, so a lost or repeated message changes nothing.
+
+    celery -A aggregator.celery_app:app worker --beat --schedule STATE/beat
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_process_init, worker_ready
+from sqlalchemy import Engine
+
+import aggregator.alerts.tasks
+import aggregator.profiles.tasks
+import aggregator.symbols.tasks
+from aggregator.alerts.signature import secret_key
+from aggregator.config import CentreConfig, load_config
+from aggregator.db import create_sync_database
+from aggregator.errors import AggregatorError
+
+QUEUE = "flamefleet"
+TIME_LIMIT_S = 600  # a job that hangs is killed and asked for again
+# Valkey gives an unacknowledged message out again after this long; longer than any job runs.
+VISIBILITY_TIMEOUT_S = 2 * TIME_LIMIT_S
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task that beat asks for `every_s` seconds. `run` returns how much it did, for the log.
+
+    When it did something, the job named `then` is asked for at once, after the commit.
+    """
+
+    name: str
+    every_s: float
+    run: Callable[[Engine, CentreConfig], int]
+    then: str | None = None
+
+
+JOBS = (
+    Job("profiles.compact", 10, aggregator.profiles.tasks.compact_minutes),
+    Job("profiles.make_partitions", 600, aggregator.profiles.tasks.make_partitions_ahead),
+    Job("profiles.drop_partitions", 600, aggregator.profiles.tasks.drop_old_partitions),
+    Job("symbols.symbolize", 10, aggregator.symbols.tasks.symbolize_pending),
+    Job("alerts.evaluate", 15, aggregator.alerts.tasks.evaluate, then="alerts.deliver"),
+    Job("alerts.deliver", 15, aggregator.alerts.tasks.deliver),
+)
+
+
+def create_celery(config: CentreConfig) -> Celery:
+    """The Celery application of worker and beat. Connects to nothing yet.
+
+    Raises SecretError for a webhook whose secret cannot be read: better now than at the first alert.
+    """
+    for webhook in config.webhooks:
+        secret_key(webhook.secret)
+    app = Celery("flamefleet", broker=config.broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_time_limit=TIME_LIMIT_S,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_S},
+        timezone="UTC",
+        beat_schedule={
+            # A message that waited as long as the next one takes to come is of no use.
+            job.name: {
+                "task": job.name,
+                "schedule": job.every_s,
+                "options": {"expires": job.every_s},
+            }
+            for job in JOBS
+        },
+    )
+    databases = _Databases(config)
+    for job in JOBS:
+        app.task(partial(_run, app, job, databases, config), name=job.name)
+    worker_process_init.connect(databases.forget, weak=False)
+    worker_ready.connect(partial(_ask_for_all, app), weak=False)
+    return app
+
+
+class _Databases:
+    """The engine of this process, made on first use: connections don't outlive a fork."""
+
+    def __init__(self, config: CentreConfig) -> None:
+        self._config = config
+        self._engine: Engine | None = None
+
+    def get(self) -> Engine:
+        if self._engine is None:
+            self._engine = create_sync_database(self._config.database_url)
+        return self._engine
+
+    def forget(self, **_: Any) -> None:
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+            self._engine = None
+
+
+def _run(app: Celery, job: Job, databases: _Databases, config: CentreConfig) -> None:
+    try:
+        done = job.run(databases.get(), config)
+    except AggregatorError as error:
+        # One line, not a traceback every ten seconds while Postgres is away.
+        _log.error("%s failed and is asked for again in %g s: %s", job.name, job.every_s, error)
+        return
+    if done and job.then is not None:
+        app.send_task(job.then)
+
+
+def _ask_for_all(app: Celery, **_: Any) -> None:
+    """Beat first sends a job after its interval; a started worker needn't wait for that."""
+    for job in JOBS:
+        app.send_task(job.name, expires=job.every_s)
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, made from file and environment when it is first asked for (by the celery command)."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    app = create_celery(load_config(environ=os.environ))
+    globals()["app"] = app
+    return app

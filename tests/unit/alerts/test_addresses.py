@@ -1,0 +1,53 @@
+"""Which addresses a webhook may go to."""
+
+import pytest
+
+from aggregator.alerts.addresses import checked_address, is_public
+from aggregator.alerts.errors import DeliveryError, RefusedAddressError
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("ff02::1", False),
+        # An IPv4 address in the clothes of IPv6.
+        ("::ffff:10.0.0.1", False),
+        ("::ffff:93.184.216.34", True),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::5db8:d822", True),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_only_addresses_of_the_internet_are_public(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0x7f000001", "2130706433"])
+def test_private_hosts_are_refused_however_they_are_written(host: str) -> None:
+    with pytest.raises(RefusedAddressError, match="only private addresses"):
+        checked_address(host, 80, allow_private=False)
+
+
+def test_private_hosts_are_reached_where_that_is_allowed() -> None:
+    assert checked_address("127.0.0.1", 80, allow_private=True) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 300, "x\0y"])
+def test_names_that_do_not_resolve_are_a_failed_delivery(host: str) -> None:
+    with pytest.raises(DeliveryError, match="cannot be resolved"):
+        checked_address(host, 80, allow_private=True)

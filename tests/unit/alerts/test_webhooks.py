@@ -1,0 +1,140 @@
+"""Sending to a real receiver, which answers well, badly, slowly or not at all."""
+
+import hmac
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from base64 import b64decode, b64encode
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.alerts import webhooks
+from aggregator.alerts.errors import DeliveryError, RefusedAddressError
+from aggregator.alerts.webhooks import send_webhook
+from aggregator.config import Webhook
+
+SECRET = "whsec_" + b64encode(b"0123456789abcdef").decode()
+
+
+def status(code: int, **headers: str) -> Any:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+
+    return answer
+
+
+def test_a_message_arrives_whole_and_signed(receiver: Any) -> None:
+    before = int(time.time())
+    assert (
+        send_webhook(Webhook(receiver.url + "/a/b?c=d", SECRET, True), "msg_7", b'{"a":1}') == 200
+    )
+    ((path, headers, body),) = receiver.requests
+    assert (path, body) == ("/a/b?c=d", b'{"a":1}')
+    assert headers["content-type"] == "application/json"
+    assert headers["webhook-id"] == "msg_7"
+    assert before <= int(headers["webhook-timestamp"]) <= time.time()
+    content = f"msg_7.{headers['webhook-timestamp']}.".encode() + body
+    digest = hmac.digest(b"0123456789abcdef", content, "sha256")
+    version, _, signature = headers["webhook-signature"].partition(",")
+    assert (version, b64decode(signature)) == ("v1", digest)
+
+
+@pytest.mark.parametrize("code", [201, 202, 204])
+def test_every_2xx_is_delivered(receiver: Any, code: int) -> None:
+    receiver.answer = status(code)
+    assert send_webhook(Webhook(receiver.url, "", True), "msg_1", b"{}") == code
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+def test_redirects_are_not_followed(receiver: Any, code: int) -> None:
+    receiver.answer = status(code, Location=receiver.url + "/elsewhere")
+    with pytest.raises(DeliveryError, match=f"answered {code}; redirects are not followed"):
+        send_webhook(Webhook(receiver.url, SECRET, True), "msg_1", b"{}")
+    assert [path for path, _, _ in receiver.requests] == ["/"]
+
+
+@pytest.mark.parametrize("code", [400, 404, 410, 429, 500, 503])
+def test_other_answers_are_failures(receiver: Any, code: int) -> None:
+    receiver.answer = status(code)
+    with pytest.raises(DeliveryError, match=f"answered {code}"):
+        send_webhook(Webhook(receiver.url, SECRET, True), "msg_1", b"{}")
+
+
+def test_private_addresses_are_refused_before_anything_is_sent(receiver: Any) -> None:
+    with pytest.raises(RefusedAddressError):
+        send_webhook(Webhook(receiver.url, SECRET), "msg_1", b"{}")
+    assert receiver.requests == []
+
+
+def test_a_login_in_the_url_is_sent_and_never_told(receiver: Any) -> None:
+    receiver.answer = status(401)
+    url = receiver.url.replace("//", "//ann:p%40ss@")
+    with pytest.raises(DeliveryError) as caught:
+        send_webhook(Webhook(url, "", True), "msg_1", b"{}")
+    assert "ann" not in caught.value.message
+    expected = "Basic " + b64encode(b"ann:p@ss").decode()
+    assert receiver.requests[0][1]["authorization"] == expected
+
+
+def test_a_closed_port_is_a_failure() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(DeliveryError, match="refused"):
+            send_webhook(Webhook(url, "", True), "msg_1", b"{}")
+
+
+def test_a_receiver_that_drips_is_left(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "TOTAL_TIMEOUT_S", 0.6)
+    left = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            while not left.wait(0.1):
+                handler.wfile.write(b"H")
+        except OSError:
+            left.set()
+
+    receiver.answer = drip
+    with pytest.raises(DeliveryError, match="no answer within"):
+        send_webhook(Webhook(receiver.url, "", True), "msg_1", b"{}")
+    assert left.wait(10)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http:///path", "http://127.0.0.1:99999/", "http://[::1", "http://a b/"]
+)
+def test_unusable_urls_are_failures_too(url: str) -> None:
+    with pytest.raises(DeliveryError):
+        send_webhook(Webhook(url, "", True), "msg_1", b"{}")
+
+
+def test_certificates_are_checked_against_the_name(
+    receiver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    argv += ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
+    argv += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(argv, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    receiver.server.socket = context.wrap_socket(receiver.server.socket, server_side=True)
+    port = receiver.server.server_port
+    with pytest.raises(DeliveryError, match="CERTIFICATE_VERIFY_FAILED"):
+        send_webhook(Webhook(f"https://localhost:{port}", "", True), "msg_1", b"{}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with pytest.raises(DeliveryError, match="IP address mismatch"):
+        send_webhook(Webhook(f"https://127.0.0.1:{port}", "", True), "msg_1", b"{}")
+    assert send_webhook(Webhook(f"https://localhost:{port}", "", True), "msg_1", b"{}") == 200
+    assert receiver.requests[0][1]["host"] == f"localhost:{port}"
