@@ -1,0 +1,66 @@
+// The aggregator's HTTP interface. Everything that goes wrong becomes an ApiError in words.
+
+const TIMEOUT_MS = 30_000;
+const MAX_NODES = 20_000;
+
+export class ApiError extends Error {
+  constructor(message, remedy = "") {
+    super(message);
+    this.remedy = remedy;
+  }
+}
+
+let clockOffsetMs = 0;
+
+// Ages and "now" go by the server's clock: this machine's may be wrong.
+export const serverNow = () => Date.now() + clockOffsetMs;
+
+function noteServerTime(response) {
+  const offset = Date.parse(response.headers.get("Date")) - Date.now();
+  clockOffsetMs = Math.abs(offset) > 2000 ? offset : 0; // the header counts whole seconds
+}
+
+// signal: aborts the request; an abort by the caller is rethrown as it is (name "AbortError").
+async function get(path, params, signal) {
+  const query = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== "" && v != null));
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const either = signal ? AbortSignal.any([signal, timeout]) : timeout;
+  let response;
+  let body;
+  try {
+    response = await fetch(`${path}?${query}`, { signal: either, cache: "no-store" });
+    body = await response.text();
+    noteServerTime(response);
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    if (timeout.aborted) throw new ApiError("No answer for 30 s.");
+    throw new ApiError("The server can't be reached.", "Is it still running?");
+  }
+  let json;
+  try {
+    json = JSON.parse(body);
+  } catch {
+    throw new ApiError(`The server answered ${response.status} without readable content.`);
+  }
+  if (!response.ok) {
+    const reason = json?.error;
+    throw new ApiError(reason?.message ?? `The server answered ${response.status}.`, reason?.remedy);
+  }
+  return json;
+}
+
+export const fetchFlamegraph = ({ from, until, query }, signal) =>
+  get("/api/v1/flamegraph", { from, until, query, max_nodes: MAX_NODES, format: "columnar" }, signal);
+
+export const fetchTimeline = ({ from, until, query, points }, signal) =>
+  get("/api/v1/timeline", { from, until, query, points }, signal);
+
+export const fetchLabels = async () => (await get("/api/v1/labels", {})).labels;
+
+export const fetchNodes = async (signal) => (await get("/api/v1/nodes", {}, signal)).nodes;
+
+export function exportUrl({ from, until, query }, format) {
+  const params = new URLSearchParams({ from, until, format });
+  if (query) params.set("query", query);
+  return `/api/v1/flamegraph?${params}`;
+}

@@ -1,0 +1,68 @@
+// Numbers and times as people read them. No DOM here.
+
+const trim = (text) => text.replace(/\.0$/, "");
+
+export function percent(share, decimals) {
+  const value = 100 * share;
+  return value.toFixed(decimals ?? (value >= 0.995 || value === 0 ? 1 : 2));
+}
+
+// One decimal where the interval is a tenth of a point or more, else two: share and interval agree.
+export const decimalsFor = (halfWidth) => (halfWidth >= 0.00095 ? 1 : 2);
+
+export function cores(value) {
+  if (value >= 100) return Math.round(value).toLocaleString("en");
+  if (value >= 10) return value.toFixed(1);
+  return value >= 0.0995 || value === 0 ? value.toFixed(2) : value.toPrecision(2);
+}
+
+export function count(value) {
+  if (value >= 1e9) return trim((value / 1e9).toFixed(1)) + " G";
+  if (value >= 1e6) return trim((value / 1e6).toFixed(1)) + " M";
+  return Math.round(value).toLocaleString("en");
+}
+
+export function bytes(value) {
+  if (value >= 2 ** 30) return (value / 2 ** 30).toFixed(1) + " GB";
+  if (value >= 2 ** 20) return (value / 2 ** 20).toFixed(1) + " MB";
+  return Math.round(value / 1024) + " KB";
+}
+
+export function plural(n, one, many = one + "s") {
+  return `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+}
+
+const UNITS = [
+  [86400, "d"],
+  [3600, "h"],
+  [60, "min"],
+  [1, "s"],
+];
+
+// 5400 → "1.5 h", 300 → "5 min", 45 → "45 s"
+export function duration(seconds) {
+  for (const [size, unit] of UNITS) {
+    if (seconds >= size) return trim((seconds / size).toFixed(1)) + " " + unit;
+  }
+  return "0 s";
+}
+
+const two = (v) => String(v).padStart(2, "0");
+const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+
+// Local time of day; seconds below ten minutes of span, the weekday beyond today's range.
+export function clock(ms, { spanMs = 3.6e6, day = false } = {}) {
+  const t = new Date(ms);
+  const time = `${two(t.getHours())}:${two(t.getMinutes())}`;
+  const seconds = spanMs < 6e5 ? ":" + two(t.getSeconds()) : "";
+  return (day ? `${DAYS[t.getDay()]} ` : "") + time + seconds;
+}
+
+// The last part of a path-like or namespaced name.
+export function shortName(name) {
+  const at = Math.max(name.lastIndexOf("/"), name.lastIndexOf("::") + 1);
+  return at > 0 && at < name.length - 1 ? name.slice(at + 1) : name;
+}
+
+// A name could carry characters that turn the reading direction: show them as what they are.
+export const plain = (text) => text.replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");

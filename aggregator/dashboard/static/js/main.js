@@ -1,0 +1,263 @@
+// Puts the page together: the view (what is asked for, = the URL), the loader, the screen.
+
+import { fetchLabels, serverNow } from "./api.js";
+import { $, copyText, icon, toast } from "./dom.js";
+import { clock, plural } from "./format.js";
+import { listenForKeys, showHelp } from "./keys.js";
+import { Loader } from "./loader.js";
+import { clearAnswer } from "./panels/answer.js";
+import { createExport } from "./panels/export.js";
+import { createFilters } from "./panels/filters.js";
+import { lateness, showHealth, showHosts } from "./panels/hosts.js";
+import { clearState, setStateText, showNotice, showState } from "./panels/state.js";
+import { createTime } from "./panels/time.js";
+import { createTimeline } from "./panels/timeline.js";
+import { contextOf, followsNow, presetRange, resolve } from "./range.js";
+import { createScreen } from "./screen.js";
+import { print, wordFor } from "./selector.js";
+import { readView, writeView } from "./view.js";
+
+const page = document.documentElement;
+let view = readView(location.search);
+let nodes = [];
+let shownTimes = null; // {from, until} of the shown answer
+const began = Date.now();
+
+const screen = createScreen({
+  onZoom: (zoom) => remember({ zoom }),
+  onSearch: (search) => remember({ search }),
+  onService: (value) => filters.add({ label: "service", op: "=", value }),
+});
+const filters = createFilters($("#filters"), {
+  loadLabels: fetchLabels,
+  onChange: (matchers) => ask({ matchers }),
+});
+const onRange = (range) => ask({ range, live: followsNow(range) });
+const time = createTime({ onRange, onLive: setLive });
+const timeline = createTimeline($("#timeline"), { onRange });
+const loader = new Loader(question, {
+  answer: showAnswer,
+  empty: showEmpty,
+  timeline: showTimeline,
+  slow: showSlow,
+  failure: showFailure,
+});
+createExport({
+  question: () => shownTimes && { ...shownTimes, query: print(view.matchers) },
+  canvas: screen.canvas,
+});
+
+function question() {
+  const now = serverNow();
+  const { from, until } = resolve(view.range, now);
+  const around = contextOf(view.range, now);
+  const iso = (ms) => new Date(ms).toISOString();
+  const context = followsNow(view.range)
+    ? { from: `now-${Math.round((around.until - around.from) / 1000)}s`, until: "now" }
+    : { from: iso(around.from), until: iso(around.until) };
+  return { ...view.range, query: print(view.matchers), context, widthMs: until - from, live: view.live };
+}
+
+// A new question: a new entry in the history.
+function ask(change) {
+  view = { ...view, ...change };
+  history.pushState(null, "", writeView(view) || location.pathname);
+  applyView();
+  loader.load();
+}
+
+// Something that changes how the answer is looked at.
+function remember(change) {
+  view = { ...view, ...change };
+  history.replaceState(null, "", writeView(view) || location.pathname);
+}
+
+function applyView() {
+  filters.set(view.matchers);
+  time.set(view.range, view.live);
+}
+
+function setLive(live) {
+  if (live && !followsNow(view.range)) return ask({ range: presetRange("15m"), live });
+  remember({ live });
+  applyView();
+  return live ? loader.load({ quiet: true }) : loader.stop();
+}
+
+function showAnswer(answer, nextNodes) {
+  showNodes(nextNodes);
+  clearState();
+  shownTimes = { from: answer.effective_from, until: answer.effective_until };
+  screen.show(answer, { matchers: view.matchers, nodes });
+  document.title = `${$("#answer").textContent} · Flamefleet`;
+  const late = view.live ? lateness(nodes, serverNow()) : null;
+  showNotice(late);
+  page.dataset.answers = Number(page.dataset.answers ?? 0) + 1;
+  page.dataset.ready = "true";
+  $("#export").disabled = false;
+}
+
+function showNodes(next) {
+  nodes = next;
+  showHealth(nodes, serverNow());
+  if ($("#hosts").open) showHosts(nodes, serverNow(), onlyHost);
+}
+
+function onlyHost(value) {
+  $("#hosts").close();
+  filters.add({ label: "host", op: "=", value });
+}
+
+function showTimeline(answer) {
+  const context = {
+    from: Date.parse(answer.from),
+    until: Date.parse(answer.until),
+    endsNow: followsNow(view.range),
+  };
+  timeline.setContext(context, resolve(view.range, context.endsNow ? context.until : serverNow()));
+  timeline.setData(answer);
+}
+
+// → true to keep asking: the first samples are on their way
+function showEmpty(nextNodes) {
+  showNodes(nextNodes);
+  showNotice(null);
+  clearAnswer(nodes.some((n) => n.last_seen) ? "No CPU was sampled" : "No host has reported yet");
+  if (!nodes.some((n) => n.last_seen)) {
+    const waited = Math.round((Date.now() - began) / 1000);
+    const text = `${nodes.length ? plural(nodes.length, "host") + " enrolled. " : ""}Waiting for ${waited} s. A host reports within about ten seconds of starting its agent; nothing on it needs recompiling or restarting.`;
+    if (page.dataset.state === "first-run") setStateText(text);
+    else
+      showState("first-run", {
+        title: "Listening for the first samples…",
+        text,
+        command: "flamefleet-agent check",
+        waiting: true,
+      });
+    return true;
+  }
+  const filtered = view.matchers.map((m) => `${m.label} ${wordFor(m.op)} ${m.value}`).join(", ");
+  const last = view.matchers.length - 1;
+  showState("empty", {
+    title: filtered ? "No samples match these filters" : "No samples in this time",
+    text: filtered
+      ? `${filtered}: no CPU was sampled in this time.`
+      : "No host sampled any CPU in this time.",
+    actions: [
+      last >= 0 && {
+        label: `Remove ${view.matchers[last].label}`,
+        primary: true,
+        run: () => ask({ matchers: view.matchers.slice(0, -1) }),
+      },
+      { label: "Last 24 h", run: () => onRange(presetRange("24h")) },
+    ].filter(Boolean),
+  });
+  return false;
+}
+
+function showSlow(elapsedS) {
+  const text = `${elapsedS.toFixed(1)} s so far.`;
+  if (page.dataset.state === "loading") return setStateText(text);
+  const cancel = () => {
+    loader.stop();
+    if (screen.hasAnswer()) showLast();
+    else showFailure(new Error("Cancelled."), false);
+  };
+  return showState("loading", {
+    title: "Merging profiles",
+    text,
+    waiting: true,
+    actions: [{ label: "Cancel", run: cancel }],
+  });
+}
+
+function showFailure(error, quiet) {
+  const words = [error.message, error.remedy].filter(Boolean).join(" ");
+  const again = { label: "Try again", primary: true, run: () => loader.load() };
+  if (quiet && screen.hasAnswer()) {
+    showNotice({
+      text: `Showing ${clock(Date.parse(shownTimes.until), { spanMs: 0 })}. ${words}`,
+      action: again,
+    });
+    return;
+  }
+  const kept = screen.hasAnswer() ? " The last result is still here; nothing is lost." : "";
+  const keep = { label: "Show the last result", run: showLast };
+  showState("error", {
+    title: "No answer",
+    text: words + kept,
+    actions: screen.hasAnswer() ? [again, keep] : [again],
+  });
+}
+
+function showLast() {
+  clearState();
+  const [from, until] = [shownTimes.from, shownTimes.until].map((t) => clock(Date.parse(t), { spanMs: 0 }));
+  showNotice({
+    text: `Still showing ${from} to ${until}`,
+    action: { label: "Try again", run: () => loader.load() },
+  });
+}
+
+function switchTheme() {
+  page.dataset.theme = page.dataset.theme === "dark" ? "light" : "dark";
+  try {
+    localStorage.setItem("flamefleet-theme", page.dataset.theme);
+  } catch {
+    // Without storage the choice lasts until the page is closed.
+  }
+  screen.retheme();
+}
+
+function setLayout(layout) {
+  screen.setLayout(layout);
+  remember({ layout });
+}
+
+const copyLink = () => copyText(location.href, "Link copied. It opens this view.");
+const flip = () => setLayout(view.layout === "icicle" ? "flame" : "icicle");
+
+$("#brand-icon").replaceWith(icon("flame"));
+$("#theme").append(icon("sun"));
+$("#theme").addEventListener("click", switchTheme);
+$("#help-open").addEventListener("click", showHelp);
+$("#link").addEventListener("click", copyLink);
+$("#icicle").addEventListener("click", () => setLayout("icicle"));
+$("#flip").addEventListener("click", () => setLayout("flame"));
+$("#health").addEventListener("click", () => {
+  showHosts(nodes, serverNow(), onlyHost);
+  $("#hosts").showModal();
+});
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", ({ target }) => {
+    if (target === dialog || target.closest("[data-close]")) dialog.close();
+  });
+}
+listenForKeys({
+  "/": () => $("#search").focus(),
+  "[": time.earlier,
+  "]": time.later,
+  l: time.toggleLive,
+  f: filters.focus,
+  i: flip,
+  s: screen.callersOfSelected,
+  y: copyLink,
+  n: () => screen.nextMatch(1),
+  N: () => screen.nextMatch(-1),
+  Escape: screen.resetZoom,
+});
+addEventListener("popstate", () => {
+  view = readView(location.search);
+  start();
+});
+
+function start() {
+  view.problems.forEach(toast);
+  applyView();
+  screen.setWantedZoom(view.zoom);
+  screen.setSearch(view.search);
+  screen.setLayout(view.layout);
+  loader.load();
+}
+
+start();

@@ -1,0 +1,75 @@
+// The page's heading is the answer; the line beside it says what the answer rests on.
+
+import { $, el } from "../dom.js";
+import { cores, count, duration, percent, plural } from "../format.js";
+
+// What the answer is about, from its filters and hosts.
+export function subject(matchers, coverage) {
+  const exact = (label) => matchers.find((m) => m.label === label && m.op === "=")?.value;
+  const hosts = coverage.hosts === 1 ? coverage.host_names[0] : plural(coverage.hosts, "host");
+  const service = exact("service");
+  if (service) return { who: service, where: ` on ${hosts}` };
+  const others = matchers.filter((m) => m.label !== "host");
+  if (others.length === 1 && others[0].op === "=") return { who: others[0].value, where: ` on ${hosts}` };
+  if (others.length) return { who: "The filtered processes", where: ` on ${hosts}` };
+  return { who: hosts, where: "" };
+}
+
+// Mean CPU while the hosts were observed. Where all of the time is covered this is total ÷ duration;
+// where it is not (an agent started a minute ago) the time without data doesn't count as idle.
+export function meanCores(answer) {
+  const { hosts, host_seconds: hostSeconds } = answer.coverage;
+  return hostSeconds > 0 ? (answer.total_ns / 1e9 / hostSeconds) * hosts : 0;
+}
+
+export function showAnswer({ answer, matchers, knownHosts }) {
+  const { who, where } = subject(matchers, answer.coverage);
+  $("#answer").textContent = `${who} used ${cores(meanCores(answer))} cores${where}`;
+  $("#coverage").replaceChildren(...coverageItems(answer, matchers, knownHosts));
+}
+
+export function clearAnswer(title) {
+  $("#answer").textContent = title;
+  $("#coverage").replaceChildren();
+}
+
+function coverageItems(answer, matchers, knownHosts) {
+  const c = answer.coverage;
+  const wanted = (Date.parse(answer.effective_until) - Date.parse(answer.effective_from)) / 1000;
+  const covered = c.hosts ? c.host_seconds / c.hosts : 0;
+  const lost = c.samples + c.lost_samples ? c.lost_samples / (c.samples + c.lost_samples) : 0;
+  const item = (value, text, title) => el("span", { title }, el("b", {}, value), " " + text);
+  const missing = knownHosts.filter((name) => !c.host_names.includes(name));
+  const all = matchers.length === 0 && c.hosts === c.host_names.length;
+  const hosts =
+    all && missing.length
+      ? item(
+          String(c.hosts),
+          `of ${plural(knownHosts.length, "host")}`,
+          `Nothing in this range from ${missing.join(", ")}`,
+        )
+      : item(String(c.hosts), c.hosts === 1 ? "host" : "hosts", c.host_names.join(", "));
+  const minutes = c.host_seconds / 60;
+  return [
+    hosts,
+    item(minutes < 10 ? minutes.toFixed(1) : count(minutes), "host-minutes"),
+    covered < wanted * 0.9 &&
+      item(duration(covered), `of ${duration(wanted)} covered`, "CPU is the mean of the covered time"),
+    item(count(c.samples), "samples"),
+    item(c.effective_rate_hz.toFixed(1) + " Hz", "effective"),
+    item(percent(lost, 2) + " %", "lost", `${c.lost_samples.toLocaleString("en")} samples`),
+    item(
+      percent(c.unsymbolized_share, 1) + " %",
+      "without symbols",
+      "Share of CPU in frames that have no name yet",
+    ),
+    c.undefined_stacks > 0 &&
+      item(
+        count(c.undefined_stacks),
+        "stacks on their way",
+        "Counted, but their frames have not arrived yet",
+      ),
+    answer.other_nodes > 0 &&
+      item(count(answer.other_nodes), "small frames folded", "They are inside “(other)”"),
+  ].filter(Boolean);
+}

@@ -1,0 +1,92 @@
+// What is said about one frame: tooltip, line of the selected frame, breadcrumbs.
+
+import { $, copyText, el } from "../dom.js";
+import { cores, decimalsFor, percent, plain, shortName } from "../format.js";
+import { KINDS, pathTo } from "../model.js";
+import { interval, plusMinus } from "../statistics.js";
+
+const KIND_WORDS = { unknown: "no symbols" };
+export const kindWord = (kind) => KIND_WORDS[KINDS[kind]] ?? KINDS[kind];
+
+// Share and "± x" with as many decimals: [text, element]. samples: those behind the whole graph.
+export function shareWithInterval(share, samples) {
+  if (share >= 1) return ["100 %"];
+  const half = plusMinus(share, samples);
+  const decimals = decimalsFor(half);
+  return [percent(share, decimals) + " %", el("span", { class: "pm" }, "± " + percent(half, decimals))];
+}
+
+// context: {m, coresOf(ns), samples}
+export function tooltipOf({ m, coresOf, samples }, i) {
+  const f = m.fn[i];
+  const share = m.total[i] / m.sum;
+  const { low, high } = interval(share, samples);
+  const decimals = decimalsFor(plusMinus(share, samples));
+  const row = (term, ...text) => [el("dt", {}, term), el("dd", {}, text)];
+  const places = m.fnPlaces[f];
+  return [
+    el("strong", {}, plain(m.names[f])),
+    el("span", { class: "dim" }, [m.modules[f], kindWord(m.kinds[f])].filter(Boolean).join(" · ")),
+    el(
+      "dl",
+      {},
+      row("Total", shareWithInterval(share, samples), ` · ${cores(coresOf(m.total[i]))} cores`),
+      row("Self", percent(m.self[i] / m.sum), ` % · ${cores(coresOf(m.self[i]))} cores`),
+      m.parent[i] >= 0 && row("Of its caller", percent(m.total[i] / m.total[m.parent[i]], 0), " %"),
+      places > 1 &&
+        row("Everywhere", percent(m.fnTotal[f] / m.sum), ` % in ${places.toLocaleString("en")} places`),
+    ),
+    i > 0 &&
+      el(
+        "p",
+        {},
+        `95 %: ${percent(low, decimals)} to ${percent(high, decimals)} % (these hosts and minutes)`,
+      ),
+    el("p", {}, "Click zooms · s shows callers"),
+  ];
+}
+
+// actions: {callers(f), onlyService(name) or null}
+export function showSelected({ m, coresOf, samples }, i, actions) {
+  const f = m.fn[i];
+  const name = plain(m.names[f]);
+  const copy = () =>
+    copyText(
+      pathTo(m, i)
+        .map((j) => m.names[m.fn[j]])
+        .join(";"),
+      "Stack copied.",
+    );
+  const service = m.level[i] === 1 && KINDS[m.kinds[f]] === "process";
+  $("#selected").replaceChildren(
+    el("strong", { id: "sel", title: name }, name),
+    el("span", {}, shareWithInterval(m.total[i] / m.sum, samples)),
+    el("span", { class: "dim" }, `${cores(coresOf(m.total[i]))} cores`),
+    el("span", { class: "dim" }, `self ${percent(m.self[i] / m.sum)} %`),
+    m.modules[f] && el("span", { class: "dim module" }, m.modules[f]),
+    el(
+      "span",
+      { class: "acts" },
+      service && el("button", { onclick: () => actions.onlyService(m.names[f]) }, "Only this service"),
+      el("button", { onclick: () => actions.callers(f) }, "Callers"),
+      el("button", { onclick: copy }, "Copy stack"),
+    ),
+  );
+}
+
+const MOST_CRUMBS = 5;
+
+export function showCrumbs(m, i, zoomTo) {
+  const path = pathTo(m, i);
+  const nameOf = (j) => plain(m.names[m.fn[j]]);
+  const shown = path.length > MOST_CRUMBS ? [path[0], null, ...path.slice(-3)] : path;
+  const whole = path.map(nameOf).join(" › ");
+  $("#crumbs").replaceChildren(
+    ...shown.flatMap((j, k) => [
+      k ? el("span", { "aria-hidden": "true" }, "›") : "",
+      j === null
+        ? el("span", { title: whole }, "…")
+        : el("button", { title: nameOf(j), onclick: () => zoomTo(j) }, shortName(nameOf(j))),
+    ]),
+  );
+}

@@ -1,0 +1,152 @@
+// CPU over a wider time than the chosen one, with the chosen range as a brush that can be dragged.
+
+import { $, el, setVars } from "../dom.js";
+import { clock, cores } from "../format.js";
+import { absoluteRange, ticks } from "../range.js";
+
+const W = 1000;
+const H = 100;
+const SMALLEST_MS = 10_000;
+
+// A round number at or above v, so that the scale doesn't change with every refresh.
+function roundUp(v) {
+  if (!(v > 0)) return 1;
+  const size = 10 ** Math.floor(Math.log10(v));
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((k) => k * size).find((k) => k >= v);
+}
+
+// onRange(range) when a range has been chosen here; endsNow: its end follows now
+export function createTimeline(box, { onRange }) {
+  const area = el("polygon");
+  const line = el("polyline");
+  const svg = el(
+    "svg",
+    { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    area,
+    line,
+  );
+  const top = el("span", { class: "tl-max" });
+  const handles = ["start", "end"].map((side) =>
+    el("span", {
+      ...{ class: `handle ${side}`, role: "slider", tabindex: 0 },
+      ...{ "aria-label": `Range ${side}`, "aria-valuemin": 0, "aria-valuemax": 100 },
+      onkeydown: (event) => nudge(event, side),
+    }),
+  );
+  const brush = el("div", { class: "tl-brush", hidden: true }, handles);
+  const plot = el("div", { class: "tl-plot" }, svg, top, brush);
+  const axis = el("div", { class: "tl-axis", "aria-hidden": "true" });
+  box.append(plot, axis);
+
+  let context = { from: 0, until: 1 };
+  let chosen = { from: 0, until: 1 };
+  let drag = null;
+  let settle = 0;
+
+  const fraction = (ms) => (ms - context.from) / (context.until - context.from);
+  const timeAt = (event) => {
+    const rect = plot.getBoundingClientRect();
+    const share = Math.min(1, Math.max(0, (event.clientX - rect.left) / rect.width));
+    return context.from + share * (context.until - context.from);
+  };
+
+  function placeBrush() {
+    const from = Math.max(0, fraction(chosen.from));
+    const until = Math.min(1, fraction(chosen.until));
+    brush.hidden = until <= 0 || from >= 1;
+    setVars(brush, { x: 100 * from + "%", w: 100 * Math.max(0, until - from) + "%" });
+    handles[0].setAttribute("aria-valuenow", Math.round(100 * from));
+    handles[1].setAttribute("aria-valuenow", Math.round(100 * until));
+    handles[0].setAttribute("aria-valuetext", clock(chosen.from, { spanMs: 0 }));
+    handles[1].setAttribute("aria-valuetext", clock(chosen.until, { spanMs: 0 }));
+  }
+
+  function choose() {
+    const end = context.until - chosen.until < (context.until - context.from) / 200;
+    const seconds = Math.round((chosen.until - chosen.from) / 1000);
+    if (end && context.endsNow) onRange({ from: `now-${seconds}s`, until: "now" });
+    else onRange(absoluteRange(chosen.from, chosen.until));
+  }
+
+  function between(a, b) {
+    let [from, until] = [Math.min(a, b), Math.max(a, b)];
+    if (until - from < SMALLEST_MS) until = Math.min(context.until, from + SMALLEST_MS);
+    if (until - from < SMALLEST_MS) from = until - SMALLEST_MS;
+    chosen = { from, until };
+    placeBrush();
+  }
+
+  plot.addEventListener("pointerdown", (event) => {
+    const side = event.target.closest?.(".handle")?.classList;
+    const fixed = side ? (side.contains("start") ? chosen.until : chosen.from) : timeAt(event);
+    drag = { fixed, x: event.clientX, moved: false, handle: Boolean(side) };
+    plot.setPointerCapture(event.pointerId);
+  });
+  plot.addEventListener("pointermove", (event) => {
+    if (!drag || (!drag.moved && Math.abs(event.clientX - drag.x) < 4)) return;
+    drag.moved = true;
+    between(drag.fixed, timeAt(event));
+  });
+  plot.addEventListener("pointerup", (event) => {
+    if (!drag) return;
+    if (!drag.moved && !drag.handle) {
+      const half = (chosen.until - chosen.from) / 2; // a click moves the range there
+      const middle = Math.max(context.from + half, Math.min(context.until - half, timeAt(event)));
+      between(middle - half, middle + half);
+    }
+    const use = drag.moved || !drag.handle;
+    drag = null;
+    if (use) choose();
+  });
+  plot.addEventListener("pointercancel", () => (drag = null));
+
+  function nudge(event, side) {
+    const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!direction) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const by = (direction * (context.until - context.from)) / 100;
+    const inside = (ms) => Math.min(context.until, Math.max(context.from, ms));
+    if (side === "start") between(Math.min(inside(chosen.from + by), chosen.until - 1), chosen.until);
+    else between(chosen.from, Math.max(inside(chosen.until + by), chosen.from + 1));
+    clearTimeout(settle);
+    settle = setTimeout(choose, 400);
+  }
+
+  // answer: {from, until, step_s, cpu_ns}; a step without data is null or 0
+  function setData(answer) {
+    const values = answer.cpu_ns.map((ns) => (ns ?? 0) / answer.step_s / 1e9);
+    const from = Date.parse(answer.from);
+    const max = roundUp(Math.max(...values, 0) * 1.05);
+    const stepMs = answer.step_s * 1000;
+    const xOf = (k) => (W * fraction(from + (k + 0.5) * stepMs)).toFixed(1);
+    const points = values.map((v, k) => `${xOf(k)},${(H - (v / max) * H).toFixed(1)}`);
+    area.setAttribute(
+      "points",
+      points.length ? `${xOf(0)},${H} ${points.join(" ")} ${xOf(values.length - 1)},${H}` : "",
+    );
+    line.setAttribute("points", points.join(" "));
+    top.textContent = `${cores(max).replace(/\.?0+$/, "")} ${max === 1 ? "core" : "cores"}`;
+  }
+
+  function setContext(nextContext, nextChosen) {
+    if (drag) return;
+    context = nextContext;
+    chosen = nextChosen;
+    placeBrush();
+    const span = context.until - context.from;
+    const day = context.from < Date.now() - 8.64e7;
+    axis.replaceChildren(
+      ...ticks(context.from, context.until, Math.max(2, box.clientWidth / 150)).map((ms) =>
+        el(
+          "span",
+          { vars: { x: 100 * fraction(ms) + "%" } },
+          clock(ms, { spanMs: Math.max(span, 6e5), day }),
+        ),
+      ),
+      context.endsNow ? el("span", { class: "now" }, "now") : "",
+    );
+  }
+
+  return { setData, setContext, dragging: () => drag !== null };
+}
