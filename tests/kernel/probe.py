@@ -16,8 +16,8 @@ from node_agent.collectors.cpu import CpuCollector, RawStack
 def main() -> None:
     seconds, programs = float(sys.argv[1]), sys.argv[2:]
     collector = CpuCollector(rate_hz=99, max_samples=100_000, interval_s=seconds)
-    with open("/dev/null", "wb") as null:
-        children = [subprocess.Popen(p.split(), stdout=null, stderr=null) for p in programs]
+    null = subprocess.DEVNULL
+    children = [subprocess.Popen(p.split(), stdout=null, stderr=null) for p in programs]
     collector.start()
     stacks: dict[int, RawStack] = {}
     intervals = []

@@ -1,0 +1,101 @@
+"""The agent's own cost over an interval, as it is sent with every batch."""
+
+import os
+from typing import Protocol
+
+from node_agent.collectors.cpu import Totals
+from node_agent.kernel.cpus import online_cpus
+from node_agent.overhead.calibration import Calibration
+from node_agent.overhead.errors import OverheadError
+from node_agent.overhead.usage import MemoryAccount, ShipperUsage, own_cpu_ns
+from wire.schema import Overhead
+
+_FIRST_CHARGED = (5, 11)  # from this kernel on the memory of BPF maps is charged to the group
+
+_latest: Overhead | None = None
+
+
+class Metered(Protocol):
+    """What a collector tells about its cost."""
+
+    def totals(self) -> Totals: ...
+
+    def map_bytes(self) -> int: ...
+
+
+class Meter:
+    """Measures from one call of `measure` to the next; the first reaches back to the start."""
+
+    def __init__(self, collector: Metered, calibration: Calibration) -> None:
+        self._collector = collector
+        self._calibration = calibration
+        self._account = MemoryAccount()
+        self._maps_charged = maps_are_charged(os.uname().release)
+        self._totals = Totals(0, 0, 0)
+        self._own_cpu_ns = own_cpu_ns()
+        self._shipper: ShipperUsage | None = None
+
+    def measure(self, shipper: ShipperUsage | None, duration_ns: int, samples: int) -> Overhead:
+        """The cost of the `duration_ns` that ended now.
+
+        Call it right after `take_interval`. `shipper` is its newest report, None if there is none.
+        Interrupts are those that the collector counted, idle CPUs included, and at least
+        `samples`. Also becomes the answer of `get_overhead`.
+        """
+        global _latest  # noqa: PLW0603 - one agent a process
+        totals, own = self._collector.totals(), own_cpu_ns()
+        sampler_ns = own - self._own_cpu_ns
+        kernel_ns = totals.kernel_ns - self._totals.kernel_ns
+        interrupts = max(totals.interrupts - self._totals.interrupts, samples)
+        interrupt_ns = interrupts * self._calibration.ns_per_sample
+        shipper_ns = self._shipper_cpu_ns(shipper)
+        self._totals, self._own_cpu_ns = totals, own
+
+        user_ns = sampler_ns + shipper_ns
+        duration_ns = max(duration_ns, 1)
+        map_bytes = self._collector.map_bytes()
+        memory = self._account.read()
+        memory_bytes = memory.total_bytes + (shipper.memory_bytes if shipper else 0)
+        if not (memory.has_kernel and self._maps_charged):
+            memory_bytes += map_bytes
+        total_ns = user_ns + kernel_ns + interrupt_ns
+        _latest = Overhead(
+            sampler_cpu_ns=sampler_ns,
+            shipper_cpu_ns=shipper_ns,
+            kernel_cpu_ns=kernel_ns,
+            interrupt_cpu_ns=interrupt_ns,
+            memory_bytes=memory_bytes,
+            map_bytes=map_bytes,
+            cpu_percent=100 * total_ns / (len(online_cpus()) * duration_ns),
+            user_percent_of_core=100 * user_ns / duration_ns,
+        )
+        return _latest
+
+    def _shipper_cpu_ns(self, shipper: ShipperUsage | None) -> int:
+        """What the shipper used since its last report; a new shipper counts from its start."""
+        previous, self._shipper = self._shipper, shipper or self._shipper
+        if shipper is None:
+            return 0
+        if previous is None or previous.pid != shipper.pid:
+            # The first report after our own start may cover hours: it is only the starting point.
+            return shipper.cpu_ns if previous is not None else 0
+        return max(shipper.cpu_ns - previous.cpu_ns, 0)
+
+
+def maps_are_charged(release: str) -> bool:
+    """Whether a kernel of this release charges BPF maps to their creator's control group."""
+    major, minor = (int(part) for part in release.split("-")[0].split(".")[:2])
+    return (major, minor) >= _FIRST_CHARGED
+
+
+def get_overhead() -> Overhead:
+    """What the agent in this process cost over the last interval.
+
+    Raises OverheadError before the first interval has ended.
+    """
+    if _latest is None:
+        raise OverheadError(
+            "The overhead is not known yet: no interval has ended in this process",
+            "Ask a running agent: `flamefleet-agent status --json`.",
+        )
+    return _latest

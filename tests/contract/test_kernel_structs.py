@@ -1,0 +1,82 @@
+"""The Python mirror of bpf/events.h against what the C compiler makes of that header."""
+
+import ctypes
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node_agent.kernel import structs
+
+HEADER = Path(__file__).parents[2] / "bpf/events.h"
+MIRRORS = {
+    "sample_key": structs.SampleKeyC,
+    "stack_event": structs.StackEventC,
+    "control": structs.ControlC,
+    "counters": structs.CountersC,
+    "settings": structs.SettingsC,
+}
+CONSTANTS = ("MAX_STACK_DEPTH", "THREAD_NAME_BYTES", "SAMPLE_KERNEL_THREAD")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """{"structs": {name: {"size", "fields": {field: [offset, size]}}}, "constants": {...}}"""
+    lines = []
+    for name, mirror in MIRRORS.items():
+        lines.append(f'printf("\\"{name}\\": {{\\"size\\": %zu, \\"fields\\": {{",')
+        lines.append(f"sizeof(struct {name}));")
+        for index, (field, _) in enumerate(mirror._fields_):
+            comma = ", " if index else ""
+            lines.append(f'printf("{comma}\\"{field}\\": [%zu, %zu]", offsetof(struct {name},')
+            lines.append(f"{field}), sizeof(((struct {name} *)0)->{field}));")
+        lines.append('printf("}},");')
+    for name in CONSTANTS:
+        lines.append(f'printf("\\"{name}\\": %u,", (unsigned)({name}));')
+    source = (
+        "#include <stddef.h>\n#include <stdio.h>\n#include <linux/types.h>\n"
+        f'#include "{HEADER}"\n'
+        'int main(void) { printf("{"); ' + "\n".join(lines) + ' printf("\\"end\\": 0}"); }\n'
+    )
+    folder = tmp_path_factory.mktemp("structs")
+    (folder / "layout.c").write_text(source)
+    subprocess.run(["gcc", "-o", folder / "layout", folder / "layout.c"], check=True)
+    found: dict[str, Any] = json.loads(subprocess.check_output([folder / "layout"]))
+    return found
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_fields_lie_where_the_compiler_puts_them(compiled: dict[str, Any], name: str) -> None:
+    mirror = MIRRORS[name]
+    fields = {
+        field: [getattr(mirror, field).offset, getattr(mirror, field).size]
+        for field, _ in mirror._fields_
+    }
+    assert {"size": ctypes.sizeof(mirror), "fields": fields} == compiled[name]
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_structs_have_no_field_that_the_mirror_lacks(compiled: dict[str, Any], name: str) -> None:
+    end = 0
+    for offset, size in compiled[name]["fields"].values():
+        assert offset == end  # no hole: a hidden field, or padding that nobody wrote down
+        end = offset + size
+    assert end == compiled[name]["size"]
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_are_the_same(compiled: dict[str, Any], name: str) -> None:
+    assert compiled[name] == getattr(structs, name)
+
+
+def test_packed_layouts_read_what_the_structs_hold() -> None:
+    key = structs.SampleKeyC(1, 2, 3, 4, 5, 6, 0, b"worker")
+    event = structs.StackEventC(key, 7, 8, 9)
+
+    assert structs.SAMPLE_KEY.size == ctypes.sizeof(key)
+    assert structs.STACK_EVENT_HEADER.size == structs.StackEventC.addresses.offset
+    values = structs.STACK_EVENT_HEADER.unpack_from(bytes(event))
+    assert values == (1, 2, 3, 4, 5, 6, b"worker".ljust(16, b"\0"), 7, 8, 9)
+    assert structs.SAMPLE_KEY.unpack(bytes(key)) == values[:7]

@@ -1,0 +1,131 @@
+"""The agent's own cost, from a collector's totals and a shipper's reports."""
+
+import subprocess
+import sys
+
+import pytest
+
+from node_agent.collectors.cpu import Totals
+from node_agent.kernel.cpus import online_cpus
+from node_agent.overhead import Calibration, Meter, ShipperUsage, get_overhead
+from node_agent.overhead.meter import maps_are_charged
+
+SECOND_NS = 1_000_000_000
+MAP_BYTES = 1_300_000
+
+
+class Collector:
+    """A collector whose totals the test sets."""
+
+    def __init__(self) -> None:
+        self.now = Totals(0, 0, 0)
+
+    def totals(self) -> Totals:
+        return self.now
+
+    def map_bytes(self) -> int:
+        return MAP_BYTES
+
+
+@pytest.fixture
+def collector() -> Collector:
+    return Collector()
+
+
+@pytest.fixture
+def meter(collector: Collector) -> Meter:
+    return Meter(collector, Calibration(10_000, 500))
+
+
+def test_parts_add_up_to_the_share_of_the_host(collector: Collector, meter: Meter) -> None:
+    collector.now = Totals(samples=100, interrupts=200, kernel_ns=700_000)
+
+    found = meter.measure(None, SECOND_NS, 100)
+
+    assert found.kernel_cpu_ns == 700_000
+    assert found.interrupt_cpu_ns == 200 * 10_000  # idle CPUs are interrupted too
+    total_ns = found.sampler_cpu_ns + 700_000 + 2_000_000
+    assert found.cpu_percent == pytest.approx(100 * total_ns / (len(online_cpus()) * SECOND_NS))
+    assert found.user_percent_of_core == pytest.approx(100 * found.sampler_cpu_ns / SECOND_NS)
+
+
+def test_each_call_measures_from_the_last_one(collector: Collector, meter: Meter) -> None:
+    collector.now = Totals(100, 200, 700_000)
+    meter.measure(None, SECOND_NS, 100)
+    collector.now = Totals(150, 260, 800_000)
+
+    found = meter.measure(None, SECOND_NS, 50)
+
+    assert (found.kernel_cpu_ns, found.interrupt_cpu_ns) == (100_000, 600_000)
+
+
+def test_the_samplers_own_cpu_time_is_in_it(meter: Meter) -> None:
+    before = meter.measure(None, SECOND_NS, 0)
+    sum(range(3_000_000))
+    after = meter.measure(None, SECOND_NS, 0)
+
+    assert after.sampler_cpu_ns > before.sampler_cpu_ns
+    assert after.sampler_cpu_ns > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("reports", "expected_ns"),
+    [
+        ([None, None], 0),
+        ([(1, 500)], 0),  # the first report may reach back further than this sampler does
+        ([(1, 500), (1, 800)], 300),
+        ([(1, 500), (2, 100)], 100),  # a new shipper
+        ([(1, 500), None, (1, 900)], 400),
+        ([(1, 500), (1, 800), None], 0),
+    ],
+)
+def test_the_shipper_counts_by_its_reports(
+    meter: Meter, reports: list[tuple[int, int] | None], expected_ns: int
+) -> None:
+    for report in reports:
+        shipper = ShipperUsage(*report, memory_bytes=4096) if report else None
+        found = meter.measure(shipper, SECOND_NS, 0)
+
+    assert found.shipper_cpu_ns == expected_ns
+
+
+def test_memory_of_both_and_of_the_maps_is_in_it(meter: Meter) -> None:
+    alone = meter.measure(None, SECOND_NS, 0)
+    both = meter.measure(ShipperUsage(1, 0, 200_000_000), SECOND_NS, 0)
+
+    assert alone.map_bytes == MAP_BYTES
+    assert alone.memory_bytes > MAP_BYTES
+    assert both.memory_bytes - alone.memory_bytes > 150_000_000
+
+
+def test_the_last_measurement_is_public(collector: Collector, meter: Meter) -> None:
+    found = meter.measure(None, SECOND_NS, 0)
+
+    assert get_overhead() == found
+
+
+def test_before_the_first_interval_it_is_said_in_words() -> None:
+    code = (
+        "from node_agent.overhead import get_overhead, OverheadError\n"
+        "try: get_overhead()\n"
+        "except OverheadError as error: print(error, error.remedy)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], text=True)
+
+    assert "no interval has ended" in said
+    assert "flamefleet-agent status" in said
+
+
+@pytest.mark.parametrize(
+    ("release", "charged"),
+    [
+        ("5.10.0-32-cloud-amd64", False),
+        ("5.11.0", True),
+        ("5.15.0-91-generic", True),
+        ("6.1.0-50-amd64", True),
+        ("6.12.107+deb13-cloud-amd64", True),
+        ("4.19.0", False),
+    ],
+)
+def test_maps_are_charged_from_5_11_on(release: str, charged: bool) -> None:
+    assert maps_are_charged(release) is charged
