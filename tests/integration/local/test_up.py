@@ -107,14 +107,8 @@ def test_without_the_abilities_to_profile_it_refuses_and_says_why(
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to give up the capabilities of a profiler")
-    refused = subprocess.run(
-        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--", *up_command]
-        + ["--data-dir", str(tmp_path / "data"), "--port", str(free_port), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--", *up_command]
+    refused = run_refused(without, tmp_path / "data", free_port)
     assert refused.returncode == 3, refused.stderr
     assert "cannot be profiled" in refused.stderr
     assert "CAP_" in refused.stderr

@@ -1,0 +1,117 @@
+"""Killing the shipper, the aggregator and Postgres loses no sample and counts none twice.
+
+The truth is what the sampler wrote: every batch file is linked to another name as soon as it is in
+the spool, and its counts are compared with the rows that Postgres holds in the end.
+"""
+
+import os
+import signal
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.local.account import server_account
+from aggregator.local.data_folder import DataFolder
+from aggregator.local.postgres import Postgres, create_postgres
+from aggregator.local.process import Process
+from wire.codec import decode
+from wire.schema import Batch
+
+pytestmark = pytest.mark.timeout(240)
+Row = tuple[str, int]  # run, sequence
+
+
+@contextmanager
+def keeping_batches(spool: Path, kept: Path) -> Iterator[None]:
+    """Link every batch file of `spool` into `kept` before it is delivered and removed."""
+    over = threading.Event()
+
+    def link() -> None:
+        for file in (spool / "batches").glob("*.batch"):
+            with suppress(FileNotFoundError, FileExistsError):
+                (kept / file.name).hardlink_to(file)
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            link()
+
+    kept.mkdir()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def samples_written(kept: Path) -> dict[Row, int]:
+    """Samples by batch, from the sampler's own files."""
+    written = {}
+    for file in kept.glob("*.batch"):
+        batch = decode(file.read_bytes(), Batch)
+        written[batch.run.hex(), batch.sequence] = sum(array("I", batch.counts))
+    return written
+
+
+@contextmanager
+def stored_in(folder: DataFolder, log: Path) -> Iterator[Postgres]:
+    """The Postgres of a stopped `flamefleet up`."""
+    postgres = create_postgres(folder.postgres, folder.sockets, server_account())
+    with log.open("wb") as stream:
+        process = Process(postgres.command(), stream)
+    try:
+        postgres.wait_ready(process)
+        yield postgres
+    finally:
+        process.stop()
+
+
+def test_kills_lose_nothing_and_double_nothing(
+    start_up: Callable[..., Any], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    # GIVEN a running centre and agent
+    folder = DataFolder(tmp_path / "data")
+    kept = tmp_path / "kept"
+    with keeping_batches(folder.spool, kept):
+        up = start_up().wait_ready()
+
+        # WHEN each part on the samples' way is killed, and one batch more arrives after each
+        for name in ("shipper", "aggregator", "postgres"):
+            batches, before = len(list(kept.iterdir())), up.processes()
+            os.kill(before[name], signal.SIGKILL)
+            wait_until(lambda b=before, n=name: up.processes().get(n, b[n]) != b[n])
+            wait_until(lambda n=batches: len(list(kept.iterdir())) > n)
+            after = up.processes()
+            assert {n for n in before if after.get(n) != before[n]} == {name}, "only it restarted"
+        assert up.finish(signal.SIGTERM) == 0
+
+    # THEN Postgres holds each batch once, with all of its samples
+    written = samples_written(kept)
+    ((run, last),) = [max(written)]
+    assert sorted(written) == [(run, sequence) for sequence in range(1, last + 1)]
+    assert sum(written.values()) > 0
+    with (
+        stored_in(folder, tmp_path / "postgres.log") as postgres,
+        postgres.connect("flamefleet") as connection,
+    ):
+        rows = connection.execute(
+            "SELECT replace(runs.run::text, '-', ''), part & 4294967295, samples"
+            " FROM node_prof JOIN runs ON runs.id = part >> 32 WHERE tier_s = 10"
+        ).fetchall()
+        runs = connection.execute("SELECT high_water, lost_batches FROM runs").fetchall()
+        minutes = connection.execute(
+            "SELECT m.samples, (SELECT sum(samples) FROM node_prof t WHERE t.tier_s = 10"
+            " AND date_trunc('minute', t.bucket) = m.bucket)"
+            " FROM node_prof m WHERE m.tier_s = 60 AND NOT EXISTS"
+            " (SELECT FROM dirty_bucket d WHERE d.tier_s = 60 AND d.bucket = m.bucket)"
+        ).fetchall()
+    assert sorted((run, sequence) for run, sequence, _ in rows) == sorted(written)
+    assert {(run, sequence): samples for run, sequence, samples in rows} == written
+    assert runs == [(last, 0)]
+    assert all(minute == parts for minute, parts in minutes)
