@@ -22,23 +22,15 @@ from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.grouping import Ints, group
 from aggregator.profiles.loading import SeriesCache, load_frames, load_stacks
 from aggregator.profiles.prefix_tree import UNDEFINED, Level
+from aggregator.profiles.questions import Question
 from aggregator.profiles.reading import StoredRow, choose_nodes, read_rows
-from aggregator.profiles.samples import SampleSums, Totals, decode_rows, entries_by_service
+from aggregator.profiles.samples import SampleSums, Stacks, decode_rows, list_stacks
 from aggregator.profiles.selector import Selector
 from aggregator.profiles.span import Span, resolve_span
 
 Result = TypeVar("Result")
 HOST_NAMES = 50
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to show: Unix times [from_s, until_s), as asked at now_s, of the selector's samples."""
-
-    from_s: float
-    until_s: float
-    now_s: float
-    selector: Selector
+QUESTIONS_AT_ONCE = 3  # each holds a connection of the pool that ingest needs too
 
 
 @dataclass(frozen=True)
@@ -57,29 +49,20 @@ class Coverage:
 
 
 @dataclass(frozen=True, eq=False)
-class Stacks:
-    """What a question found: `weights[i]` ns and `counts[i]` samples of stack `stack_ids[i]`.
-
-    `service_index` indexes `services`; a (service, stack) may come once for each sampling rate.
-    """
-
-    span: Span
-    services: list[str]
-    service_index: Ints
-    stack_ids: Ints
-    counts: Ints
-    weights: Ints
-    totals: Totals
-    host_names: list[str]
-
-
-@dataclass(frozen=True, eq=False)
 class Flamegraph:
     """An answer: the graph, the effective times and the coverage."""
 
     graph: Graph
     span: Span
     coverage: Coverage
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """The weighted levels of the tree, and how many distinct stacks have no frames (yet)."""
+
+    levels: list[Level]
+    undefined_stacks: int
 
 
 class FlamegraphService:
@@ -91,6 +74,7 @@ class FlamegraphService:
         self._dictionary = Dictionary()
         self._series = SeriesCache()
         self._thread = ThreadPoolExecutor(1, "flamegraph")
+        self._at_once = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
     def close(self) -> None:
         """Stop the thread; what it works on is finished first."""
@@ -98,31 +82,27 @@ class FlamegraphService:
 
     async def flamegraph(self, question: Question, max_nodes: int) -> Flamegraph:
         """The flamegraph of a question, with at most `max_nodes` nodes."""
-        async with connection_scope(self._engine) as connection:
-            stacks = await self._collect(connection, question)
-            dictionary = await self._define(connection, stacks.stack_ids)
-            levels, undefined = await self._run(_place, dictionary, stacks)
-            await self._name(connection, dictionary, levels)
-        folded = await self._run(fold, levels, stacks.services, dictionary)
-        graph = await self._run(_draw, folded, max_nodes, dictionary)
-        coverage = _coverage(stacks, folded.unnamed_share, undefined)
+        stacks, dictionary, placed = await self._answer(question)
+        folded = await self.run(fold, placed.levels, stacks.services, dictionary)
+        graph = await self.run(_draw, folded, max_nodes, dictionary)
+        coverage = _coverage(stacks, folded.unnamed_share, placed.undefined_stacks)
         return Flamegraph(graph, stacks.span, coverage)
 
-    async def stacks(self, question: Question) -> tuple[Stacks, Dictionary, Ints]:
-        """What a question found, unfolded: with the dictionary and the tree's leaf of each row."""
-        async with connection_scope(self._engine) as connection:
+    async def stacks(self, question: Question) -> tuple[Stacks, Dictionary]:
+        """What a question found, unfolded, with the dictionary that knows all of it."""
+        stacks, dictionary, _ = await self._answer(question)
+        return stacks, dictionary
+
+    async def _answer(self, question: Question) -> tuple[Stacks, Dictionary, Placed]:
+        async with self._at_once, connection_scope(self._engine) as connection:
             stacks = await self._collect(connection, question)
             dictionary = await self._define(connection, stacks.stack_ids)
-            levels, _ = await self._run(_place, dictionary, stacks)
-            await self._name(connection, dictionary, levels)
-        leaves = await self._run(dictionary.leaves, stacks.stack_ids)
-        return stacks, dictionary, leaves
+            placed = await self.run(_place, dictionary, stacks)
+            await self._name(connection, dictionary, placed.levels)
+        return stacks, dictionary, placed
 
     async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Run `work` in the thread: what reads the dictionary or takes long belongs there."""
-        return await self._run(work, *arguments)
-
-    async def _run(self, work: Callable[..., Result], *arguments: object) -> Result:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(work, *arguments))
 
@@ -134,19 +114,19 @@ class FlamegraphService:
         sums = SampleSums(only)
         node_ids = sorted(nodes) if selector.hosts else None
         async for rows in read_rows(connection, span, node_ids):
-            decoded = await self._run(decode_rows, rows)
+            decoded = await self.run(decode_rows, rows)
             await self._series.load(
                 connection,
                 {section.series_id for _, sections in decoded for section in sections or ()},
             )
-            await self._run(_add_all, sums, decoded)
-        sections, totals = await self._run(sums.finish)
-        services, service_index, stack_ids, weights = await self._run(
-            entries_by_service, sections, lambda series_id: self._series[series_id].service
+            await self.run(_add_all, sums, decoded)
+        return await self.run(
+            list_stacks,
+            sums,
+            span,
+            lambda series_id: self._series[series_id].service,
+            lambda node_id: nodes.get(node_id, f"node {node_id}"),
         )
-        counts = np.concatenate([np.zeros(0, np.int64), *(section.counts for section in sections)])
-        names = sorted(nodes.get(node_id, str(node_id)) for node_id in totals.node_ids)
-        return Stacks(span, services, service_index, stack_ids, counts, weights, totals, names)
 
     def _chooser(self, selector: Selector) -> Callable[[int], bool]:
         chosen: dict[int, bool] = {}
@@ -163,22 +143,22 @@ class FlamegraphService:
         if self._dictionary.is_full():
             self._dictionary = Dictionary()  # who still works on the old one keeps it
         dictionary = self._dictionary
-        distinct = await self._run(np.unique, stack_ids)
-        missing = await self._run(dictionary.missing_stacks, distinct, time.monotonic())
+        distinct = await self.run(np.unique, stack_ids)
+        missing = await self.run(dictionary.missing_stacks, distinct, time.monotonic())
         if missing:
             rows = await load_stacks(connection, missing)
             # Others may have added the same stacks meanwhile; the tree leaves those as they are.
-            await self._run(dictionary.add_stacks, missing, rows, time.monotonic())
+            await self.run(dictionary.add_stacks, missing, rows, time.monotonic())
         return dictionary
 
     async def _name(
         self, connection: AsyncConnection, dictionary: Dictionary, levels: list[Level]
     ) -> None:
         """Read the frames on `levels` that are new, unresolved or old."""
-        stale = await self._run(_stale_frames, dictionary, levels, time.monotonic())
+        stale = await self.run(_stale_frames, dictionary, levels, time.monotonic())
         if stale:
             rows = await load_frames(connection, stale)
-            await self._run(dictionary.frames.update, rows, time.monotonic())
+            await self.run(dictionary.frames.update, rows, time.monotonic())
 
 
 def _add_all(sums: SampleSums, decoded: list[tuple[StoredRow, list[Section] | None]]) -> None:
@@ -186,12 +166,11 @@ def _add_all(sums: SampleSums, decoded: list[tuple[StoredRow, list[Section] | No
         sums.add(row, sections)
 
 
-def _place(dictionary: Dictionary, stacks: Stacks) -> tuple[list[Level], int]:
-    """The weighted levels of the tree, and how many distinct stacks are not defined."""
+def _place(dictionary: Dictionary, stacks: Stacks) -> Placed:
     leaves = dictionary.leaves(stacks.stack_ids)
     levels = dictionary.tree.totals(stacks.service_index, leaves, stacks.weights)
     undefined = len(np.unique(stacks.stack_ids[leaves == UNDEFINED]))
-    return levels, undefined
+    return Placed(levels, undefined)
 
 
 def _stale_frames(dictionary: Dictionary, levels: list[Level], now_s: float) -> list[int]:

@@ -9,6 +9,7 @@ from aggregator.profiles.codec import Section, decode_sections, merge_sections
 from aggregator.profiles.errors import BlobError
 from aggregator.profiles.grouping import Ints
 from aggregator.profiles.reading import StoredRow
+from aggregator.profiles.span import Span
 
 _MERGE_AT_ROWS = 4_000_000
 
@@ -35,6 +36,23 @@ class Totals:
             return 0.0
         kept = self.all_samples / (self.all_samples + self.lost) if self.all_samples else 0.0
         return self.samples * 1e9 / self.weight_ns * kept
+
+
+@dataclass(frozen=True, eq=False)
+class Stacks:
+    """What a question found: `weights[i]` ns and `counts[i]` samples of stack `stack_ids[i]`.
+
+    `service_index` indexes `services`; a (service, stack) may come once for each sampling rate.
+    """
+
+    span: Span
+    services: list[str]
+    service_index: Ints
+    stack_ids: Ints
+    counts: Ints
+    weights: Ints
+    totals: Totals
+    host_names: list[str]
 
 
 def decode_rows(rows: Iterable[StoredRow]) -> list[tuple[StoredRow, list[Section] | None]]:
@@ -110,18 +128,23 @@ def weigh(section: Section) -> Ints:
     return weights
 
 
-def entries_by_service(
-    sections: Sequence[Section], service_of: Callable[[int], str]
-) -> tuple[list[str], Ints, Ints, Ints]:
-    """Services, sorted, and rows of (index of service, stack id, weight in ns) to be summed."""
+def list_stacks(
+    sums: SampleSums, span: Span, service_of: Callable[[int], str], host_of: Callable[[int], str]
+) -> Stacks:
+    """What was summed, as columns; services and hosts by name, sorted."""
+    sections, totals = sums.finish()
     names = [service_of(section.series_id) for section in sections]
     services = sorted(set(names))
     number = {service: index for index, service in enumerate(services)}
     sizes = [len(section.ids) for section in sections]
     empty = np.zeros(0, np.int64)
-    return (
-        services,
-        np.repeat(np.array([number[name] for name in names], np.int64), sizes),
-        np.concatenate([empty, *(section.ids for section in sections)]),
-        np.concatenate([empty, *(weigh(section) for section in sections)]),
+    return Stacks(
+        span=span,
+        services=services,
+        service_index=np.repeat(np.array([number[name] for name in names], np.int64), sizes),
+        stack_ids=np.concatenate([empty, *(section.ids for section in sections)]),
+        counts=np.concatenate([empty, *(section.counts for section in sections)]),
+        weights=np.concatenate([empty, *(weigh(section) for section in sections)]),
+        totals=totals,
+        host_names=sorted(host_of(node_id) for node_id in totals.node_ids),
     )

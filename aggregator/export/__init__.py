@@ -1,0 +1,1 @@
+"""Profiles in the field's formats."""
