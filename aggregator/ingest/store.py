@@ -35,7 +35,7 @@ _ADD_RUNS = """
 """
 _UPDATE_RUNS = """
     UPDATE runs SET high_water = new.high_water, digest = new.digest, last_batch_at = now(),
-        lost_batches = least(lost_batches + new.lost, 4611686018427387904)
+        lost_batches = least(runs.lost_batches + new.lost, 4611686018427387904)
     FROM unnest(%s::int[], %s::bigint[], %s::bytea[], %s::bigint[])
         AS new (id, high_water, digest, lost)
     WHERE runs.id = new.id
@@ -68,9 +68,9 @@ _LOCK_NODES = "SELECT id FROM nodes WHERE id = ANY(%s) ORDER BY id FOR NO KEY UP
 _UPDATE_NODES = """
     UPDATE nodes SET last_seen_at = now(), agent_version = new.agent_version,
         facts = new.facts::jsonb, rate_millihertz = new.rate, online_cpus = new.cpus,
-        clock_offset_ms = coalesce(new.clock_offset_ms, clock_offset_ms),
-        lost_batches = least(lost_batches + new.lost_batches, 4611686018427387904),
-        lost_samples = least(lost_samples + new.lost_samples, 4611686018427387904)
+        clock_offset_ms = coalesce(new.clock_offset_ms, nodes.clock_offset_ms),
+        lost_batches = least(nodes.lost_batches + new.lost_batches, 4611686018427387904),
+        lost_samples = least(nodes.lost_samples + new.lost_samples, 4611686018427387904)
     FROM unnest(%s::int[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bigint[],
         %s::bigint[], %s::bigint[]) AS new (id, agent_version, facts, rate, cpus, clock_offset_ms,
         lost_batches, lost_samples)

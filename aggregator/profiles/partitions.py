@@ -123,7 +123,7 @@ def _partitions(connection: Connection, table: TimeTable) -> dict[str, bool]:
         ),
         {"name": table.name},
     )
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}
 
 
 def _make(connection: Connection, table: TimeTable, name: str, start: datetime) -> None:

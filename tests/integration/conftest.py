@@ -1,0 +1,213 @@
+"""A real aggregator on a real Postgres and Valkey, and nodes that speak to it over HTTP."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import numpy as np
+import pytest
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy import Engine, text
+
+from aggregator.access.service import create_token
+from aggregator.app import create_app
+from aggregator.config import CentreConfig
+from aggregator.db import create_sync_database, session_scope
+from wire.codec import decode, encode
+from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
+from wire.schema import Answer, Batch, Definitions, Module, ModuleKind, Name, Overhead, Series
+
+INTERVAL_NS = 10 * 10**9
+Frame = tuple[Module, "int | Name"]
+Stack = tuple[Frame, ...]
+
+
+@pytest.fixture
+def centre_config(postgres_url: str, valkey_url: str) -> CentreConfig:
+    """Configuration of an aggregator with a database of its own."""
+    return CentreConfig(database_url=postgres_url, broker_url=valkey_url)
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Engine]:
+    """A synchronous engine on the test's database."""
+    engine = create_sync_database(postgres_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def rows(database: Engine) -> Callable[..., list[tuple[Any, ...]]]:
+    """Runs a statement in its own transaction and returns its rows."""
+
+    def run(statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with database.begin() as connection:
+            result = connection.execute(text(statement), parameters)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    return run
+
+
+@pytest.fixture
+def app(centre_config: CentreConfig) -> web.Application:
+    """The aggregator's application, not yet started."""
+    return create_app(centre_config)
+
+
+@pytest.fixture
+async def client(app: web.Application) -> AsyncIterator[TestClient[Any, Any]]:
+    """An HTTP client of a started aggregator on the loopback."""
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+def frame_hash(frame: Frame) -> bytes:
+    """The 16 bytes of one frame that enter its stack's hash."""
+    module, place = frame
+    return pack_frame(module_hash(module), name_hash(place) if isinstance(place, Name) else place)
+
+
+def hash_of(stack: Stack) -> bytes:
+    """The content hash of a stack."""
+    return stack_hash(b"".join(frame_hash(frame) for frame in stack))
+
+
+def native_stack(number: int, depth: int = 3) -> Stack:
+    """A stack of native frames, different for every number."""
+    module = Module(ModuleKind.NATIVE, b"\x01" * 20, "demo")
+    return tuple((module, 4096 + 64 * (number * depth + level)) for level in range(depth))
+
+
+@dataclass
+class Node:
+    """A node with its token. `run` and `sequence` go on by themselves."""
+
+    name: str
+    token: str
+    client: TestClient[Any, Any]
+    run: bytes = field(default_factory=lambda: uuid4().bytes)
+    sequence: int = 0
+
+    def batch(
+        self, samples: Mapping[Stack, int], labels: Mapping[str, str] | None = None, **changes: Any
+    ) -> Batch:
+        """The next batch: `samples` counts by stack in one series, `changes` replace fields."""
+        if "sequence" not in changes:
+            self.sequence += 1
+        hashes = b"".join(hash_of(stack) for stack in samples)
+        columns: dict[str, Any] = {
+            "node": self.name,
+            "run": self.run,
+            "sequence": self.sequence,
+            "start_ns": time.time_ns() - INTERVAL_NS,
+            "duration_ns": INTERVAL_NS,
+            "rate_millihertz": 19_000,
+            "collector": "cpu",
+            "online_cpus": 4,
+            "series": [Series(dict(labels or {"service": "demo"}))],
+            "stack_hashes": hashes,
+            "series_index": np.zeros(len(samples), "<u4").tobytes(),
+            "counts": np.array(list(samples.values()), "<u4").tobytes(),
+            "lost": {},
+            "overhead": Overhead(10, 20, 30, 40, 30 << 20, 12 << 20, 0.25, 0.5),
+            "agent_version": "0.1.0",
+            "facts": {"kernel": "6.18.0"},
+        }
+        return Batch(**{**columns, **changes})
+
+    def definitions(self, stacks: Sequence[Stack], **changes: Any) -> Definitions:
+        """Definitions of `stacks`; `changes` replace fields."""
+        modules: dict[Module, int] = {}
+        names: dict[Name, int] = {}
+        frames: dict[Frame, int] = {}
+        for frame in (frame for stack in stacks for frame in stack):
+            modules.setdefault(frame[0], len(modules))
+            if isinstance(frame[1], Name):
+                names.setdefault(frame[1], len(names))
+            frames.setdefault(frame, len(frames))
+        places = [names[place] if isinstance(place, Name) else place for _, place in frames]
+        columns: dict[str, Any] = {
+            "node": self.name,
+            "run": self.run,
+            "modules": list(modules),
+            "names": list(names),
+            "frame_module": np.array([modules[m] for m, _ in frames], "<u4").tobytes(),
+            "frame_offset": np.array(places, "<u8").tobytes(),
+            "stack_hashes": b"".join(hash_of(stack) for stack in stacks),
+            "stack_lengths": np.array([len(stack) for stack in stacks], "<u2").tobytes(),
+            "stack_frames": np.array(
+                [frames[frame] for stack in stacks for frame in stack], "<u4"
+            ).tobytes(),
+        }
+        return Definitions(**{**columns, **changes})
+
+    async def post(self, path: str, body: Any, **headers: str) -> ClientResponse:
+        """POST `body` (bytes, or a message to encode) with this node's token."""
+        data = encode(body) if isinstance(body, msgspec.Struct) else body
+        headers = {"Authorization": f"Bearer {self.token}", **headers}
+        return await self.client.post(path, data=data, headers=headers)
+
+    async def send(self, batch: Batch) -> Answer:
+        """Send a batch that must be accepted."""
+        async with await self.post("/api/v1/batches", batch) as response:
+            assert response.status == 200, await response.text()
+            return decode(await response.read(), Answer)
+
+    async def define(self, stacks: Sequence[Stack], **changes: Any) -> None:
+        """Send definitions that must be accepted."""
+        body = self.definitions(stacks, **changes)
+        async with await self.post("/api/v1/definitions", body) as response:
+            assert response.status == 204, await response.text()
+
+
+@pytest.fixture
+def enrol(database: Engine) -> Callable[[str], str]:
+    """Enrols a node by name and returns its token."""
+
+    def enrol_node(name: str) -> str:
+        with session_scope(database) as session:
+            return create_token(session, name)
+
+    return enrol_node
+
+
+@pytest.fixture
+def new_node(client: TestClient[Any, Any], enrol: Callable[[str], str]) -> Callable[[str], Node]:
+    """Makes enrolled nodes by name."""
+    return lambda name: Node(name, enrol(name), client)
+
+
+@pytest.fixture
+def node(new_node: Callable[[str], Node]) -> Node:
+    """An enrolled node, web-1."""
+    return new_node("web-1")
+
+
+@pytest.fixture
+def stack_of() -> Callable[..., Stack]:
+    """`native_stack`: a stack of native frames, different for every number."""
+    return native_stack
+
+
+@pytest.fixture
+def stack_hash_of() -> Callable[[Stack], bytes]:
+    """The content hash of a stack."""
+    return hash_of
+
+
+@pytest.fixture
+def error_of() -> Callable[[Awaitable[ClientResponse]], Awaitable[tuple[int, str]]]:
+    """Status and code of a refused request, which must be JSON with message and remedy."""
+
+    async def read(request: Awaitable[ClientResponse]) -> tuple[int, str]:
+        async with await request as response:
+            error = (await response.json())["error"]
+            assert error["message"]
+            assert "remedy" in error
+            return response.status, error["code"]
+
+    return read
