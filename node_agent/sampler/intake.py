@@ -1,0 +1,141 @@
+"""What the sampler makes of stacks and counts: batches and definitions in the spool."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from node_agent import VERSION
+from node_agent.collectors.stacks import Interval, RawStack
+from node_agent.config import AgentConfig
+from node_agent.errors import SpoolError
+from node_agent.kernel.cpus import online_cpus
+from node_agent.normalize import Normalizer
+from node_agent.processes.identity import Identities
+from node_agent.sampler.batches import build_columns
+from node_agent.sampler.definitions import DefinitionBook, build_definitions
+from node_agent.sampler.extraction import Extractor
+from node_agent.spool import Spool
+from node_agent.symbols.kallsyms import KernelFrames
+from node_agent.symbols.modules import ModuleRegistry
+from wire.schema import Batch, Definitions, Overhead
+
+COLLECTOR = "cpu"
+
+
+class _Held(NamedTuple):
+    """A batch that the spool could not take, kept for one interval."""
+
+    batch: Batch
+    definitions: Definitions | None
+    hashes: list[bytes]
+
+
+class Intake:
+    """One run: its identity, its dictionary and its sequence of batches.
+
+    `lost` counts what this run had to give up: `intervals` that the disk did not take in time.
+    """
+
+    def __init__(self, config: AgentConfig, spool: Spool) -> None:
+        self.run = os.urandom(16)
+        self.sequence = 0
+        self.started_at = time.time()
+        self.lost: dict[str, int] = {}
+        self.registry = ModuleRegistry()
+        self.definitions = DefinitionBook(config.max_samples)
+        self.normalizer = Normalizer(
+            self.registry, KernelFrames(self.registry), self.definitions, config.max_samples
+        )
+        self.identities = Identities(dict(config.labels))
+        self.extractor = Extractor(spool, self.registry, config.name)
+        self._config = config
+        self._spool = spool
+        self._held: _Held | None = None
+        self._early: list[RawStack] = []
+
+    def add(self, raw: RawStack, ended: int | None = None) -> None:
+        """Take a stack. While interval `ended` is being closed, stacks of the one after it wait,
+        so that their definitions come with the batch that counts them."""
+        if ended is not None and raw.interval > ended:
+            self._early.append(raw)
+        else:
+            self.normalizer.add(raw)
+
+    def put(self, interval: Interval, overhead: Overhead, rate_hz: int) -> None:
+        """Store the interval as the next batch. Raises SpoolError; the batch is then kept and
+        tried once more with the next one."""
+        columns = build_columns(interval.counts, self.normalizer, self.identities)
+        stacks = self.definitions.take()
+        definitions = build_definitions(self._config.name, self.run, stacks, self.registry)
+        self.sequence += 1
+        lost = {reason: n for reason, n in interval.lost.items() if reason != "ring_full"}
+        if columns.lost:
+            lost["batch_full"] = columns.lost
+        batch = Batch(
+            node=self._config.name,
+            run=self.run,
+            sequence=self.sequence,
+            start_ns=interval.start_ns,
+            duration_ns=max(1, interval.duration_ns),
+            rate_millihertz=rate_hz * 1000,
+            collector=COLLECTOR,
+            online_cpus=len(online_cpus()),
+            series=columns.series,
+            stack_hashes=columns.stack_hashes,
+            series_index=columns.series_index,
+            counts=columns.counts,
+            lost=lost,
+            overhead=overhead,
+            agent_version=VERSION,
+            facts=self._facts(),
+        )
+        self.normalizer.end_interval()
+        for raw in self._early:
+            self.normalizer.add(raw)
+        self._early.clear()
+        self._store(_Held(batch, definitions, list(stacks)))
+
+    def rotate(self) -> None:
+        """Forget what was not seen since the last call."""
+        self.normalizer.rotate()
+        self.definitions.rotate()
+        self.identities.rotate()
+
+    def obey(self, directive: dict[str, Any]) -> None:
+        """Carry out a checked directive (see node_agent.spool.directives)."""
+        if directive["kind"] == "define":
+            self.definitions.forget([bytes.fromhex(text) for text in directive["hashes"]])
+        else:
+            self.extractor.request(directive["module_kind"], bytes.fromhex(directive["build_id"]))
+
+    def close(self) -> None:
+        """End a running child. What is still held is lost, counted."""
+        self.extractor.close()
+
+    def _store(self, new: _Held) -> None:
+        held, self._held = self._held, None
+        waiting = [held, new] if held is not None else [new]
+        for position, item in enumerate(waiting):
+            try:
+                self._spool.put_batch(item.batch, item.definitions)
+            except SpoolError:
+                for given_up in waiting[position:-1]:
+                    # A gap in the sequence tells the centre; the stacks are defined again.
+                    self._count("intervals")
+                    self.definitions.forget(given_up.hashes)
+                self._held = new
+                raise
+
+    def _facts(self) -> dict[str, str]:
+        return dict(_facts(self._config))
+
+    def _count(self, reason: str) -> None:
+        self.lost[reason] = self.lost.get(reason, 0) + 1
+
+
+def _facts(config: AgentConfig) -> Iterator[tuple[str, str]]:
+    yield "kernel", os.uname().release
+    yield "mode", "core"
+    yield "preset", config.preset
+    yield "machine", os.uname().machine

@@ -1,0 +1,138 @@
+"""The sampler's loop: poll, build batches, obey directives, say how it goes."""
+
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+
+from node_agent.collectors.cpu import CpuCollector
+from node_agent.config import AgentConfig
+from node_agent.errors import SpoolError
+from node_agent.overhead import Meter, calibrate_interrupt_ns
+from node_agent.sampler.intake import Intake
+from node_agent.sampler.notify import Notifier
+from node_agent.sampler.status import SamplerStatus, read_shipper_usage
+from node_agent.spool import Spool
+
+POLL_S = 0.5  # short-lived processes must still be there when their mappings are read
+DIRECTIVES_EVERY_S = 2.0
+ROTATE_EVERY_S = 300.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_sampler(config: AgentConfig, environ: Mapping[str, str] = os.environ) -> int:
+    """Sample until SIGTERM or SIGINT, then write what is left; returns the exit code.
+
+    Blocks both signals in the calling thread while it runs. Raises SpoolError or KernelError when
+    it cannot start; afterwards trouble is counted, said, and outlived.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return _run(config, environ)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def say(words: str) -> None:
+    """One line for the log."""
+    print(f"flamefleet-agent run: {words}", file=sys.stderr, flush=True)
+
+
+def _run(config: AgentConfig, environ: Mapping[str, str]) -> int:
+    notifier = Notifier(environ)
+    spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
+    spool.create()
+    collector = CpuCollector(config.rate_hz, config.max_samples, config.interval_s)
+    calibration = calibrate_interrupt_ns()
+    collector.start()
+    try:
+        intake = Intake(config, spool)
+        loop = _Loop(config, spool, collector, Meter(collector, calibration), intake)
+        say(f"sampling at {config.rate_hz} Hz, run {intake.run.hex()}, into {config.spool_dir}")
+        # What lives now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        notifier.send("READY=1\nSTATUS=sampling")
+        loop.run(notifier)
+    finally:
+        collector.stop()
+    say("stopped")
+    return 0
+
+
+class _Loop:
+    """What one run holds."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        spool: Spool,
+        collector: CpuCollector,
+        meter: Meter,
+        intake: Intake,
+    ) -> None:
+        self._config = config
+        self._spool = spool
+        self._collector = collector
+        self._meter = meter
+        self._intake = intake
+        self._status = SamplerStatus(config, spool, intake)
+        self._last_error = ""
+
+    def run(self, notifier: Notifier) -> None:
+        """Until one of the signals; the interval that it cuts short is written too."""
+        now = time.monotonic()
+        interval_at = now + self._config.interval_s
+        directives_at, rotate_at = now, now + ROTATE_EVERY_S
+        self._status.write()
+        while True:
+            wait_s = min(POLL_S, max(0.0, interval_at - time.monotonic()))
+            if signal.sigtimedwait(_SIGNALS, wait_s) is not None:
+                break
+            now = time.monotonic()
+            if now >= interval_at:
+                self._end_interval()
+                # After a suspended machine, one interval, not one for every missed one.
+                interval_at = max(interval_at + self._config.interval_s, now + POLL_S)
+            else:
+                for raw in self._collector.poll():
+                    self._intake.add(raw)
+            if now >= directives_at:
+                directives_at = now + DIRECTIVES_EVERY_S
+                self._obey()
+            if now >= rotate_at:
+                rotate_at = now + ROTATE_EVERY_S
+                self._intake.rotate()
+            if notifier.watchdog_s is not None:
+                notifier.send("WATCHDOG=1")
+        notifier.send("STOPPING=1")
+        self._end_interval()
+        self._intake.close()
+        self._status.stopped()
+
+    def _end_interval(self) -> None:
+        interval = self._collector.take_interval()
+        for raw in self._collector.poll():
+            self._intake.add(raw, interval.number)
+        usage = read_shipper_usage(self._spool)
+        overhead = self._meter.measure(usage, interval.duration_ns, interval.samples)
+        try:
+            self._intake.put(interval, overhead, self._collector.rate_hz)
+            self._last_error = ""
+        except SpoolError as error:
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                say(f"{error}; the last interval is kept in memory")
+        self._status.note(interval, overhead, self._last_error)
+
+    def _obey(self) -> None:
+        try:
+            directives = self._spool.take_directives()
+        except SpoolError as error:
+            self._last_error = str(error)
+            directives = []
+        for directive in directives:
+            self._intake.obey(directive)
+        self._intake.extractor.step()

@@ -1,0 +1,105 @@
+"""status/sampler.json: what `flamefleet-agent status` shows of the sampler."""
+
+import os
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from node_agent import VERSION
+from node_agent.collectors.stacks import Interval
+from node_agent.config import AgentConfig
+from node_agent.errors import SpoolError
+from node_agent.overhead import ShipperUsage
+from node_agent.sampler.intake import Intake
+from node_agent.spool import Spool
+from wire.schema import Overhead
+
+FRESH_S = 60.0  # an older report is of a shipper that no longer runs
+
+
+class SamplerStatus:
+    """Collects and writes it; a spool that can't be written is no reason to stop."""
+
+    def __init__(self, config: AgentConfig, spool: Spool, intake: Intake) -> None:
+        self._config = config
+        self._spool = spool
+        self._intake = intake
+        self._state = "starting"
+        self._interval: dict[str, Any] = {}
+        self._overhead: dict[str, Any] = {}
+        self._error = ""
+        self._samples = 0
+        self._lost: dict[str, int] = {}
+
+    def note(self, interval: Interval, overhead: Overhead, error: str) -> None:
+        """An interval has ended."""
+        self._state = "sampling"
+        self._samples += interval.samples
+        for reason, count in interval.lost.items():
+            self._lost[reason] = self._lost.get(reason, 0) + count
+        self._interval = {
+            "samples": interval.samples,
+            "rows": len(interval.counts),
+            "lost": interval.lost,
+            "skipped": interval.skipped,
+            "duration_ns": interval.duration_ns,
+            "kernel_ns": interval.kernel_ns,
+        }
+        self._overhead = msgspec.to_builtins(overhead)
+        self._error = error
+        self.write()
+
+    def stopped(self) -> None:
+        """The last word of this run."""
+        self._state = "stopped"
+        self.write()
+
+    def write(self) -> None:
+        """Write the status file."""
+        try:
+            self._spool.write_status("sampler", self.content())
+        except SpoolError as error:
+            print(f"flamefleet-agent run: no status: {error}", file=sys.stderr, flush=True)
+
+    def content(self) -> dict[str, Any]:
+        """The content of the file; times are Unix seconds, counters since the start of the run."""
+        intake = self._intake
+        return {
+            "at": time.time(),
+            "pid": os.getpid(),
+            "state": self._state,
+            "version": VERSION,
+            "mode": "core",
+            "collectors": ["cpu"],
+            "preset": self._config.preset,
+            "rate_hz": self._config.rate_hz,
+            "interval_s": self._config.interval_s,
+            "run": intake.run.hex(),
+            "sequence": intake.sequence,
+            "started_at": intake.started_at,
+            "samples": self._samples,
+            "lost": self._lost | intake.lost,
+            "interval": self._interval,
+            "overhead": self._overhead,
+            "unplaced": intake.normalizer.counts | intake.registry.lost,
+            "labels_folded": intake.identities.folded,
+            "definitions_deferred": intake.definitions.deferred,
+            "extracts": {**intake.extractor.counts, "pending": intake.extractor.pending},
+            "extract_error": intake.extractor.last_error,
+            "dropped": dict(self._spool.dropped),
+            "error": self._error,
+        }
+
+
+def read_shipper_usage(spool: Spool) -> ShipperUsage | None:
+    """The shipper's newest report of itself; None when there is none or it is old."""
+    status = spool.read_status("shipper")
+    try:
+        if status is None or time.time() - float(status["at"]) > FRESH_S:
+            return None
+        usage = status["usage"]
+        return ShipperUsage(int(usage["pid"]), int(usage["cpu_ns"]), int(usage["memory_bytes"]))
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,67 @@
+"""What identifies a module everywhere: its build id.
+
+In this order: the GNU build id; BLAKE2b-160 of Go's build id (its text is longer than the wire
+allows); BLAKE2b-160 over the file's size, its first and its last 4 KiB.
+"""
+
+from _blake2 import blake2b
+from collections.abc import Iterable
+
+from node_agent.symbols.elf import (
+    MAX_NOTE_BYTES,
+    PT_NOTE,
+    Note,
+    ReadAt,
+    parse_notes,
+    read_header,
+    read_segments,
+)
+from node_agent.symbols.errors import ElfError
+
+_NT_GNU_BUILD_ID = 3
+_NT_GO_BUILD_ID = 4
+_ENDS_BYTES = 4_096
+
+
+def find_build_id(notes: Iterable[Note]) -> bytes | None:
+    """The build id that `notes` hold: 1 to 64 bytes, or None."""
+    go = None
+    for note in notes:
+        if note.owner == b"GNU" and note.type == _NT_GNU_BUILD_ID:
+            # All zeros is what a linker leaves that was told to reserve room only.
+            if 1 <= len(note.content) <= 64 and any(note.content):
+                return note.content
+        elif note.owner == b"Go" and note.type == _NT_GO_BUILD_ID and note.content:
+            go = blake2b(note.content, digest_size=20, person=b"ff-go-id").digest()
+    return go
+
+
+def read_note_build_id(read: ReadAt) -> bytes | None:
+    """The build id in the note segments of an ELF file; None when there is none.
+
+    Raises ElfError when the file cannot be read as ELF.
+    """
+    header = read_header(read)
+    for segment in read_segments(read, header):
+        if segment.type == PT_NOTE and segment.filesz <= MAX_NOTE_BYTES:
+            found = find_build_id(parse_notes(read(segment.offset, segment.filesz)))
+            if found is not None:
+                return found
+    return None
+
+
+def read_build_id(read: ReadAt, size: int) -> bytes:
+    """The build id of a file of `size` bytes, whatever it is. Raises OSError from `read`."""
+    try:
+        found = read_note_build_id(read)
+    except ElfError:
+        found = None
+    return found if found is not None else hash_file_ends(read, size)
+
+
+def hash_file_ends(read: ReadAt, size: int) -> bytes:
+    """20 bytes that identify a file without a build id."""
+    digest = blake2b(size.to_bytes(8, "little"), digest_size=20, person=b"ff-file-id")
+    digest.update(read(0, _ENDS_BYTES))
+    digest.update(read(max(0, size - _ENDS_BYTES), _ENDS_BYTES))
+    return digest.digest()

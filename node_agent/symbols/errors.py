@@ -1,0 +1,19 @@
+"""Errors of reading symbols."""
+
+from node_agent.errors import AgentError
+
+
+class SymbolError(AgentError):
+    """Symbols of a module cannot be had."""
+
+
+class ElfError(SymbolError):
+    """A file is not an ELF file that this agent reads, or its headers contradict each other."""
+
+
+class KernelSymbolsError(SymbolError):
+    """The kernel does not tell its symbols."""
+
+
+class ChildError(SymbolError):
+    """The child process that reads symbols failed."""

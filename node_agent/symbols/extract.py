@@ -1,0 +1,96 @@
+"""Child process: one symbol extract, from the file on standard input to standard output.
+
+Arguments: a JSON object with node, module_kind, build_id (hex), name, and for kernel modules base
+and size. Standard input is the ELF file, or /proc/kallsyms opened by the parent (the kernel decides
+at the opening whether addresses are shown). What cannot be extracted is an extract with `refused`.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+from node_agent.symbols.build_ids import read_build_id
+from node_agent.symbols.confine import confine
+from node_agent.symbols.errors import SymbolError
+from node_agent.symbols.kallsyms import parse_symbols, read_chunks
+from node_agent.symbols.kernel_table import encode_table, kernel_table, module_table
+from node_agent.symbols.reduced_elf import reduce_elf
+from wire.codec import encode
+from wire.limits import MAX_EXTRACT_BYTES
+from wire.schema import ModuleKind, SymbolExtract
+
+CPU_S = 60
+MEMORY_BYTES = 1 << 30
+# Symbol tables compress to about a third; the message's own limit is checked again below.
+MAX_SYMBOL_BYTES = 160 << 20
+_INPUT, _OUTPUT = 0, 1
+
+
+def main(arguments: list[str]) -> int:
+    """Make the extract that arguments[0] asks for."""
+    request = json.loads(arguments[0])
+    confine(CPU_S, MEMORY_BYTES, MAX_EXTRACT_BYTES)
+    encoded = encode_extract(request, _INPUT)
+    view = memoryview(encoded)
+    while view:
+        view = view[os.write(_OUTPUT, view) :]
+    return 0
+
+
+def encode_extract(request: dict[str, Any], descriptor: int) -> bytes:
+    """The encoded SymbolExtract for `request`, read from `descriptor`."""
+    try:
+        encoded = encode(_extract(request, _read_symbols(request, descriptor), ""))
+        if len(encoded) <= MAX_EXTRACT_BYTES:
+            return encoded
+        reason = f"too large: {len(encoded)} bytes compressed"
+    except SymbolError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = f"too large: reading it needs more than {MEMORY_BYTES} bytes of memory"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    return encode(_extract(request, b"", reason))
+
+
+def refusal(request: dict[str, Any], reason: str) -> bytes:
+    """The encoded SymbolExtract that says why there is none."""
+    return encode(_extract(request, b"", reason))
+
+
+def _extract(request: dict[str, Any], data: bytes, refused: str) -> SymbolExtract:
+    return SymbolExtract(
+        request["node"],
+        request["module_kind"],
+        bytes.fromhex(request["build_id"]),
+        request["name"],
+        data,
+        refused,
+    )
+
+
+def _read_symbols(request: dict[str, Any], descriptor: int) -> bytes:
+    kind = request["module_kind"]
+    if kind == ModuleKind.KERNEL:
+        return encode_table(kernel_table(parse_symbols(read_chunks(descriptor))))
+    if kind == ModuleKind.KERNEL_MODULE:
+        symbols = parse_symbols(read_chunks(descriptor))
+        return encode_table(
+            module_table(symbols, request["name"], request["base"], request["size"])
+        )
+    size = os.fstat(descriptor).st_size
+
+    def read(offset: int, length: int) -> bytes:
+        # os.pread allocates what it is asked for before it reads.
+        if offset > size:
+            return b""
+        return os.pread(descriptor, min(length, size - offset), offset)
+
+    if read_build_id(read, size).hex() != request["build_id"]:
+        raise SymbolError("gone: the file has been replaced by another build")
+    return reduce_elf(read, size, MAX_SYMBOL_BYTES)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,144 @@
+"""The modules that this run has seen: their identity, and where a file can be opened again.
+
+Frames travel in the packed form of `wire.hashes.pack_frame` (16 bytes: module hash, then offset or
+name hash), so a stack is one `bytes` object and nothing has to be kept beside it.
+"""
+
+import os
+from typing import NamedTuple
+
+from node_agent.generations import GenerationCache
+from node_agent.processes.errors import FileUnavailableError
+from node_agent.processes.files import open_mapped, stat_mapped
+from node_agent.processes.mappings import Mapping
+from node_agent.symbols.build_ids import read_build_id, read_note_build_id
+from node_agent.symbols.errors import ElfError
+from wire.hashes import module_hash, name_hash, pack_frame
+from wire.limits import MAX_LABEL_BYTES, MAX_NAME_BYTES
+from wire.schema import Module, ModuleKind, Name
+
+UNKNOWN = Module(ModuleKind.NAMED, b"[unknown]", "[unknown]")
+BPF = Module(ModuleKind.NAMED, b"bpf", "bpf")
+MAX_MODULES = 20_000
+MAX_NAMES = 50_000
+_FILE_CACHE = 4_000
+
+
+class Source(NamedTuple):
+    """Where a native module was seen last: enough to open its file again."""
+
+    tgid: int
+    mapping: Mapping
+
+
+class ModuleRegistry:
+    """Modules and names by their 64-bit hashes. Grows with what the host runs, up to its limits;
+    beyond them frames become `[unmapped]`, counted in `lost`."""
+
+    def __init__(self) -> None:
+        self.modules: dict[int, Module] = {}
+        self.names: dict[int, Name] = {}
+        self.sources: dict[int, Source] = {}
+        self.lost: dict[str, int] = {}
+        self._files: GenerationCache[tuple[int, ...], int] = GenerationCache(_FILE_CACHE)
+        self.unmapped = self.named_frame(UNKNOWN, "[unmapped]")
+        self.jit = self.named_frame(UNKNOWN, "[jit]")
+        self.vdso = self.named_frame(UNKNOWN, "[vdso]")
+        self.stack_lost = self.named_frame(UNKNOWN, "[stack lost]")
+        self.kernel_hidden = self.named_frame(UNKNOWN, "[kernel]")
+        self.markers = frozenset((self.unmapped, self.jit, self.kernel_hidden))
+
+    def add(self, module: Module) -> int | None:
+        """The hash of `module`, remembered from now on; None when there is no room."""
+        hash64 = module_hash(module)
+        if hash64 not in self.modules:
+            if len(self.modules) >= MAX_MODULES:
+                self._count("modules_full")
+                return None
+            self.modules[hash64] = module
+        return hash64
+
+    def named_frame(self, module: Module, function: str) -> bytes:
+        """The packed frame of `function` in a NAMED module."""
+        name = Name(function.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore"))
+        hash64 = name_hash(name)
+        module_hash64 = self.add(module)
+        if module_hash64 is None or (hash64 not in self.names and len(self.names) >= MAX_NAMES):
+            self._count("names_full")
+            return self.unmapped
+        self.names[hash64] = name
+        return pack_frame(module_hash64, hash64)
+
+    def native_module(self, tgid: int, mapping: Mapping) -> int | None:
+        """The hash of the ELF file (or whatever it is) behind `mapping`, which must have a path
+        or an inode. None when nothing identifies it, counted."""
+        status = stat_mapped(tgid, mapping)
+        key: tuple[int, ...] | None = None
+        if status is not None:
+            # Inode numbers are reused, so the times are part of a file's identity.
+            key = (mapping.major, mapping.minor, mapping.inode, status.st_mtime_ns, status.st_size)
+            known = self._files.get(key)
+            if known is not None:
+                self.sources[known] = Source(tgid, mapping)
+                return known
+        build_id = self._read_build_id(tgid, mapping)
+        if build_id is None:
+            return None
+        name = _base_name(mapping)
+        hash64 = self.add(Module(ModuleKind.NATIVE, build_id, name))
+        if hash64 is not None:
+            self.sources[hash64] = Source(tgid, mapping)
+            if key is not None:
+                self._files.put(key, hash64)
+        return hash64
+
+    def find(self, kind: int, build_id: bytes) -> int | None:
+        """The hash of a module that has been seen in this run, else None."""
+        hash64 = module_hash(Module(kind, build_id, ""))
+        return hash64 if hash64 in self.modules else None
+
+    def _read_build_id(self, tgid: int, mapping: Mapping) -> bytes | None:
+        try:
+            descriptor = open_mapped(tgid, mapping)
+        except FileUnavailableError:
+            self._count("file_unavailable")
+            return _read_mapped_build_id(tgid, mapping)
+        try:
+            return read_build_id(
+                lambda offset, size: os.pread(descriptor, size, offset),
+                os.fstat(descriptor).st_size,
+            )
+        except OSError:
+            self._count("file_unavailable")
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _count(self, reason: str) -> None:
+        self.lost[reason] = self.lost.get(reason, 0) + 1
+
+
+def _read_mapped_build_id(tgid: int, mapping: Mapping) -> bytes | None:
+    """The build id in the process's memory, where the linker put the file's first page just
+    before the code. The last resort for deleted and replaced files."""
+    base = mapping.start - mapping.offset
+    try:
+        memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+
+        def read(offset: int, size: int) -> bytes:
+            return os.pread(memory, size, base + offset)
+
+        return read_note_build_id(read)
+    except (OSError, ElfError, OverflowError):
+        return None
+    finally:
+        os.close(memory)
+
+
+def _base_name(mapping: Mapping) -> str:
+    path = mapping.path.removesuffix(b" (deleted)")
+    name = path.rsplit(b"/", 1)[-1].decode("utf-8", "replace") or "[unknown]"
+    return name.encode()[:MAX_LABEL_BYTES].decode("utf-8", "ignore")
