@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +117,10 @@ def _add_serve(commands: Any) -> None:
 
 def _run_serve(options: argparse.Namespace) -> int:
     config = _load(options, host=options.host, port=options.port)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # each /readyz would be two lines
     from aggregator.app import serve
 
     serve(config)
