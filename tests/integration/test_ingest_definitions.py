@@ -1,0 +1,183 @@
+"""Definitions over HTTP: frames are stored once, and no hash is believed."""
+
+import asyncio
+import struct
+
+from sqlalchemy import text
+
+from wire.schema import Module, ModuleKind, Name
+
+KERNEL = Module(ModuleKind.KERNEL, b"\x02" * 20, "vmlinux")
+LIBC = Module(ModuleKind.NATIVE, b"\x03" * 20, "libc.so.6")
+PYTHON = Module(ModuleKind.NAMED, b"[python]", "[python]")
+MAIN = Name("main", "app.py", 7)
+MIXED = ((LIBC, 4096), (PYTHON, MAIN), (PYTHON, Name("[jit]")), (KERNEL, 2**64 - 8))
+
+
+def frame_rows(rows, stack_hash):
+    """(module kind, unsigned offset, function, file, line, resolved) from the root."""
+    [(packed,)] = rows(
+        "SELECT frames FROM stacks WHERE uuid_send(hash) = :hash", hash=bytes(stack_hash)
+    )
+    ids = struct.unpack(f"<{len(packed) // 4}I", packed)
+    found = {
+        row[0]: (row[1], row[2] % 2**64, *row[3:])
+        for row in rows(
+            'SELECT frames.id, kind, "offset", function, file, line, resolved '
+            "FROM frames JOIN modules ON modules.id = module_id"
+        )
+    }
+    return [found[frame_id] for frame_id in ids]
+
+
+async def test_definition_stores_modules_frames_and_stack(node, stack_hash_of, rows):
+    await node.send(node.batch({MIXED: 1}))
+
+    await node.define([MIXED])
+
+    native, main, jit, kernel = frame_rows(rows, stack_hash_of(MIXED))
+    assert native == (ModuleKind.NATIVE, 4096, None, None, None, False)
+    assert main[0] == ModuleKind.NAMED
+    assert main[2:] == ("main", "app.py", 7, True)
+    assert jit[2:] == ("[jit]", None, None, True)
+    assert kernel == (ModuleKind.KERNEL, 2**64 - 8, None, None, None, False)
+    assert rows("SELECT kind, build_id, name, symbol_state FROM modules ORDER BY kind") == [
+        (0, LIBC.id, "libc.so.6", "missing"),
+        (1, KERNEL.id, "vmlinux", "missing"),
+        (3, PYTHON.id, "[python]", "ready"),
+    ]
+    assert rows(
+        "SELECT count(*)::int FROM module_nodes JOIN nodes ON nodes.id = node_id "
+        "WHERE nodes.name = 'web-1'"
+    ) == [(3,)]
+    assert rows("SELECT nodes.name FROM stacks JOIN nodes ON nodes.id = defined_by") == [("web-1",)]
+
+
+async def test_definition_sent_again_changes_nothing(node, new_node, stack_of, rows):
+    stacks = [stack_of(i) for i in range(5)]
+    await node.send(node.batch(dict.fromkeys(stacks, 1)))
+    await node.define(stacks)
+    before = rows("SELECT id, frames, defined_by, xmin::text FROM stacks ORDER BY id")
+
+    await node.define(stacks)
+    await new_node("web-2").define(stacks)
+
+    assert rows("SELECT id, frames, defined_by, xmin::text FROM stacks ORDER BY id") == before
+    assert rows("SELECT count(*)::int FROM frames") == [(15,)]
+
+
+async def test_stacks_that_no_batch_brought_are_not_stored(node, stack_of, rows, client):
+    await node.send(node.batch({stack_of(1): 1}))
+
+    await node.define([stack_of(1), stack_of(2), MIXED])
+
+    assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(1, 1)]
+    assert rows("SELECT count(*)::int FROM modules") == [(1,)]
+    metrics = await (await client.get("/metrics")).text()
+    assert 'flamefleet_dropped_total{reason="definition_not_wanted"} 2.0' in metrics
+    assert "flamefleet_stacks_defined_total 1.0" in metrics
+
+
+async def test_definitions_of_several_nodes_at_once(new_node, stack_of, rows):
+    nodes = [new_node(f"web-{i}") for i in range(6)]
+    stacks = [stack_of(i % 40, depth=3 + i % 5) for i in range(120)]
+    await nodes[0].send(nodes[0].batch(dict.fromkeys(stacks, 1)))
+
+    orders = [stacks, stacks[::-1], stacks[60:] + stacks[:60]] * 2
+    await asyncio.gather(*(n.define(order) for n, order in zip(nodes, orders, strict=True)))
+
+    distinct = len(set(stacks))
+    assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(distinct, distinct)]
+    frames = len({frame for stack in stacks for frame in stack})
+    assert rows("SELECT count(*)::int FROM frames") == [(frames,)]
+    assert rows("SELECT octet_length(frames) / 4 FROM stacks ORDER BY 1") == sorted(
+        (len(stack),) for stack in set(stacks)
+    )
+
+
+async def test_answer_asks_for_symbols_of_a_reported_module(node, rows):
+    stack = ((LIBC, 4096),)
+    await node.send(node.batch({stack: 1}))
+    await node.define([stack])
+
+    answer = await node.send(node.batch({stack: 1}))
+
+    assert [(d.module_kind, d.build_id) for d in answer.directives] == [(0, LIBC.id)]
+    assert (await node.send(node.batch({stack: 1}))).directives == []
+
+
+def lie_about_hash(given):
+    return {"stack_hashes": given.stack_hashes[:-1] + bytes([given.stack_hashes[-1] ^ 1])}
+
+
+def swap_hashes(given):
+    return {"stack_hashes": given.stack_hashes[16:] + given.stack_hashes[:16]}
+
+
+def rename(given):
+    return {"names": [Name("innocent", "app.py", 7), *given.names[1:]]}
+
+
+def move_offset(given):
+    return {"frame_offset": b"\x01" + given.frame_offset[1:]}
+
+
+def change_build_id(given):
+    return {"modules": [Module(given.modules[0].kind, b"\x09" * 20, "x"), *given.modules[1:]]}
+
+
+LIES = {
+    "hash": (lie_about_hash, "hash_mismatch"),
+    "hashes swapped": (swap_hashes, "hash_mismatch"),
+    "name": (rename, "hash_mismatch"),
+    "offset": (move_offset, "hash_mismatch"),
+    "build id": (change_build_id, "hash_mismatch"),
+    "module index": (lambda d: {"frame_module": b"\xff" + d.frame_module[1:]}, "bad_value"),
+    "frame index": (lambda d: {"stack_frames": d.stack_frames[:-4] + b"\xff" * 4}, "bad_value"),
+    "frame missing": (lambda d: {"stack_frames": d.stack_frames[:-4]}, "bad_value"),
+    "no frames": (lambda d: {"stack_lengths": b"\0\0" + d.stack_lengths[2:]}, "bad_value"),
+    "too deep": (lambda d: {"stack_lengths": b"\xff\xff" + d.stack_lengths[2:]}, "bad_value"),
+    "name missing": (lambda d: {"names": d.names[:1]}, "bad_value"),
+    "name with NUL": (lambda d: {"names": [Name("a\0b"), *d.names[1:]]}, "bad_value"),
+    "line negative": (lambda d: {"names": [Name("a", "b", -1), *d.names[1:]]}, "bad_value"),
+    "line huge": (lambda d: {"names": [Name("a", "b", 2**40), *d.names[1:]]}, "bad_value"),
+    "no modules": (lambda d: {"modules": []}, "bad_value"),
+    "module with NUL": (
+        lambda d: {"modules": [Module(0, b"\x01", "a\0b"), *d.modules[1:]]},
+        "bad_value",
+    ),
+    "run": (lambda d: {"run": b"short"}, "bad_value"),
+}
+
+
+async def test_lies_are_refused_whole(node, stack_of, error_of, rows):
+    stacks = [MIXED, stack_of(1)]
+    await node.send(node.batch(dict.fromkeys(stacks, 1)))
+    given = node.definitions(stacks)
+
+    refused = {}
+    for case, (lie, _) in LIES.items():
+        body = node.definitions(stacks, **lie(given))
+        refused[case] = await error_of(node.post("/api/v1/definitions", body))
+
+    assert refused == {case: (422, code) for case, (_, code) in LIES.items()}
+    assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(2, 0)]
+    for table in ("modules", "module_nodes", "frames"):
+        assert rows(f"SELECT count(*)::int FROM {table}") == [(0,)]
+    await node.define(stacks)
+    assert rows("SELECT count(frames)::int FROM stacks") == [(2,)]
+
+
+async def test_definition_waits_for_another_one_and_goes_on(node, stack_of, database, rows):
+    stack = stack_of(1)
+    await node.send(node.batch({stack: 1}))
+
+    with database.connect() as connection:
+        connection.execute(text("SELECT id FROM stacks FOR UPDATE"))
+        defining = asyncio.create_task(node.define([stack]))
+        await asyncio.sleep(0.2)
+        assert not defining.done()
+        connection.rollback()
+    await defining
+
+    assert rows("SELECT count(frames)::int FROM stacks") == [(1,)]
