@@ -61,7 +61,7 @@ function coverageItems(answer, matchers, knownHosts) {
     item(
       percent(c.unsymbolized_share, 1) + " %",
       "without symbols",
-      "Share of CPU in frames that have no name yet",
+      "Share of frames, weighted by CPU, that have no name yet",
     ),
     c.undefined_stacks > 0 &&
       item(
@@ -69,6 +69,7 @@ function coverageItems(answer, matchers, knownHosts) {
         "stacks on their way",
         "Counted, but their frames have not arrived yet",
       ),
+    c.damaged_blobs > 0 && item(count(c.damaged_blobs), "damaged blobs", "Left out: they could not be read"),
     answer.other_nodes > 0 &&
       item(count(answer.other_nodes), "small frames folded", "They are inside “(other)”"),
   ].filter(Boolean);

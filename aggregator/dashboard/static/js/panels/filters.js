@@ -8,7 +8,7 @@ const MOST_OPTIONS = 12;
 
 // onChange(matchers) after every change; loadLabels() → [{name, values: [{value, hosts?}]}]
 export function createFilters(box, { onChange, loadLabels }) {
-  const input = $("#add", box);
+  const input = $("#new-filter", box);
   const list = $("#options", box);
   const chips = $("#chips", box);
   let matchers = [];

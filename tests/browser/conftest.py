@@ -1,0 +1,221 @@
+"""A real Chromium on the running demo: `flamefleet up` with a busy C program to look at."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+CHROMIUM = "/usr/bin/chromium"
+CHROMEDRIVER = "/usr/bin/chromedriver"
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+WAIT_S = 30.0
+BUSY = "flamefleet-busy"
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """free_port(): a TCP port of the loopback that is free now."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def busy_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running program of a known profile; the name of its executable."""
+    program = tmp_path_factory.mktemp("busy") / BUSY
+    source = Path(__file__).with_name("busy.c")
+    subprocess.run(
+        ["cc", "-O1", "-g", "-fno-omit-frame-pointer", "-o", str(program), str(source)], check=True
+    )
+    process = subprocess.Popen(["nice", str(program)])
+    yield BUSY
+    process.kill()
+    process.wait()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running `flamefleet up`: its page, and the service that the busy program belongs to."""
+
+    url: str
+    service: str
+
+
+@pytest.fixture(scope="session")
+def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
+    """The demo, ready: its page has samples of the busy program by name."""
+    folder = Path(tempfile.mkdtemp(prefix="ff-demo-"))
+    folder.chmod(0o711)
+    said = folder / "said.txt"
+    command = [str(Path(sys.executable).with_name("flamefleet")), "up", "--json"]
+    with said.open("w") as stream:
+        process = subprocess.Popen(
+            [*command, "--port", str(free_port()), "--data-dir", str(folder / "data")],
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+            cwd="/",
+            env={key: value for key, value in os.environ.items() if "FLAMEFLEET" not in key},
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, f"no ready line:\n{said.read_text()}"
+        url = str(json.loads(line)["url"])
+        yield Demo(url, _service_of(url, "three_tenths"))
+    finally:
+        process.send_signal(signal.SIGINT)
+        status = process.wait(90)
+        assert process.stdout is not None
+        process.stdout.close()
+        words = said.read_text()
+        shutil.rmtree(folder, ignore_errors=True)
+        assert status == 0, words
+
+
+def _service_of(url: str, function: str) -> str:
+    """Wait until this function is in the answer by name; the service it runs in."""
+    from urllib.request import urlopen
+
+    limit = time.monotonic() + 90
+    while time.monotonic() < limit:
+        with urlopen(f"{url}api/v1/flamegraph?from=now-5m&until=now&format=folded") as answer:
+            for line in answer.read().decode().splitlines():
+                frames = line.rpartition(" ")[0].split(";")
+                if function in frames:
+                    return frames[0] if frames[0] != "all" else frames[1]
+        time.sleep(1)
+    raise AssertionError(f"{function} never appeared")
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One headless Chromium for the session, with an empty profile."""
+    for program in (CHROMIUM, CHROMEDRIVER):
+        if not Path(program).exists():
+            pytest.skip(f"{program} is missing: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """The page as a test drives it. Reading goes by what people and screen readers get."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver = driver
+        self.url = url
+
+    def open(self, query: str = "", ready: bool = True) -> "Page":
+        """Go to the page; with `ready` also wait for the first drawn answer."""
+        self.driver.get(self.url + query)
+        if ready:
+            self.wait(lambda: self.data("ready") == "true")
+        return self
+
+    def data(self, name: str) -> str:
+        """One of the attributes data-state, -ready, -frames, -totalNs, -answers of the page."""
+        return str(self.script(f"return document.documentElement.dataset.{name} ?? ''"))
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """The text of an element, also of one that only screen readers get."""
+        return str(self.script("return document.querySelector(arguments[0]).textContent", selector))
+
+    def press(self, *keys: str) -> None:
+        """Type keys to the flamegraph."""
+        self.find("#flame").send_keys(*keys)
+
+    def script(self, source: str, *arguments: object) -> Any:
+        return self.driver.execute_script(source, *arguments)
+
+    def promise(self, source: str) -> Any:
+        """The result of an async function body, for example one that imports a module."""
+        result = self.driver.execute_async_script(
+            f"""const done = arguments[arguments.length - 1];
+            (async () => {{ {source} }})().then(
+                (value) => done({{ value }}), (error) => done({{ error: String(error) }}));"""
+        )
+        assert "error" not in result, result["error"]
+        return result["value"]
+
+    def wait(self, holds: Callable[[], object]) -> None:
+        """Return once `holds()`; fail after half a minute."""
+        limit = time.monotonic() + WAIT_S
+        while not holds():
+            assert time.monotonic() < limit, f"waited in vain; state: {self.data('state')}"
+            time.sleep(0.05)
+
+    def next_answer(self) -> None:
+        """Wait until another answer has been drawn."""
+        before = self.data("answers")
+        self.wait(lambda: self.data("answers") != before)
+
+    def console(self) -> list[str]:
+        """What the browser's console said since the last call, debug lines left out."""
+        lines = self.driver.get_log("browser")
+        return [line["message"] for line in lines if line["level"] in ("SEVERE", "WARNING")]
+
+
+@pytest.fixture
+def page_at(chromium: webdriver.Chrome) -> Iterator[Callable[[str], Page]]:
+    """page_at(url): a page in a window of 1440 x 900, with nothing stored."""
+
+    def make(url: str) -> Page:
+        chromium.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": 1440, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
+        chromium.execute_cdp_cmd(
+            "Storage.clearDataForOrigin", {"origin": url.rstrip("/"), "storageTypes": "all"}
+        )
+        chromium.get_log("browser")
+        return Page(chromium, url)
+
+    yield make
+    chromium.get("about:blank")
+
+
+@pytest.fixture
+def page(page_at: Callable[[str], Page], demo: Demo) -> Iterator[Page]:
+    """The demo's page. A test that leaves errors in the console has failed."""
+    page = page_at(demo.url)
+    yield page
+    assert page.console() == []

@@ -1,0 +1,247 @@
+"""The page's pure modules, run by the browser that runs them for people."""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from aggregator.dashboard.views import setup
+from aggregator.profiles.selector import parse_selector
+from aggregator.profiles.times import parse_time
+
+Run = Callable[[str], Awaitable[Any]]
+
+# all ─ web ─ main ─ work ─ main (recursion) ─ work, and beside it work ─ read
+ANSWER = {
+    "version": 1,
+    "total_ns": 100,
+    "kinds": ["process", "native", "something new"],
+    "strings": ["all", "", "web", "main", "app", "work", "read", "libc"],
+    "functions": {
+        "name": [0, 2, 3, 5, 6],
+        "module": [1, 1, 4, 4, 7],
+        "kind": [0, 0, 1, 1, 2],
+    },
+    "nodes": {
+        "function": [0, 1, 2, 3, 2, 4, 3],
+        "parent": [-1, 0, 1, 2, 3, 3, 4],
+        "total": [100, 100, 100, 90, 50, 30, 20],
+        "self": [0, 0, 10, 10, 30, 30, 20],
+        "level": [0, 1, 2, 3, 4, 4, 5],
+    },
+}
+# The same with a service in front of it and without the recursion: other indexes, same paths.
+LATER = {
+    "version": 1,
+    "total_ns": 60,
+    "kinds": ["process", "native"],
+    "strings": ["app", "all", "", "db", "web", "work", "main"],
+    "functions": {"name": [1, 3, 4, 5, 6], "module": [2, 2, 2, 0, 0], "kind": [0, 0, 0, 1, 1]},
+    "nodes": {
+        "function": [0, 1, 2, 4, 3],
+        "parent": [-1, 0, 0, 2, 3],
+        "total": [60, 20, 40, 40, 25],
+        "self": [0, 20, 0, 15, 25],
+        "level": [0, 1, 1, 2, 3],
+    },
+}
+
+
+@pytest.fixture
+async def run(page_at: Callable[[str], Any]) -> AsyncIterator[Run]:
+    """run(body): the result of an async function's body in a page of this origin."""
+    app = web.Application()
+    setup(app)
+    async with TestServer(app) as server:
+        page = page_at(str(server.make_url("/")))
+        await asyncio.to_thread(page.driver.get, page.url + "static/icon.svg")
+        yield lambda body: asyncio.to_thread(page.promise, body)
+
+
+async def test_frames_get_positions_and_recursion_counts_once(run: Run) -> None:
+    model = await run(
+        f"""const {{ decode, KINDS }} = await import("/static/js/model.js");
+        const m = decode({json.dumps(ANSWER)});
+        return {{ x: [...m.x], depth: m.depth, start: [...m.start], sum: m.sum,
+          total: [...m.fnTotal], self: [...m.fnSelf], places: [...m.fnPlaces],
+          kinds: m.kinds.map((k) => KINDS[k]) }};"""
+    )
+    assert model["x"] == [0, 0, 0, 0, 0, 50, 0]
+    assert model["depth"] == 6
+    assert model["start"] == [0, 1, 2, 3, 4, 6, 7]
+    assert model["sum"] == 100
+    assert model["total"] == [100, 100, 100, 90, 30]
+    assert model["self"] == [0, 0, 40, 30, 30]
+    assert model["places"] == [1, 1, 2, 2, 1]
+    assert model["kinds"] == ["process", "process", "native", "native", "unknown"]
+
+
+async def test_a_place_is_found_again_in_another_answer(run: Run) -> None:
+    places = await run(
+        f"""const {{ decode, hashesTo, locate, frameOfHash }} = await import("/static/js/model.js");
+        const before = decode({json.dumps(ANSWER)});
+        const after = decode({json.dumps(LATER)});
+        return {{ work: locate(after, hashesTo(before, 3)),
+          gone: locate(after, hashesTo(before, 6)),
+          linked: frameOfHash(after, hashesTo(before, 3).at(-1)),
+          distinct: new Set(before.pathHash).size }};"""
+    )
+    assert places["work"] == 4
+    assert places["gone"] == 4, "the deepest caller that is still there"
+    assert places["linked"] == 4
+    assert places["distinct"] == 7
+
+
+async def test_an_answer_of_another_version_is_refused_in_words(run: Run) -> None:
+    message = await run(
+        """const { decode } = await import("/static/js/model.js");
+        try { decode({ version: 2 }); } catch (error) { return error.message; }"""
+    )
+    assert "Reload" in message
+
+
+@pytest.mark.parametrize(
+    ("query", "share", "frames"),
+    [("WORK", 0.9, 2), ("/^(read|main)$/", 1.0, 3), ("/^w/", 1.0, 3), ("nothing", 0, 0)],
+)
+async def test_search_counts_nested_matches_once(
+    run: Run, query: str, share: float, frames: int
+) -> None:
+    found = await run(
+        f"""const {{ decode }} = await import("/static/js/model.js");
+        const {{ match }} = await import("/static/js/search.js");
+        return match(decode({json.dumps(ANSWER)}), {json.dumps(query)});"""
+    )
+    assert found["share"] == pytest.approx(share)
+    assert found["frames"] == frames
+
+
+async def test_a_broken_regex_is_an_error_and_no_query_is_none(run: Run) -> None:
+    broken, none = await run(
+        f"""const {{ decode }} = await import("/static/js/model.js");
+        const {{ match }} = await import("/static/js/search.js");
+        const m = decode({json.dumps(ANSWER)});
+        return [match(m, "/(/"), match(m, "")];"""
+    )
+    assert set(broken) == {"error"}
+    assert none is None
+
+
+async def test_callers_and_callees_count_recursion_once(run: Run) -> None:
+    found = await run(
+        f"""const {{ decode }} = await import("/static/js/model.js");
+        const {{ neighbours }} = await import("/static/js/callers.js");
+        const m = decode({json.dumps(ANSWER)});
+        return {{ main: neighbours(m, 2), work: neighbours(m, 3) }};"""
+    )
+    assert found["main"] == {"callers": [[1, 100]], "callees": [[3, 90]]}
+    assert found["work"] == {"callers": [[2, 90]], "callees": [[2, 50], [4, 30]]}
+
+
+@pytest.mark.parametrize(("share", "samples"), [(0.032, 60_000), (0.5, 400), (0.95, 1_000)])
+async def test_intervals_are_normal_on_the_logit_scale(
+    run: Run, share: float, samples: int
+) -> None:
+    found = await run(
+        f"""const {{ interval }} = await import("/static/js/statistics.js");
+        return interval({share}, {samples});"""
+    )
+    relative_variance = (1 - share) / (share * samples)  # V_s with W / period = samples
+    half = 1.959964 * math.sqrt(relative_variance) / (1 - share)
+    centre = math.log(share / (1 - share))
+    assert found["low"] == pytest.approx(1 / (1 + math.exp(half - centre)))
+    assert found["high"] == pytest.approx(1 / (1 + math.exp(-half - centre)))
+
+
+async def test_intervals_below_ten_samples_are_exact_poisson_limits(run: Run) -> None:
+    samples = 100_000
+    intervals = await run(
+        f"""const {{ interval }} = await import("/static/js/statistics.js");
+        return Array.from({{ length: 10 }}, (_, k) => interval(k / {samples}, {samples}));"""
+    )
+
+    def at_most(k: int, mean: float) -> float:
+        return sum(math.exp(-mean) * mean**i / math.factorial(i) for i in range(k + 1))
+
+    for k, found in enumerate(intervals):
+        assert at_most(k, found["high"] * samples) == pytest.approx(0.025, abs=2e-5)
+        if k:
+            assert 1 - at_most(k - 1, found["low"] * samples) == pytest.approx(0.025, abs=1e-4)
+        else:
+            assert found["low"] == 0
+
+
+async def test_a_slow_host_keeps_the_interval_honest(run: Run) -> None:
+    found = await run(
+        """const { samplesBehind: behind } = await import("/static/js/statistics.js");
+        return [behind(10e9, 990, 99), behind(10e9, 590, 19), behind(1e9, 5)];"""
+    )
+    assert found == [990, 190, 5]
+
+
+MATCHERS = [
+    ("service", "=", "nginx"),
+    ("host", "=~", "web-.*|db\\.\\d+"),
+    ("version", "!=", ""),
+    ("quoted", "!~", 'say "hello"\nthere'),
+    ("k8s.io/name", "=", "ä;{},"),
+    ("with space", "=", "x"),
+]
+
+
+async def test_filters_are_written_as_the_server_reads_them(run: Run) -> None:
+    wanted = [{"label": label, "op": op, "value": value} for label, op, value in MATCHERS]
+    text, again = await run(
+        f"""const {{ parse, print }} = await import("/static/js/selector.js");
+        const text = print({json.dumps(wanted)});
+        return [text, parse(text)];"""
+    )
+    assert again == wanted
+    selector = parse_selector(text)
+    read = {(m.name, m.operator, m.value) for m in (*selector.hosts, *selector.labels)}
+    assert read == set(MATCHERS)
+
+
+@pytest.mark.parametrize(
+    "text", ["now", "now-15m", "now-36h", "now-2w", "1700000000", "2026-01-31T12:00:00Z"]
+)
+async def test_times_mean_what_the_server_takes_them_for(run: Run, text: str) -> None:
+    now_s = 1_780_000_000.0
+    ms = await run(
+        f"""const {{ timeMs }} = await import("/static/js/range.js");
+        return timeMs({json.dumps(text)}, {now_s * 1000});"""
+    )
+    assert ms == parse_time("from", text, now_s) * 1000
+
+
+async def test_steps_move_by_the_width_and_follow_now_at_its_end(run: Run) -> None:
+    now = 1_780_000_000_000
+    earlier, later, beyond = await run(
+        f"""const {{ step }} = await import("/static/js/range.js");
+        const earlier = step({{ from: "now-15m", until: "now" }}, -1, {now});
+        const twice = step(earlier, -1, {now});
+        return [earlier, step(twice, 1, {now}), step(earlier, 1, {now})];"""
+    )
+    assert parse_time("from", earlier["from"], 0) * 1000 == now - 30 * 60_000
+    assert parse_time("until", earlier["until"], 0) * 1000 == now - 15 * 60_000
+    assert later == earlier
+    assert beyond == {"from": "now-900s", "until": "now"}
+
+
+async def test_the_view_survives_its_way_through_the_url(run: Run) -> None:
+    view, again, broken = await run(
+        """const { readView, writeView } = await import("/static/js/view.js");
+        const view = { range: { from: "now-1h", until: "now" }, search: "/^x+$/", zoom: 2 ** 51 + 7,
+          matchers: [{ label: "service", op: "=", value: "a b" }], live: false, layout: "flame",
+          problems: [] };
+        return [view, readView(writeView(view)), readView("?from=yesterday&query=nonsense")];"""
+    )
+    assert again == view
+    assert len(broken["problems"]) == 2
+    assert broken["range"] == {"from": "now-15m", "until": "now"}
+    assert broken["matchers"] == []
