@@ -6,13 +6,12 @@ from sqlalchemy import Engine
 
 from aggregator.config import CentreConfig
 from aggregator.db import database_errors
+from aggregator.profiles.compaction import compact
 from aggregator.profiles.partitions import drop_partitions, make_partitions
 
 
 def compact_minutes(engine: Engine, config: CentreConfig) -> int:
     """Roll ended minutes up; how many."""
-    from aggregator.profiles.compaction import compact
-
     return compact(engine)
 
 

@@ -23,7 +23,6 @@ from aggregator.symbols.sandbox import Place
 
 _COUNT = struct.Struct("<I")
 _SEGMENT = struct.Struct("<QQQ")
-_GNU_BUILD_ID_BYTES = (16, 20)
 _SymCache: Any = SymCache  # its methods have no types
 
 
@@ -38,8 +37,7 @@ def build_symcache(elf: bytes, build_id: bytes) -> bytes:
         if len(objects) != 1 or objects[0].file_format != "elf":
             raise RefusedExtractError("not a single ELF object")
         code_id = objects[0].code_id
-        # Go's and made-up build ids have no note to compare with.
-        if code_id and len(build_id) in _GNU_BUILD_ID_BYTES and not _same(code_id, build_id):
+        if code_id and _differs(code_id, build_id):
             raise RefusedExtractError(f"it is of build {code_id}, not of {build_id.hex()}")
         if not objects[0].features & {"symtab", "debug"}:
             raise RefusedExtractError("no symbols in it")
@@ -77,5 +75,10 @@ def _place(symcache: Any, segments: Sequence[Segment], offset: int) -> Place | N
     return readable(innermost.symbol), file, innermost.line or None
 
 
-def _same(code_id: str, build_id: bytes) -> bool:
-    return code_id.lower() == build_id.hex()
+def _differs(code_id: str, build_id: bytes) -> bool:
+    """Whether the file's own build id rules out that it is the build `build_id`.
+
+    Files without one, or with room for one only (zeros), go by an id of another making.
+    """
+    own = bytes.fromhex(code_id)
+    return any(own) and len(own) == len(build_id) and own != build_id

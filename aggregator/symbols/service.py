@@ -19,6 +19,7 @@ from wire.schema import ModuleKind, SymbolDirective, SymbolExtract
 ASK_AGAIN = "5 minutes"  # a node that was asked and kept silent
 ASK_ANOTHER = "1 hour"  # after a node could not, or what it sent was unusable
 MOST_DIRECTIVES = 4  # in one answer: an extract can be megabytes, and batches come every 10 s
+_EXTRACTED_KINDS = (ModuleKind.NATIVE, ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE)
 
 
 async def wanted_directives(
@@ -42,21 +43,23 @@ async def wanted_directives(
         .join(ModuleNode, ModuleNode.module_id == Module.id)
         .where(
             ModuleNode.node_id == node_id,
-            Module.kind != ModuleKind.NAMED,
+            Module.kind.in_(_EXTRACTED_KINDS),
             wanted,
             ~exists().where(SymbolFile.module_id == Module.id),
         )
         .order_by(Module.kind != ModuleKind.KERNEL, Module.id)
         .limit(limit)
         .with_for_update(of=Module, skip_locked=True)
+        .cte("chosen")  # evaluated once; a subquery may be run again and again, LIMIT and all
     )
     asked = (
         update(Module)
-        .where(Module.id.in_(chosen.scalar_subquery()))
+        .where(Module.id == chosen.c.id)
         .values(symbol_state="requested", requested_at=func.now(), requested_node_id=node_id)
         .returning(Module.kind, Module.build_id)
     )
     rows = (await session.execute(asked)).all()
+    rows = sorted(rows, key=lambda row: (row.kind != ModuleKind.KERNEL, row.build_id))
     return [SymbolDirective(module_kind=row.kind, build_id=row.build_id) for row in rows]
 
 
@@ -97,6 +100,12 @@ async def _reported_module(
     session: AsyncConnection | AsyncSession, node_id: int, extract: SymbolExtract
 ) -> Any:
     """The module, locked, with `has_file`; only if this node has reported it."""
+    unexpected = UnexpectedExtractError(
+        f"this node has reported no module of kind {extract.module_kind} and build id "
+        f"{extract.build_id[:64].hex()}, so its symbols were not asked for"
+    )
+    if extract.module_kind not in _EXTRACTED_KINDS:
+        raise unexpected
     found = await session.execute(
         select(
             Module.id,
@@ -107,17 +116,13 @@ async def _reported_module(
         .where(
             ModuleNode.node_id == node_id,
             Module.kind == extract.module_kind,
-            Module.kind != ModuleKind.NAMED,
             Module.build_id == extract.build_id,
         )
         .with_for_update(of=Module)
     )
     module = found.one_or_none()
     if module is None:
-        raise UnexpectedExtractError(
-            f"this node has reported no module of kind {extract.module_kind} and build id "
-            f"{extract.build_id[:64].hex()}, so its symbols were not asked for"
-        )
+        raise unexpected
     return module
 
 
