@@ -94,6 +94,9 @@ class TokenCache:
             raise UnknownTokenError("the token is unknown or was revoked")
         return node
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     async def _look_up(self, digest: bytes) -> NodeIdentity | None:
         query = (
             select(Node.id, Node.name)

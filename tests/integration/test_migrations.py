@@ -1,0 +1,99 @@
+"""Migrations against a real Postgres: they make what the models say, and can be run by many."""
+
+import subprocess
+import sys
+
+import pytest
+from alembic import command
+from sqlalchemy import create_engine, text
+
+from aggregator import db
+from aggregator.db import create_sync_database, current_revision, head_revision, run_migrations
+from aggregator.errors import DatabaseError, DatabaseUnavailableError
+
+
+@pytest.fixture
+def engine(empty_postgres_url):
+    engine = create_sync_database(empty_postgres_url)
+    yield engine
+    engine.dispose()
+
+
+def test_models_and_migrations_agree(empty_postgres_url, engine):
+    run_migrations(empty_postgres_url)
+
+    with engine.connect() as connection:
+        command.check(db._alembic_config(connection))  # raises where they differ
+        assert current_revision(connection) == head_revision() is not None
+
+
+def test_second_run_changes_nothing(empty_postgres_url, engine):
+    run_migrations(empty_postgres_url)
+    with engine.connect() as connection:
+        before = connection.execute(text("SELECT oid, relname FROM pg_class ORDER BY oid")).all()
+
+    run_migrations(empty_postgres_url)
+
+    with engine.connect() as connection:
+        after = connection.execute(text("SELECT oid, relname FROM pg_class ORDER BY oid")).all()
+    assert after == before
+
+
+def test_three_at_once_migrate_one_by_one(empty_postgres_url, engine):
+    program = "import sys; from aggregator.db import run_migrations; run_migrations(sys.argv[1])"
+    arguments = [sys.executable, "-c", program, empty_postgres_url]
+
+    processes = [subprocess.Popen(arguments) for _ in range(3)]
+
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    with engine.connect() as connection:
+        assert current_revision(connection) == head_revision()
+
+
+def test_down_and_up_again(empty_postgres_url, engine):
+    run_migrations(empty_postgres_url)
+    with engine.connect() as connection:
+        command.downgrade(db._alembic_config(connection), "base")
+        connection.commit()
+        tables = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        assert connection.scalars(tables).all() == ["alembic_version"]
+
+    run_migrations(empty_postgres_url)
+
+    with engine.connect() as connection:
+        command.check(db._alembic_config(connection))
+
+
+def test_a_locked_table_makes_a_migration_give_up(empty_postgres_url, engine, monkeypatch):
+    run_migrations(empty_postgres_url)
+    with engine.connect() as holder:
+        holder.execute(text("LOCK TABLE symbol_files"))
+        with engine.connect() as connection:
+            with pytest.raises(Exception, match="lock timeout"):
+                command.downgrade(db._alembic_config(connection), "base")
+            connection.rollback()
+    with engine.connect() as connection:
+        assert current_revision(connection) == head_revision()
+        locks = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert connection.scalar(locks) == 0
+
+
+def test_blobs_are_not_compressed_twice(empty_postgres_url, engine):
+    run_migrations(empty_postgres_url)
+    with engine.connect() as connection:
+        storage = text(
+            "SELECT attstorage FROM pg_attribute WHERE attrelid = 'node_prof_10'::regclass "
+            "AND attname = 'data'"
+        )
+        assert connection.scalar(storage) == "e"
+
+
+def test_errors_are_translated(postgres_url):
+    with pytest.raises(DatabaseUnavailableError, match="cannot serve"):
+        run_migrations("postgresql://nobody@/nothing?host=/nonexistent")
+    with pytest.raises(DatabaseError, match="postgresql://"):
+        run_migrations("sqlite:///x.db")
+    engine = create_engine(postgres_url)
+    with pytest.raises(DatabaseError, match="division by zero"), db.session_scope(engine) as s:
+        s.execute(text("SELECT 1/0"))
+    engine.dispose()
