@@ -90,10 +90,16 @@ def create_celery(config: CentreConfig) -> Celery:
     )
     databases = _Databases(config)
     for job in JOBS:
-        app.task(partial(_run, app, job, databases, config), name=job.name)
+        _add_task(app, job, databases, config)
     worker_process_init.connect(databases.forget, weak=False)
     worker_ready.connect(partial(_ask_for_all, app), weak=False)
     return app
+
+
+def _add_task(app: Celery, job: Job, databases: "_Databases", config: CentreConfig) -> None:
+    @app.task(name=job.name)  # type: ignore[untyped-decorator]
+    def run() -> None:
+        _run(app, job, databases, config)
 
 
 class _Databases:

@@ -95,7 +95,7 @@ def union(columns: str, span: Span) -> str:
         parts += [columns + _FROM_WIDE, columns + _FROM_FINE]
     if span.ends or not parts:
         parts.append(columns + _FROM_ENDS)
-    return "UNION ALL".join(parts)
+    return " UNION ALL ".join(parts)
 
 
 def row_parameters(span: Span, node_ids: Sequence[int] | None) -> dict[str, Any]:
