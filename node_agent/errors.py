@@ -39,5 +39,9 @@ class SpoolReadOnlyError(SpoolError):
     """The file system under the spool folder is mounted read-only."""
 
 
+class SpoolFileError(SpoolError):
+    """A file in the spool is not what it should be: too large, or no regular file."""
+
+
 class SpoolAccessError(SpoolError):
     """The user of this process may not use the spool folder."""

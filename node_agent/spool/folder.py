@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from node_agent.errors import SpoolAccessError, SpoolError, SpoolFullError, SpoolReadOnlyError
+from node_agent.errors import (
+    SpoolAccessError,
+    SpoolError,
+    SpoolFileError,
+    SpoolFullError,
+    SpoolReadOnlyError,
+)
 from node_agent.spool.entries import TEMPORARY, Stored
 
 FOLDER_MODE = 0o2770  # set-group-ID: what one user makes, the other's group may use
@@ -42,11 +48,6 @@ class Folder:
 
     def close(self) -> None:
         os.close(self._fd)
-
-    def changed_ns(self) -> int:
-        """A number that changes when a file appears or goes; cheaper than listing."""
-        with translated(self.path, "read"):
-            return os.fstat(self._fd).st_mtime_ns
 
     def names(self) -> list[str]:
         """Names of the finished files, unordered."""
@@ -112,7 +113,7 @@ class Folder:
     def open(self, name: str, limit_bytes: int) -> BinaryIO | None:
         """The file, opened for reading without buffer; None when it is gone.
 
-        Raises SpoolError when it is no regular file or larger than `limit_bytes`.
+        Raises SpoolFileError when it is no regular file or larger than `limit_bytes`.
         """
         with translated(self.path / name, "read"):
             try:
@@ -122,7 +123,7 @@ class Folder:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size > limit_bytes:
                 os.close(descriptor)
-                raise SpoolError(
+                raise SpoolFileError(
                     f"{self.path / name} has {status.st_size} bytes or is no regular file; "
                     f"at most {limit_bytes} bytes are read"
                 )
@@ -176,6 +177,8 @@ def translated(path: Path, action: str) -> Iterator[None]:
                 "Give the folder to the group of both agent users, with mode 2770 "
                 f"(chgrp -R GROUP {path} && chmod 2770 {path}).",
             ) from error
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # O_NOFOLLOW met a link; a socket
+            raise SpoolFileError(message) from error
         raise SpoolError(message, "Check spool_dir and its file system.") from error
 
 

@@ -107,10 +107,6 @@ class Spool:
         self._bounds.add(size)
         return PutResult(True, size, dict(self.dropped - before))
 
-    def changed_ns(self) -> int:
-        """Changes whenever a batch or extract comes or goes."""
-        return self._batches.changed_ns() ^ self._extracts.changed_ns()
-
     def pending(self) -> list[BatchEntry]:
         """Batches to deliver, in the order of delivery."""
         names = self._batches.names()

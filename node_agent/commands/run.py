@@ -1,0 +1,11 @@
+"""`flamefleet-agent run`: sample this host into the spool until told to stop."""
+
+from argparse import Namespace
+
+from node_agent.commands.configured import config_of
+from node_agent.sampler import run_sampler
+
+
+def execute(arguments: Namespace) -> int:
+    """Run the sampler; its exit code."""
+    return run_sampler(config_of(arguments))

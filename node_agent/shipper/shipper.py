@@ -1,0 +1,190 @@
+"""One delivery after the other: which thing next, what its answer means, how long to wait.
+
+A batch is removed from the spool only after the centre has said that it is stored (or is a
+duplicate of one that is) and has been given the definitions that it wants. So a shipper killed
+anywhere sends the same batch again, which the centre recognises by (node, run, sequence).
+"""
+
+import io
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import BinaryIO
+
+from node_agent.errors import SpoolFileError
+from node_agent.shipper import policy
+from node_agent.shipper.client import Client, Response
+from node_agent.shipper.definitions import missing, select, split_hashes
+from node_agent.shipper.errors import CredentialError, DeliveryError
+from node_agent.shipper.policy import Verdict
+from node_agent.shipper.report import Report
+from node_agent.spool import BatchEntry, ExtractEntry, Spool, directives
+from wire.codec import decode, encode
+from wire.errors import WireError
+from wire.schema import Answer
+
+POLL_S = 1.0
+BATCHES = "/api/v1/batches"
+DEFINITIONS = "/api/v1/definitions"
+SYMBOLS = "/api/v1/symbols"
+_MAX_DIRECTIVES_PER_ANSWER = 64
+
+
+class _Postponed(Exception):
+    """The centre cannot take it now; what was being delivered stays in the spool."""
+
+    def __init__(self, state: str, words: str, retry_after: str | None = None) -> None:
+        super().__init__(words)
+        self.state, self.retry_after = state, retry_after
+
+
+class Shipper:
+    """Delivers `spool` through `client`. `random` returns a number in 0..1."""
+
+    def __init__(
+        self, spool: Spool, client: Client, report: Report, random: Callable[[], float]
+    ) -> None:
+        self.spool, self.client, self.report = spool, client, report
+        self._random = random
+        self._queue: deque[BatchEntry] = deque()
+        self._extracts: deque[ExtractEntry] = deque()
+        self._failures = 0
+
+    def step(self) -> float:
+        """Deliver the next thing, if there is one; return the seconds to wait before the next
+        step. Raises SpoolError when the spool cannot be used."""
+        started_s = time.monotonic()
+        entry = self._next()
+        if entry is None:
+            self.report.state = "idle"
+            return POLL_S
+        try:
+            if isinstance(entry, BatchEntry):
+                self._deliver_batch(entry)
+            else:
+                self._deliver_extract(entry)
+        except _Postponed as postponed:
+            self._failures += 1
+            wait_s = policy.parse_retry_after(postponed.retry_after, time.time())
+            wait_s = policy.delay_s(self._failures, wait_s, self._random())
+            self.report.failed(postponed.state, str(postponed), wait_s)
+            return wait_s
+        self._forget(entry)
+        self._failures = 0
+        self.report.worked()
+        if not self._queue and not self._extracts:
+            return 0.0
+        return policy.replay_pause_s(time.monotonic() - started_s)
+
+    def _next(self) -> BatchEntry | ExtractEntry | None:
+        """Batches come first; extracts wait until there is none."""
+        if not self._queue and not self._extracts:
+            self._queue.extend(self.spool.pending())
+            self._extracts.extend(self.spool.pending_extracts())
+        elif not self._queue:
+            self._queue.extend(self.spool.pending())
+        if self._queue:
+            return self._queue[0]
+        return self._extracts[0] if self._extracts else None
+
+    def _forget(self, entry: BatchEntry | ExtractEntry) -> None:
+        queue = self._queue if isinstance(entry, BatchEntry) else self._extracts
+        queue.popleft()
+
+    def _deliver_batch(self, entry: BatchEntry) -> None:
+        response = self._post_stored(entry)
+        if response is None:
+            return
+        try:
+            answer = decode(response.body, Answer)
+            wanted = split_hashes(answer.want)
+        except WireError as error:
+            raise _Postponed(
+                "waiting", f"{self.client.url} answered what no aggregator says: {error}"
+            ) from error
+        self._pass_on(answer)
+        if wanted:
+            self._define(entry, wanted)
+        self.spool.done(entry)
+        self.report.delivered("duplicates" if answer.status == "duplicate" else "batches")
+
+    def _deliver_extract(self, entry: ExtractEntry) -> None:
+        if self._post_stored(entry) is not None:
+            self.spool.done(entry)
+            self.report.delivered("extracts")
+
+    def _post_stored(self, entry: BatchEntry | ExtractEntry) -> Response | None:
+        """Send the file of `entry`; None when it is gone or was refused for good."""
+        try:
+            if isinstance(entry, BatchEntry):
+                path, file = BATCHES, self.spool.open_batch(entry)
+            else:
+                path, file = SYMBOLS, self.spool.open_extract(entry)
+        except SpoolFileError as error:
+            self._refuse(entry, "refused_unreadable", str(error))
+            return None
+        if file is None:
+            return None
+        with file:
+            response, verdict = self._post(path, file)
+        if verdict is Verdict.DELIVERED:
+            return response
+        self._refuse(entry, f"refused_{response.status}", _reason(response))
+        if verdict is Verdict.CLONED:
+            self.report.alert(
+                "cloned node: the centre has another batch of this run and sequence; "
+                "two agents send with the same token or the same spool"
+            )
+        return None
+
+    def _post(self, path: str, body: BinaryIO) -> tuple[Response, Verdict]:
+        """An answer that settles it (delivered, refused, cloned). Raises _Postponed otherwise."""
+        try:
+            response = self.client.post(path, body)
+        except DeliveryError as error:
+            raise _Postponed("waiting", str(error)) from error
+        except CredentialError as error:
+            raise _Postponed("denied", str(error)) from error
+        verdict = policy.judge(response.status)
+        if verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.CLONED):
+            return response, verdict
+        state = "waiting" if verdict is Verdict.LATER else "denied"
+        words = f"{self.client.url}{path}: {verdict.value} (HTTP {_reason(response)})"
+        raise _Postponed(state, words, response.retry_after)
+
+    def _define(self, entry: BatchEntry, wanted: list[bytes]) -> None:
+        """Send the definitions of the wanted stacks; ask the sampler for those not kept."""
+        try:
+            definitions = self.spool.read_definitions(entry)
+            unknown = missing(definitions, wanted)
+            for message in select(definitions, wanted) if definitions is not None else ():
+                response, verdict = self._post(DEFINITIONS, io.BytesIO(encode(message)))
+                if verdict is not Verdict.DELIVERED:
+                    self.spool.dropped[f"definitions_refused_{response.status}"] += 1
+                    self.report.say(f"definitions refused (HTTP {_reason(response)})")
+                self.report.delivered("definitions")
+        except (WireError, SpoolFileError):
+            self.spool.dropped["definitions_unreadable"] += 1
+            unknown = wanted
+        for at in range(0, len(unknown), directives.MAX_HASHES):
+            self.spool.put_directive(directives.define(unknown[at : at + directives.MAX_HASHES]))
+
+    def _pass_on(self, answer: Answer) -> None:
+        """Hand the centre's orders to the sampler; only build ids get through."""
+        for directive in answer.directives[:_MAX_DIRECTIVES_PER_ANSWER]:
+            try:
+                order = directives.symbols(directive.module_kind, directive.build_id)
+            except ValueError:
+                self.spool.dropped["directive_malformed"] += 1
+                continue
+            self.spool.put_directive(order)
+
+    def _refuse(self, entry: BatchEntry | ExtractEntry, reason: str, words: str) -> None:
+        self.spool.refuse(entry, reason)
+        self.report.say(f"{entry.stem} refused for good: {words}")
+
+
+def _reason(response: Response) -> str:
+    """Status and the start of the body, as one printable line."""
+    text = response.body[:200].decode("utf-8", "replace")
+    return f"{response.status} {''.join(c if c.isprintable() else ' ' for c in text)}".strip()
