@@ -136,6 +136,7 @@ def _add_worker(commands: Any) -> None:
     )
     parser.add_argument("--pool", choices=("prefork", "solo"), default="prefork")
     parser.add_argument("--concurrency", type=int, metavar="N", help="processes of the pool")
+    parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING"), default="INFO")
     parser.set_defaults(run=_run_worker)
 
 
@@ -143,7 +144,7 @@ def _run_worker(options: argparse.Namespace) -> int:
     config = _load(options)
     from aggregator.celery_app import create_celery
 
-    arguments = ["worker", "--loglevel", "INFO", "--pool", options.pool]
+    arguments = ["worker", "--loglevel", options.log_level, "--pool", options.pool]
     if options.concurrency is not None:
         arguments += ["--concurrency", str(options.concurrency)]
     if options.beat:

@@ -37,7 +37,7 @@ def worker_command(folder: DataFolder) -> Command:
     return _centre_command(
         "worker",
         *("worker", "--config", str(folder.centre_config), "--beat", "--pool", "solo"),
-        *("--schedule", str(folder.root / "beat-schedule")),
+        *("--schedule", str(folder.root / "beat-schedule"), "--log-level", "WARNING"),
     )
 
 

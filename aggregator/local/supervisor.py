@@ -18,6 +18,8 @@ FIRST_DELAY_S = 0.2
 MOST_DELAY_S = 15.0
 # A part that lived this long starts again with the first delay.
 STEADY_S = 30.0
+# A log that is larger when its part is added is set aside, over the one before it.
+MOST_LOG_BYTES = 10 << 20
 _TAIL_BYTES = 2_000
 
 
@@ -51,7 +53,10 @@ class Supervisor:
 
     def add(self, command: Command, may_start: Callable[[], bool] = lambda: True) -> Process:
         """Start `command` and keep it running. `may_start` is asked before every later start."""
-        log = (self._logs / f"{command.name}.log").open("ab")
+        path = self._logs / f"{command.name}.log"
+        if path.exists() and path.stat().st_size > MOST_LOG_BYTES:
+            path.replace(path.with_suffix(".log.old"))
+        log = path.open("ab")
         part = self._parts[command.name] = _Part(command, may_start, log)
         return self._start(part)
 
