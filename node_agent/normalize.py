@@ -5,7 +5,8 @@ leaf of each part are return addresses, which point behind the call, possibly in
 function; one is subtracted from them here, once, so that they resolve to the call.
 
 A stack that is known costs one look-up. What a process maps is read when an address of it is first
-needed, and again when an address is in no known mapping (at most every REFRESH_S).
+needed, and again when an address is in no known mapping (at most every REFRESH_S; without frame
+pointers many "return addresses" are no addresses at all).
 """
 
 import time
@@ -19,7 +20,8 @@ from node_agent.symbols.modules import UNKNOWN, ModuleRegistry
 from wire.hashes import pack_frame, stack_hash
 from wire.limits import MAX_STACK_FRAMES
 
-REFRESH_S = 2.0
+REFRESH_S = 2.0  # doubled, up to MAX_REFRESH_S, each time that nothing had changed
+MAX_REFRESH_S = 60.0
 STALE_S = 300.0  # a mapping replaced by another at the same address is noticed after this time
 MAX_PROCESSES = 4_000
 MAX_CACHED_FRAMES = 60_000  # about 150 bytes each
@@ -45,13 +47,24 @@ class DefinitionSink(Protocol):
 class _Process:
     """What is known of one process: its mappings, and frames already found."""
 
-    __slots__ = ("bases", "frames", "gone", "key", "leaves", "mappings", "read_at", "token")
+    __slots__ = (
+        "bases",
+        "frames",
+        "gone",
+        "key",
+        "leaves",
+        "mappings",
+        "read_at",
+        "refresh_s",
+        "token",
+    )
 
     def __init__(self, key: ProcessKey, token: int) -> None:
         self.key = key
         self.token = token
         self.mappings: Mappings | None = None
         self.read_at = _NEVER
+        self.refresh_s = REFRESH_S
         self.gone = False
         self.frames: dict[int, bytes] = {}  # by return address
         self.leaves: dict[int, bytes] = {}  # by exact address
@@ -142,6 +155,7 @@ class Normalizer:
     def _pack(self, raw: RawStack, process: _Process) -> tuple[bytes, bool]:
         """The packed frames, and whether they will stay the same."""
         parts: list[bytes] = []
+        started = time.monotonic()
         if raw.user_ips and not raw.is_kernel_thread and self._is_readable(process):
             frames = process.frames
             resolve = self._resolve_user
@@ -167,7 +181,11 @@ class Normalizer:
             parts = [self._registry.unmapped]
         settled = True
         if not self._registry.markers.isdisjoint(parts):
-            settled = process.gone or self._registry.unmapped not in parts
+            settled = (
+                process.gone
+                or self._registry.unmapped not in parts
+                or process.read_at >= started  # no later look could tell more
+            )
             parts = self._collapse(parts)
         return b"".join(parts[:MAX_STACK_FRAMES]), settled
 
@@ -227,7 +245,7 @@ class Normalizer:
         if now - process.read_at > STALE_S:
             self._refresh(process, now)
         found = process.mappings.find(address) if process.mappings is not None else None
-        if found is None and now - process.read_at > REFRESH_S:
+        if found is None and now - process.read_at > process.refresh_s:
             self._refresh(process, now)
             found = process.mappings.find(address) if process.mappings is not None else None
         return found
@@ -243,10 +261,15 @@ class Normalizer:
             return
         except ProcessError:
             return
-        old = process.mappings
-        if old is not None and not set(old.entries) <= set(fresh.entries):
+        old, process.mappings = process.mappings, fresh
+        if old is None:
+            return
+        if old.entries == fresh.entries:
+            process.refresh_s = min(2 * process.refresh_s, MAX_REFRESH_S)
+            return
+        process.refresh_s = REFRESH_S
+        if not set(old.entries) <= set(fresh.entries):
             process.forget(self._next_token())
-        process.mappings = fresh
 
     def _process(self, key: ProcessKey) -> _Process:
         process = self._processes.get(key)

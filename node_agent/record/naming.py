@@ -1,0 +1,123 @@
+"""Names for the frames of a recording, by a child process that reads the symbol tables."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from node_agent.processes.errors import FileUnavailableError
+from node_agent.processes.files import open_mapped
+from node_agent.symbols.children import child_command
+from node_agent.symbols.kallsyms import KALLSYMS, parse_modules
+from node_agent.symbols.modules import ModuleRegistry
+from wire.pprof import Frame
+from wire.schema import Module, ModuleKind
+
+MAX_FILES = 400  # open at once; modules beyond this, by number of frames, stay without names
+TIMEOUT_S = 300.0
+_CHILD = "node_agent.symbols.local"
+_FRAME_BYTES = 16
+
+
+def name_frames(packed_stacks: Iterable[bytes], registry: ModuleRegistry) -> dict[bytes, Frame]:
+    """A Frame for every packed frame (16 bytes) in `packed_stacks`.
+
+    What has no name reads `module+0xoffset`; trouble with symbols never loses samples.
+    """
+    offsets: dict[int, set[int]] = {}
+    for packed in packed_stacks:
+        for at in range(0, len(packed), _FRAME_BYTES):
+            hash64 = int.from_bytes(packed[at : at + 8], "little")
+            offsets.setdefault(hash64, set()).add(
+                int.from_bytes(packed[at + 8 : at + 16], "little")
+            )
+    named = _ask_child(offsets, registry)
+    frames = {}
+    for hash64, places in offsets.items():
+        module = registry.modules[hash64]
+        for offset in places:
+            if module.kind == ModuleKind.NAMED:
+                frame = Frame(registry.names[offset].function, module.name)
+            else:
+                function = named.get((hash64, offset)) or f"{module.name}+0x{offset:x}"
+                frame = Frame(function, module.name, address=offset, build_id=module.id.hex())
+            frames[hash64.to_bytes(8, "little") + offset.to_bytes(8, "little")] = frame
+    return frames
+
+
+def _ask_child(
+    offsets: dict[int, set[int]], registry: ModuleRegistry
+) -> dict[tuple[int, int], str]:
+    hashes = sorted(offsets, key=lambda hash64: -len(offsets[hash64]))
+    request: list[dict[str, Any]] = []
+    asked = []
+    loaded = _load_addresses()
+    try:
+        for hash64 in hashes[:MAX_FILES]:
+            module = registry.modules[hash64]
+            descriptor = _open(hash64, module, registry)
+            if descriptor is None:
+                continue
+            base, size = loaded.get(module.name, (0, 0))
+            asked.append(hash64)
+            request.append(
+                {
+                    "kind": int(module.kind),
+                    "fd": descriptor,
+                    "name": module.name,
+                    "base": base,
+                    "size": size,
+                    "offsets": sorted(offsets[hash64]),
+                }
+            )
+        answer = _run_child(request)
+    finally:
+        for entry in request:
+            os.close(entry["fd"])
+    named = {}
+    for hash64, entry, names in zip(asked, request, answer, strict=False):
+        for offset, name in zip(entry["offsets"], names, strict=False):
+            if name:
+                named[hash64, offset] = name
+    return named
+
+
+def _open(hash64: int, module: Module, registry: ModuleRegistry) -> int | None:
+    try:
+        if module.kind == ModuleKind.NATIVE:
+            source = registry.sources[hash64]
+            return open_mapped(source.tgid, source.mapping)
+        if module.kind in (ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE):
+            return os.open(KALLSYMS, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileUnavailableError, OSError, KeyError):
+        pass
+    return None
+
+
+def _run_child(request: list[dict[str, Any]]) -> list[list[str | None]]:
+    if not request:
+        return []
+    try:
+        done = subprocess.run(
+            child_command(_CHILD, []),
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            pass_fds=[entry["fd"] for entry in request],
+            timeout=TIMEOUT_S,
+            check=True,
+            env={},
+        )
+        answer: list[list[str | None]] = json.loads(done.stdout)
+        return answer
+    except (subprocess.SubprocessError, OSError, ValueError):
+        return []  # every frame keeps its module and offset
+
+
+def _load_addresses() -> dict[str, tuple[int, int]]:
+    try:
+        text = Path("/proc/modules").read_text()
+    except OSError:
+        return {}
+    return {module.name: (module.start, module.size) for module in parse_modules(text)}

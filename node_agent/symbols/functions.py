@@ -1,0 +1,118 @@
+"""Functions of one ELF file by file offset, from its symbol tables. For the local symbolizer.
+
+.symtab and .dynsym, and the minimal symbols that Fedora and others compress into .gnu_debugdata
+(format: https://sourceware.org/gdb/current/onlinedocs/gdb.html/MiniDebugInfo.html).
+"""
+
+import lzma
+from bisect import bisect_right
+
+from node_agent.symbols.elf import (
+    PT_LOAD,
+    SHT_DYNSYM,
+    SHT_NOBITS,
+    SHT_SYMTAB,
+    STT_FUNC,
+    STT_GNU_IFUNC,
+    SYMBOL,
+    ReadAt,
+    Section,
+    Segment,
+    read_header,
+    read_sections,
+    read_segments,
+    string_at,
+)
+from node_agent.symbols.errors import ElfError
+
+MAX_TABLE_BYTES = 256 << 20
+MAX_DEBUGDATA_BYTES = 64 << 20
+
+
+class Functions:
+    """Sorted functions of one file."""
+
+    def __init__(self, rows: list[tuple[int, int, str]], segments: list[Segment]) -> None:
+        """`rows` are (virtual address, size, name); size 0 means up to the next function."""
+        rows.sort(key=lambda row: row[0])
+        self._starts = [row[0] for row in rows]
+        self._rows = rows
+        self._segments = [s for s in segments if s.type == PT_LOAD]
+
+    def name_at(self, offset: int) -> str | None:
+        """The function (mangled) that holds the byte at file offset `offset`."""
+        address = self._address(offset)
+        if address is None:
+            return None
+        end = bisect_right(self._starts, address)
+        # Aliases and nested entries: the nearest that reaches this far.
+        for index in range(end - 1, max(-1, end - 9), -1):
+            start, size, name = self._rows[index]
+            if address < start + size or (size == 0 and index == end - 1):
+                return name
+        return None
+
+    def _address(self, offset: int) -> int | None:
+        for segment in self._segments:
+            if segment.offset <= offset < segment.offset + segment.filesz:
+                return segment.vaddr + offset - segment.offset
+        return None
+
+
+def read_functions(read: ReadAt, file_size: int) -> Functions:
+    """The functions of an ELF file. Raises ElfError; a file without symbols has no functions."""
+    header = read_header(read)
+    segments = read_segments(read, header)
+    sections = read_sections(read, header, file_size)
+    rows = _read_rows(read, sections)
+    if not any(section.type == SHT_SYMTAB for section in sections):
+        rows += _read_debugdata(read, sections)
+    return Functions(_deduplicate(rows), segments)
+
+
+def _read_rows(read: ReadAt, sections: list[Section]) -> list[tuple[int, int, str]]:
+    rows = []
+    for section in sections:
+        if section.type not in (SHT_SYMTAB, SHT_DYNSYM) or section.link >= len(sections):
+            continue
+        strings = sections[section.link]
+        if max(section.size, strings.size) > MAX_TABLE_BYTES or strings.type == SHT_NOBITS:
+            continue
+        names = read(strings.offset, strings.size)
+        table = read(section.offset, section.size - section.size % SYMBOL.size)
+        for name, info, _, index, value, size in SYMBOL.iter_unpack(table):
+            if info & 15 in (STT_FUNC, STT_GNU_IFUNC) and index != 0:
+                rows.append((value, size, string_at(names, name)))
+    return rows
+
+
+def _read_debugdata(read: ReadAt, sections: list[Section]) -> list[tuple[int, int, str]]:
+    for section in sections:
+        if section.name == ".gnu_debugdata" and section.type != SHT_NOBITS:
+            try:
+                return _read_packed(read(section.offset, min(section.size, MAX_TABLE_BYTES)))
+            except (lzma.LZMAError, ElfError):
+                return []  # the other tables may still do
+    return []
+
+
+def _read_packed(packed: bytes) -> list[tuple[int, int, str]]:
+    unpacker = lzma.LZMADecompressor(memlimit=MAX_DEBUGDATA_BYTES * 2)
+    data = unpacker.decompress(packed, MAX_DEBUGDATA_BYTES)
+
+    def read(offset: int, size: int) -> bytes:
+        return data[offset : offset + size]
+
+    return _read_rows(read, read_sections(read, read_header(read), len(data)))
+
+
+def _deduplicate(rows: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """One name an address: few leading underscores, then short, then first in the alphabet."""
+    best: dict[int, tuple[tuple[int, int, str], int, str]] = {}
+    for address, size, name in rows:
+        plain = name.lstrip("_")
+        rank = (len(name) - len(plain), len(plain), plain)
+        known = best.get(address)
+        if name and (known is None or rank < known[0]):
+            best[address] = (rank, size, name)
+    return [(address, size, name) for address, (_, size, name) in best.items()]
