@@ -71,5 +71,5 @@ def _decode_body(data: bytes, kind: type[Message], most_decoded: int) -> Message
         return message
     except zstandard.ZstdError as error:
         raise MalformedError(f"body is truncated or not zstd: {error}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedError(f"body is not a {kind.__name__}: {error}") from error

@@ -1,0 +1,199 @@
+"""Bytes of released wire versions: what they mean never changes, and what is broken is refused
+with the error that names the fault."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from wire.codec import decode, encode
+from wire.errors import MalformedError, TooLargeError, UnsupportedVersionError, WireError
+from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
+from wire.schema import Answer, Batch, Definitions, Module, ModuleKind, SymbolExtract
+from wire.validate import check_batch, check_definitions
+
+DATA = Path(__file__).parent.parent / "data" / "wire"
+RUN = bytes(range(16))
+LIBC_ID = bytes.fromhex("93ac5b4a8b1d7b8a1d3f0f9a7e6c5d4b3a291807")
+KERNEL_ID = bytes.fromhex("4a5a9b0affb66c437abcd455d2738af879985fa9")
+HASHES = [
+    bytes.fromhex("a6d348b707bc8bff96167cca9472e9d5"),
+    bytes.fromhex("4e63bee51e74cfcae3462def183f6cc1"),
+    bytes.fromhex("b08ef6b4bc6cadb9df0877800cbdf4d9"),
+]
+MODULE_HASHES = [
+    0x3D7AE8E98F770A4A,
+    0xD9CEB4523D05CABB,
+    0x832C653ED6A3A4C9,
+    0xBD5BDF4D526EDEF9,
+]
+NAME_HASHES = [0xA1F61CC20E8BC304, 0x752FF035C42D0E95]
+
+
+def _read(name: str) -> bytes:
+    return (DATA / "v1" / f"{name}.bin").read_bytes()
+
+
+def _u32(column: bytes) -> list[int]:
+    return list(memoryview(column).cast("I"))
+
+
+def test_batch_of_version_1() -> None:
+    batch = decode(_read("batch"), Batch)
+    assert check_batch(batch) == 4
+    assert (batch.node, batch.run, batch.sequence) == ("web-1", RUN, 7)
+    assert (batch.start_ns, batch.duration_ns) == (1_767_225_600_000_000_000, 10_000_000_000)
+    assert (batch.rate_millihertz, batch.collector, batch.online_cpus) == (19_000, "cpu", 4)
+    assert [series.labels for series in batch.series] == [
+        {"service": "nginx", "executable": "nginx", "unit": "nginx"},
+        {"service": "kernel", "executable": "kworker"},
+    ]
+    assert batch.stack_hashes == b"".join([*HASHES, HASHES[0]])
+    assert _u32(batch.series_index) == [0, 0, 0, 1]
+    assert _u32(batch.counts) == [190, 1, 2**32 - 1, 3]
+    assert batch.lost == {"count_map_full": 5}
+    assert batch.overhead.interrupt_cpu_ns == 4_000_000
+    assert batch.overhead.cpu_percent == 0.025
+    assert batch.facts == {"kernel": "6.1.0-18-amd64", "mode": "core"}
+    assert batch.agent_version == "0.1.0"
+
+
+def test_definitions_of_version_1() -> None:
+    definitions = decode(_read("definitions"), Definitions)
+    assert check_definitions(definitions) == 3
+    assert [(module.kind, module.name) for module in definitions.modules] == [
+        (ModuleKind.NATIVE, "libc.so.6"),
+        (ModuleKind.KERNEL, "vmlinux"),
+        (ModuleKind.KERNEL_MODULE, "ext4"),
+        (ModuleKind.NAMED, "[unknown]"),
+    ]
+    assert [(n.function, n.file, n.line) for n in definitions.names] == [
+        ("[jit]", "", 0),
+        ("Größe.berechnen", "app.py", 12),
+    ]
+    assert _u32(definitions.frame_module) == [0, 0, 1, 2, 3, 3]
+    offsets = struct.unpack("<6Q", definitions.frame_offset)
+    assert offsets == (0x27249, 0x100FF0, 0x1234567, 0x42, 0, 1)
+    assert struct.unpack("<3H", definitions.stack_lengths) == (4, 2, 3)
+    assert _u32(definitions.stack_frames) == [0, 1, 2, 3, 0, 4, 0, 5, 1]
+
+
+def test_symbol_extracts_of_version_1() -> None:
+    extract = decode(_read("symbol_extract"), SymbolExtract)
+    assert (extract.module_kind, extract.build_id) == (ModuleKind.KERNEL, KERNEL_ID)
+    assert extract.data == b"0 startup_64\n1000 do_syscall_64\n"
+    assert not extract.refused
+    refused = decode(_read("symbol_extract_refused"), SymbolExtract)
+    assert (refused.module_kind, refused.build_id) == (ModuleKind.NATIVE, LIBC_ID)
+    assert refused.data == b""
+    assert refused.refused.startswith("no symbols")
+
+
+def test_answer_of_version_1() -> None:
+    answer = decode(_read("answer"), Answer)
+    assert (answer.status, answer.want) == ("stored", HASHES[1])
+    [directive] = answer.directives
+    assert (directive.module_kind, directive.build_id) == (ModuleKind.NATIVE, LIBC_ID)
+
+
+def test_module_and_name_hashes_are_those_of_the_release() -> None:
+    definitions = decode(_read("definitions"), Definitions)
+    assert [module_hash(module) for module in definitions.modules] == MODULE_HASHES
+    assert [name_hash(name) for name in definitions.names] == NAME_HASHES
+
+
+def test_stack_hashes_follow_from_the_definitions() -> None:
+    definitions = decode(_read("definitions"), Definitions)
+    modules = _u32(definitions.frame_module)
+    offsets = struct.unpack("<6Q", definitions.frame_offset)
+    packed = []
+    for module, offset in zip(modules, offsets, strict=True):
+        is_named = definitions.modules[module].kind == ModuleKind.NAMED
+        packed.append(
+            pack_frame(MODULE_HASHES[module], NAME_HASHES[offset] if is_named else offset)
+        )
+    frames = _u32(definitions.stack_frames)
+    at = 0
+    hashes = []
+    for length in struct.unpack("<3H", definitions.stack_lengths):
+        hashes.append(stack_hash(b"".join(packed[row] for row in frames[at : at + length])))
+        at += length
+    assert hashes == HASHES
+    assert definitions.stack_hashes == b"".join(HASHES)
+
+
+def test_a_module_is_its_id_and_not_its_name() -> None:
+    module = Module(ModuleKind.NATIVE, LIBC_ID, "renamed.so")
+    assert module_hash(module) == MODULE_HASHES[0]
+    assert module_hash(Module(ModuleKind.KERNEL, LIBC_ID, "renamed.so")) != MODULE_HASHES[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("batch", Batch),
+        ("definitions", Definitions),
+        ("symbol_extract", SymbolExtract),
+        ("symbol_extract_refused", SymbolExtract),
+        ("answer", Answer),
+    ],
+)
+def test_decoded_messages_encode_to_the_same_message(name: str, kind: type) -> None:
+    message = decode(_read(name), kind)
+    assert decode(encode(message), kind) == message
+
+
+REFUSED = {
+    "batch_truncated": (MalformedError, "truncated"),
+    "batch_header_only": (MalformedError, "truncated"),
+    "batch_version_2": (UnsupportedVersionError, "version 2"),
+    "batch_wrong_magic": (MalformedError, "not a Flamefleet message"),
+    "batch_wrong_kind": (MalformedError, "message kind"),
+    "batch_not_zstd": (MalformedError, "not zstd"),
+    "batch_zip_bomb": (TooLargeError, "68157440 bytes decoded"),
+    "batch_size_undeclared": (MalformedError, "does not declare its size"),
+    "batch_not_msgpack": (MalformedError, "not a Batch"),
+    "batch_wrong_type": (MalformedError, "Expected `str`"),
+    "batch_trailing_garbage": (MalformedError, "trailing"),
+    "batch_columns_differ": (MalformedError, "counts must have 4 rows"),
+    "batch_column_cut": (MalformedError, "not a multiple of 16"),
+    "batch_run_short": (MalformedError, "run must be 16 bytes"),
+    "batch_rate_zero": (MalformedError, "rate_millihertz"),
+    "definitions_lengths_differ": (MalformedError, "stack_lengths must have 3 rows"),
+    "definitions_module_kind": (MalformedError, "module kind 9"),
+}
+
+
+def test_every_malformed_sample_is_in_the_table() -> None:
+    assert {path.stem for path in (DATA / "malformed").glob("*.bin")} == set(REFUSED)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_malformed_messages_are_refused_with_the_fault(name: str) -> None:
+    error, words = REFUSED[name]
+    data = (DATA / "malformed" / f"{name}.bin").read_bytes()
+    with pytest.raises(error, match=words):
+        if name.startswith("batch"):
+            check_batch(decode(data, Batch))
+        else:
+            check_definitions(decode(data, Definitions))
+
+
+def test_a_batch_cut_anywhere_is_a_named_error() -> None:
+    data = _read("batch")
+    for length in range(len(data)):
+        with pytest.raises(WireError):
+            decode(data[:length], Batch)
+
+
+def test_a_batch_with_any_byte_changed_is_refused_or_still_a_batch() -> None:
+    data = _read("batch")
+    refused = 0
+    for position in range(len(data)):
+        changed = bytearray(data)
+        changed[position] ^= 0xFF
+        try:
+            check_batch(decode(bytes(changed), Batch))
+        except WireError:
+            refused += 1
+    assert refused > len(data) // 4
