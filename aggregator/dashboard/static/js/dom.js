@@ -3,7 +3,7 @@
 export const $ = (selector, scope = document) => scope.querySelector(selector);
 export const $$ = (selector, scope = document) => [...scope.querySelectorAll(selector)];
 
-const SVG = new Set(["svg", "path", "polygon", "polyline"]);
+const SVG = new Set(["svg", "path"]);
 
 // el("button", {class: "x", onclick: f, vars: {v: "50%"}}, "text", child). `vars` become custom
 // properties: style attributes are forbidden by the content security policy.

@@ -99,7 +99,7 @@ function showAnswer(answer, nextNodes) {
 
 function showNodes(next) {
   nodes = next;
-  showHealth(nodes, serverNow());
+  showHealth(nodes);
   if ($("#hosts").open) showHosts(nodes, serverNow(), onlyHost);
 }
 

@@ -60,7 +60,7 @@ export function createScreen({ onZoom, onSearch, onService }) {
     shown = { m, samples, coresOf: (ns) => ns / perCore };
     graph.setModel(m);
     if (wantedZoom !== null) restoreZoom();
-    showAnswer({ answer, matchers, knownHosts: nodes.map((n) => n.name) });
+    showAnswer({ answer, matchers, nodes });
     highlight();
     refreshCallers();
     Object.assign(document.documentElement.dataset, { frames: m.n, totalNs: answer.total_ns });

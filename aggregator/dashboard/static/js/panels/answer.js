@@ -22,10 +22,25 @@ export function meanCores(answer) {
   return hostSeconds > 0 ? (answer.total_ns / 1e9 / hostSeconds) * hosts : 0;
 }
 
-export function showAnswer({ answer, matchers, knownHosts }) {
+// All CPUs of the hosts in the answer, or 0 where that is not known or not what was asked about.
+function cpusOf(nodes, matchers, coverage) {
+  if (matchers.some((m) => m.label !== "host")) return 0;
+  const cpus = nodes.filter((n) => coverage.host_names.includes(n.name)).map((n) => n.online_cpus ?? 0);
+  const known = cpus.length === coverage.hosts && cpus.every((n) => n > 0);
+  return known ? cpus.reduce((a, b) => a + b, 0) : 0;
+}
+
+export function showAnswer({ answer, matchers, nodes }) {
   const { who, where } = subject(matchers, answer.coverage);
-  $("#answer").textContent = `${who} used ${cores(meanCores(answer))} cores${where}`;
-  $("#coverage").replaceChildren(...coverageItems(answer, matchers, knownHosts));
+  const cpus = cpusOf(nodes, matchers, answer.coverage);
+  const used = `${cores(meanCores(answer))} ${cpus ? `of ${cpus} ` : ""}cores`;
+  $("#answer").textContent = `${who} used ${used}${where}`;
+  const items = coverageItems(
+    answer,
+    matchers,
+    nodes.map((n) => n.name),
+  );
+  $("#coverage").replaceChildren(...items);
 }
 
 export function clearAnswer(title) {

@@ -6,7 +6,7 @@ import { OPERATORS, opposite, parseTyped, wordFor } from "../selector.js";
 
 const MOST_OPTIONS = 12;
 
-// onChange(matchers) after every change; loadLabels() → [{name, values: [{value, hosts?}]}]
+// onChange(matchers) after every change; loadLabels() → [{name, values: [{value, series?}]}]
 export function createFilters(box, { onChange, loadLabels }) {
   const input = $("#new-filter", box);
   const list = $("#options", box);
@@ -59,7 +59,7 @@ export function createFilters(box, { onChange, loadLabels }) {
     const holds = (candidate, part) => candidate.toLowerCase().includes(part.toLowerCase());
     const valueOption = (name, operator, v) => ({
       text: op ? v.value : `${name} ${wordFor(operator)} ${v.value}`,
-      note: v.hosts === undefined ? "" : plural(v.hosts, "host"),
+      note: v.series > 1 ? `${v.series} series` : "",
       choose: () => add({ label: name, op: operator, value: v.value }),
     });
     if (op) {

@@ -3,11 +3,8 @@
 import { $, el } from "../dom.js";
 import { bytes, duration, plural } from "../format.js";
 
-const LATE_S = 60;
-
-export const ageOf = (node, nowMs) =>
-  node.last_seen ? (nowMs - Date.parse(node.last_seen)) / 1000 : Infinity;
-export const reporting = (node, nowMs) => ageOf(node, nowMs) < LATE_S;
+export const ageOf = (node, nowMs) => (nowMs - Date.parse(node.last_seen)) / 1000;
+const reporting = (node) => node.state === "reporting";
 
 // Mean over hosts that report; null where none has measured itself yet.
 function meanOverhead(nodes) {
@@ -20,8 +17,8 @@ function cost(value) {
   return value >= 0.1 || value === 0 ? value.toFixed(2) : String(Number(value.toPrecision(2)));
 }
 
-export function showHealth(nodes, nowMs) {
-  const now = nodes.filter((n) => reporting(n, nowMs));
+export function showHealth(nodes) {
+  const now = nodes.filter(reporting);
   const overhead = meanOverhead(now);
   const health = $("#health");
   const state = !nodes.length || !now.length ? "idle" : now.length < nodes.length ? "warn" : "ok";
@@ -35,29 +32,42 @@ export function showHealth(nodes, nowMs) {
 // For a page that follows now: {text, title} when data is late, else null.
 export function lateness(nodes, nowMs) {
   const seen = nodes.filter((n) => n.last_seen);
-  const late = seen.filter((n) => !reporting(n, nowMs));
+  const late = seen.filter((n) => !reporting(n));
   if (!late.length) return null;
-  const names = late.map((n) => n.name).join(", ");
+  const hosts = plural(late.length, "host");
+  const title = late.map((n) => n.name).join(", ");
+  if (late.length < seen.length) return { text: `${hosts} late`, title };
   const newest = Math.min(...seen.map((n) => ageOf(n, nowMs)));
-  if (newest < LATE_S) return { text: `${plural(late.length, "host")} late`, title: names };
-  return {
-    text: `Newest data is ${duration(newest)} old: ${plural(late.length, "host")} late`,
-    title: names,
-  };
+  return { text: `Newest data is ${duration(newest)} old: ${hosts} late`, title };
 }
 
-function stateOf(node, nowMs) {
-  const age = ageOf(node, nowMs);
-  if (age === Infinity) return ["", "Waiting"];
-  if (age < LATE_S) return ["calm", "Reporting"];
-  return age < 600 ? ["warn", "Late"] : ["bad", "Offline"];
+const STATES = {
+  new: ["", "Waiting"],
+  reporting: ["calm", "Reporting"],
+  late: ["warn", "Late"],
+  offline: ["bad", "Offline"],
+};
+
+// What the cost is made of, as percent of one core.
+function parts(overhead) {
+  const named = {
+    sampler: "sampler",
+    shipper: "shipper",
+    kernel: "in the kernel",
+    interrupt: "timer interrupts",
+  };
+  return Object.entries(named)
+    .filter(([key]) => overhead[`${key}_percent_of_core`] != null)
+    .map(([key, words]) => `${words} ${cost(overhead[`${key}_percent_of_core`])} % of one core`)
+    .join("\n");
 }
 
 function hostRow(node, nowMs, onChoose) {
   const o = node.overhead ?? {};
-  const [tone, word] = stateOf(node, nowMs);
-  const age = ageOf(node, nowMs);
-  const cell = (value, unit) => el("td", { class: "num" }, value == null ? "–" : `${value}${unit}`);
+  const [tone, word] = STATES[node.state] ?? ["", node.state];
+  const age = Math.max(0, Math.floor(ageOf(node, nowMs)));
+  const cell = (value, unit, title) =>
+    el("td", { class: "num", title }, value == null ? "–" : `${value}${unit}`);
   return el(
     "tr",
     {},
@@ -72,10 +82,10 @@ function hostRow(node, nowMs, onChoose) {
     ),
     el("td", {}, el("span", { class: `pill ${tone}` }, word)),
     cell(node.rate_hz, " Hz"),
-    cell(o.cpu_percent == null ? null : cost(o.cpu_percent), " %"),
+    cell(o.cpu_percent == null ? null : cost(o.cpu_percent), " %", parts(o)),
     cell(o.memory_bytes == null ? null : bytes(o.memory_bytes), ""),
     cell(node.lost_samples?.toLocaleString("en"), ""),
-    cell(age === Infinity ? null : duration(Math.max(0, Math.floor(age))), " ago"),
+    cell(node.last_seen ? duration(age) : null, " ago"),
     el("td", { class: "dim" }, node.agent_version ?? ""),
   );
 }

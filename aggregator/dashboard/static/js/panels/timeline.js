@@ -12,13 +12,24 @@ const SMALLEST_MS = 10_000;
 function roundUp(v) {
   if (!(v > 0)) return 1;
   const size = 10 ** Math.floor(Math.log10(v));
-  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((k) => k * size).find((k) => k >= v);
+  return [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].map((k) => k * size).find((k) => k >= v);
+}
+
+// Runs of steps with data: [{from, until}], indexes, until excluded.
+function runsOf(values) {
+  const runs = [];
+  values.forEach((v, k) => {
+    if (!(v > 0)) return;
+    if (runs.at(-1)?.until === k) runs.at(-1).until++;
+    else runs.push({ from: k, until: k + 1 });
+  });
+  return runs;
 }
 
 // onRange(range) when a range has been chosen here; endsNow: its end follows now
 export function createTimeline(box, { onRange }) {
-  const area = el("polygon");
-  const line = el("polyline");
+  const area = el("path", { class: "tl-area" });
+  const line = el("path", { class: "tl-line" });
   const svg = el(
     "svg",
     { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" },
@@ -113,19 +124,24 @@ export function createTimeline(box, { onRange }) {
     settle = setTimeout(choose, 400);
   }
 
-  // answer: {from, until, step_s, cpu_ns}; a step without data is null or 0
+  // answer: {from, until, step_s, cpu_ns}. A step without CPU is one without data: a gap, no zero.
   function setData(answer) {
     const values = answer.cpu_ns.map((ns) => (ns ?? 0) / answer.step_s / 1e9);
     const from = Date.parse(answer.from);
     const max = roundUp(Math.max(...values, 0) * 1.05);
-    const stepMs = answer.step_s * 1000;
-    const xOf = (k) => (W * fraction(from + (k + 0.5) * stepMs)).toFixed(1);
-    const points = values.map((v, k) => `${xOf(k)},${(H - (v / max) * H).toFixed(1)}`);
-    area.setAttribute(
-      "points",
-      points.length ? `${xOf(0)},${H} ${points.join(" ")} ${xOf(values.length - 1)},${H}` : "",
+    const x = (k) => (W * fraction(from + k * answer.step_s * 1000)).toFixed(1);
+    const y = (v) => (H - (v / max) * H).toFixed(1);
+    const runs = runsOf(values);
+    const stairs = ({ from: first, until }) =>
+      values
+        .slice(first, until)
+        .map((v, k) => `V${y(v)}H${x(first + k + 1)}`)
+        .join("");
+    area.setAttribute("d", runs.map((run) => `M${x(run.from)},${H}${stairs(run)}V${H}Z`).join(""));
+    line.setAttribute(
+      "d",
+      runs.map((run) => `M${x(run.from)},${y(values[run.from])}${stairs(run)}`).join(""),
     );
-    line.setAttribute("points", points.join(" "));
     top.textContent = `${cores(max).replace(/\.?0+$/, "")} ${max === 1 ? "core" : "cores"}`;
   }
 
