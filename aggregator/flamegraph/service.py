@@ -76,9 +76,9 @@ class FlamegraphService:
         self._thread = ThreadPoolExecutor(1, "flamegraph")
         self._at_once = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop the thread; what it works on is finished first."""
-        self._thread.shutdown()
+        await asyncio.to_thread(self._thread.shutdown)
 
     async def flamegraph(self, question: Question, max_nodes: int) -> Flamegraph:
         """The flamegraph of a question, with at most `max_nodes` nodes."""

@@ -30,7 +30,7 @@ def setup(app: web.Application) -> None:
 
 async def _close(app: web.Application) -> AsyncIterator[None]:
     yield
-    app[FLAMEGRAPHS].close()
+    await app[FLAMEGRAPHS].close()
 
 
 @routes.get("/api/v1/flamegraph")

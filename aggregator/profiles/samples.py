@@ -66,33 +66,45 @@ def decode_rows(rows: Iterable[StoredRow]) -> list[tuple[StoredRow, list[Section
     return decoded
 
 
+@dataclass
+class _Node:
+    """What one host's rows cover."""
+
+    covered_ms: int = 0
+    samples: int = 0
+    lost: int = 0
+
+
 class SampleSums:
     """Sums of samples by (series, rate) and stack, in memory bounded by what is distinct.
 
-    `only` chooses series by id; None takes all, and then hosts without samples count as covered.
+    `only` chooses series by id; None takes all. Hosts with a chosen sample are covered with all of
+    their rows, so coverage does not depend on the tier; without `only` every host is.
     """
 
     def __init__(self, only: Callable[[int], bool] | None = None) -> None:
         self._only = only
         self._sections: list[Section] = []
         self._rows = 0
-        self._node_ids: set[int] = set()
-        self._covered_ms = self._lost = self._all_samples = self._damaged = 0
+        self._nodes: dict[int, _Node] = {}
+        self._chosen_nodes: set[int] = set()
+        self._damaged = 0
 
     def add(self, row: StoredRow, sections: Sequence[Section] | None) -> None:
         """Add one row; without sections (a damaged blob) its samples count as lost."""
+        node = self._nodes.setdefault(row.node_id, _Node())
+        node.covered_ms += row.covered_ms
+        node.lost += row.lost
         if sections is None:
             self._damaged += 1
-            self._lost += row.samples + row.lost
-            return
+            node.lost += row.samples
+            sections = ()
+        else:
+            node.samples += row.samples
         if self._only is not None:
             sections = [section for section in sections if self._only(section.series_id)]
-            if not sections:
-                return
-        self._node_ids.add(row.node_id)
-        self._covered_ms += row.covered_ms
-        self._lost += row.lost
-        self._all_samples += row.samples
+        if sections or self._only is None:
+            self._chosen_nodes.add(row.node_id)
         self._sections += sections
         self._rows += sum(len(section.ids) for section in sections)
         if self._rows > _MERGE_AT_ROWS:
@@ -103,14 +115,15 @@ class SampleSums:
     def finish(self) -> tuple[list[Section], Totals]:
         """One section a (series, rate), and how much they cover."""
         self._merge()
+        nodes = [self._nodes[node_id] for node_id in self._chosen_nodes]
         totals = Totals(
-            frozenset(self._node_ids),
-            self._covered_ms,
-            sum(int(section.counts.sum()) for section in self._sections),
-            self._all_samples,
-            self._lost,
-            sum(int(weigh(section).sum()) for section in self._sections),
-            self._damaged,
+            node_ids=frozenset(self._chosen_nodes),
+            covered_ms=sum(node.covered_ms for node in nodes),
+            samples=sum(int(section.counts.sum()) for section in self._sections),
+            all_samples=sum(node.samples for node in nodes),
+            lost=sum(node.lost for node in nodes),
+            weight_ns=sum(int(weigh(section).sum()) for section in self._sections),
+            damaged_blobs=self._damaged,
         )
         return self._sections, totals
 

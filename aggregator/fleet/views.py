@@ -1,0 +1,68 @@
+"""GET /api/v1/nodes, /api/v1/labels and /api/v1/timeline."""
+
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from aggregator.app_keys import CONFIG, DATABASE
+from aggregator.db import connection_scope
+from aggregator.fleet.service import list_labels, list_nodes
+from aggregator.profiles.loading import SeriesCache
+from aggregator.profiles.questions import parse_number, parse_question
+from aggregator.profiles.timeline import read_timeline
+from aggregator.profiles.times import format_time
+
+DEFAULT_POINTS = 120
+MAX_POINTS = 2_000
+SERIES = web.AppKey("timeline_series", SeriesCache)
+
+routes = web.RouteTableDef()
+
+
+def setup(app: web.Application) -> None:
+    """Add the routes and what they remember."""
+    app[SERIES] = SeriesCache()
+    app.add_routes(routes)
+
+
+@routes.get("/api/v1/nodes")
+async def get_nodes(request: web.Request) -> web.Response:
+    """Every node: state, agent, rate, overhead, losses (`aggregator.fleet.service.list_nodes`)."""
+    async with connection_scope(request.app[DATABASE]) as connection:
+        nodes = await list_nodes(connection, datetime.now(timezone.utc))
+    return _json({"nodes": nodes})
+
+
+@routes.get("/api/v1/labels")
+async def get_labels(request: web.Request) -> web.Response:
+    """Names and values of the labels that a query can select by."""
+    async with connection_scope(request.app[DATABASE]) as connection:
+        labels = await list_labels(connection)
+    return _json({"labels": labels})
+
+
+@routes.get("/api/v1/timeline")
+async def get_timeline(request: web.Request) -> web.Response:
+    """CPU time of `query` between `from` and `until`, in about `points` steps."""
+    points = parse_number(request.query, "points", DEFAULT_POINTS, 1, MAX_POINTS)
+    question = parse_question(request.query, time.time())
+    keep_fine_s = request.app[CONFIG].retention.profiles_10s_s
+    async with connection_scope(request.app[DATABASE]) as connection:
+        timeline = await read_timeline(
+            connection, request.app[SERIES], question, points, keep_fine_s
+        )
+    return _json(
+        {
+            "from": format_time(timeline.from_s),
+            "until": format_time(timeline.until_s),
+            "step_s": timeline.step_s,
+            "cpu_ns": timeline.cpu_ns,
+        }
+    )
+
+
+def _json(value: dict[str, Any]) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

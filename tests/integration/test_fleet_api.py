@@ -1,0 +1,148 @@
+"""GET /api/v1/nodes, /api/v1/labels and /api/v1/timeline on what real nodes sent."""
+
+import time
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from aggregator.fleet.service import node_state
+from aggregator.profiles.compaction import compact
+from wire.schema import Overhead
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def get(client):
+    """The JSON answer of a path that must be 200."""
+
+    async def get_json(path, **parameters):
+        async with client.get(path, params=parameters) as response:
+            assert response.status == 200, await response.text()
+            assert response.content_type == "application/json"
+            return await response.json()
+
+    return get_json
+
+
+def minute_start(minutes_ago=5):
+    return int(time.time() // 60 * 60) - 60 * minutes_ago
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "state"),
+    [(None, "new"), (0, "reporting"), (60, "reporting"), (61, "late"), (601, "offline")],
+)
+def test_states(silent_s, state):
+    seen = None if silent_s is None else NOW - timedelta(seconds=silent_s)
+    assert node_state(seen, NOW) == state
+
+
+async def test_nodes(get, new_node, stack_of, rows):
+    web = new_node("web-1")
+    new_node("quiet")
+    start_s = minute_start(2)
+    for step, percent in enumerate((90.0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.8)):
+        overhead = Overhead(10**8, 10**7, 2 * 10**8, 10**8, 30 << 20, 12 << 20, percent, 0.5)
+        start_ns = (start_s + 10 * step) * 10**9
+        lost = {"ring_full": 3}
+        await web.send(web.batch({stack_of(1): 1}, start_ns=start_ns, overhead=overhead, lost=lost))
+    quiet, node = (await get("/api/v1/nodes"))["nodes"]
+
+    assert (quiet["name"], quiet["state"], quiet["overhead"]) == ("quiet", "new", None)
+    assert quiet["last_seen"] is None and quiet["rate_hz"] is None
+    assert (node["name"], node["state"]) == ("web-1", "reporting")
+    assert node["rate_hz"] == 19
+    assert node["agent_version"] == "0.1.0"
+    assert node["facts"] == {"kernel": "6.18.0"}
+    assert node["online_cpus"] == 4
+    assert node["lost_samples"] == 21
+    assert datetime.fromisoformat(node["last_seen"].replace("Z", "+00:00")) <= datetime.now(
+        timezone.utc
+    )
+    # The mean of the last six reports: the first, expensive one is out of it.
+    overhead = node["overhead"]
+    assert overhead["cpu_percent"] == pytest.approx(0.3, abs=1e-4)
+    assert overhead["user_percent_of_core"] == 0.5
+    assert (overhead["memory_bytes"], overhead["map_bytes"]) == (30 << 20, 12 << 20)
+    assert overhead["sampler_percent_of_core"] == pytest.approx(1)
+    assert overhead["shipper_percent_of_core"] == pytest.approx(0.1)
+    assert overhead["kernel_percent_of_core"] == pytest.approx(2)
+    assert overhead["interrupt_percent_of_core"] == pytest.approx(1)
+
+    rows("UPDATE nodes SET last_seen_at = now() - interval '11 minutes' WHERE name = 'web-1'")
+    assert (await get("/api/v1/nodes"))["nodes"][1]["state"] == "offline"
+
+
+async def test_labels(get, new_node, stack_of):
+    assert await get("/api/v1/labels") == {"labels": [{"name": "host", "values": []}]}
+    web, db = new_node("web-1"), new_node("db-1")
+    new_node("quiet")
+    await web.send(web.batch({stack_of(1): 1}, {"service": "nginx", "region": "fra", "x": ""}))
+    await web.send(web.batch({stack_of(1): 1}, {"service": "nginx", "version": "1.27"}))
+    await db.send(db.batch({stack_of(1): 1}, {"service": "postgres", "region": "fra"}))
+
+    assert await get("/api/v1/labels") == {
+        "labels": [
+            {"name": "host", "values": [{"value": "db-1"}, {"value": "web-1"}]},
+            {"name": "region", "values": [{"value": "fra", "series": 2}]},
+            {
+                "name": "service",
+                "values": [{"value": "nginx", "series": 2}, {"value": "postgres", "series": 1}],
+            },
+            {"name": "version", "values": [{"value": "1.27", "series": 1}]},
+        ]
+    }
+
+
+async def test_timeline(get, new_node, stack_of, database):
+    start_s = minute_start(10)
+    web, db = new_node("web-1"), new_node("db-1")
+    for step in range(12):
+        start_ns = (start_s + 10 * step) * 10**9
+        await web.send(web.batch({stack_of(1): 19}, {"service": "nginx"}, start_ns=start_ns))
+        await db.send(db.batch({stack_of(1): 190}, {"service": "db"}, start_ns=start_ns))
+    times = {"from": str(start_s - 60), "until": str(start_s + 180)}
+
+    async def check(query, expected, **parameters):
+        answer = await get("/api/v1/timeline", query=query, **times, **parameters)
+        assert answer["cpu_ns"] == expected
+        start = datetime.fromisoformat(answer["from"].replace("Z", "+00:00")).timestamp()
+        end = datetime.fromisoformat(answer["until"].replace("Z", "+00:00")).timestamp()
+        assert end - start == answer["step_s"] * len(expected)
+        assert start <= start_s - 60 and start_s + 180 <= end
+        return answer["step_s"]
+
+    second = 10**9
+    for _ in range(2):  # before and after the minutes are rolled up
+        assert await check("", [0, 66 * second, 66 * second, 0], points=4) == 60
+        assert await check('{host="web-1"}', [0, 6 * second, 6 * second, 0], points=4) == 60
+        assert await check('{service="db"}', [0, 60 * second, 60 * second, 0], points=4) == 60
+        fine = [0] * 6 + [11 * second] * 12 + [0] * 6
+        assert await check("", fine, points=24) == 10
+        assert await check('{service="nginx"}', [n // 11 for n in fine], points=24) == 10
+        assert await check('{service="none"}', [0] * 4, points=4) == 60
+        compact(database)
+
+
+async def test_timeline_defaults(get):
+    answer = await get("/api/v1/timeline")
+    assert answer["step_s"] == 10
+    assert set(answer["cpu_ns"]) == {0}
+    assert len(answer["cpu_ns"]) in (90, 91)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"points": "0"}, "points='0' must be a whole number, 1 to 2000"),
+        ({"points": "many"}, "points"),
+        ({"from": "now", "until": "now-1m"}, "not before until"),
+        ({"query": "{"}, "position 2"),
+        ({"until": "soon"}, "until='soon'"),
+    ],
+)
+async def test_bad_parameters_of_the_timeline_are_named(client, parameters, words):
+    async with client.get("/api/v1/timeline", params=parameters) as response:
+        assert response.status == 400
+        assert words in (await response.json())["error"]["message"]
