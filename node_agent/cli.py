@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from node_agent import VERSION
-from node_agent.errors import AgentError
+from node_agent.errors import EXIT_IMPOSSIBLE, AgentError
 
 _EPILOG = """exit codes: 0 fine, 1 failed (status: not running), 2 wrong usage or configuration,
 3 profiling is impossible here (`flamefleet-agent check` says why)"""
@@ -37,6 +37,8 @@ def _render(command: str, error: AgentError) -> str:
     lines = [f"flamefleet-agent {command}: {line}" for line in str(error).splitlines()]
     if error.remedy:
         lines += [f"  {line}" for line in error.remedy.splitlines()]
+    if error.exit_code == EXIT_IMPOSSIBLE:
+        lines.append("  `flamefleet-agent check` looks at everything that profiling needs.")
     return "\n".join(lines)
 
 

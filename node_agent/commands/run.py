@@ -2,10 +2,13 @@
 
 from argparse import Namespace
 
+from node_agent.capabilities import raise_permitted
 from node_agent.commands.configured import config_of
 from node_agent.sampler import run_sampler
 
 
 def execute(arguments: Namespace) -> int:
     """Run the sampler; its exit code."""
-    return run_sampler(config_of(arguments))
+    config = config_of(arguments)
+    raise_permitted()
+    return run_sampler(config)

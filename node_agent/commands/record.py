@@ -1,0 +1,40 @@
+"""`flamefleet-agent record`: profile this host for some seconds into a file."""
+
+import math
+import sys
+from argparse import Namespace
+
+from node_agent.capabilities import raise_permitted
+from node_agent.errors import ConfigError
+from node_agent.record import RecordError, Recording, record
+from node_agent.record.output import choose_encoder
+from node_agent.settings import SETTINGS, SettingError, parse
+
+MAX_SECONDS = 3600.0
+
+
+def execute(arguments: Namespace) -> int:
+    """Record, then say on stderr what is in the file."""
+    seconds = arguments.seconds
+    if not math.isfinite(seconds) or not 0 < seconds <= MAX_SECONDS:
+        raise ConfigError(f"--seconds is {seconds:g}; it must be above 0 and at most 3600")
+    try:
+        parse(SETTINGS["rate_hz"], arguments.rate)
+    except SettingError as error:
+        raise ConfigError(str(error).replace("rate_hz", "--rate", 1)) from error
+    try:
+        choose_encoder(arguments.output)
+    except RecordError as error:
+        raise ConfigError(str(error), error.remedy) from error
+    raise_permitted()
+    done = record(seconds, arguments.rate, arguments.pid, arguments.output, sys.stderr)
+    print(describe(done), file=sys.stderr)
+    return 0
+
+
+def describe(done: Recording) -> str:
+    """One line about a recording, lost samples included."""
+    lost = ", ".join(f"{count} {reason}" for reason, count in sorted(done.lost.items()) if count)
+    return (
+        f"{done.output}: {done.samples} samples in {done.duration_s:.1f} s, lost: {lost or 'none'}"
+    )

@@ -1,0 +1,181 @@
+"""What the agent on this host is doing, from what its two processes wrote down. Pure.
+
+Both reports are files of other users, so nothing in them is taken for granted.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from node_agent.spool import Usage
+
+SILENT_AFTER_S = 30.0  # at least; three intervals where these are longer
+_MODES = {"core": "CO-RE", "bcc": "bcc"}
+
+Report = Mapping[str, Any]
+
+
+def summarize(
+    sampler: Report | None,
+    shipper: Report | None,
+    usage: Usage,
+    limit_bytes: int,
+    now_s: float,
+    is_alive: Callable[[int], bool],
+) -> dict[str, Any]:
+    """The answer of `flamefleet-agent status --json`.
+
+    `sampler` and `shipper` are their reports (None: none), `now_s` is Unix time, `is_alive` says
+    whether a process id is there. `running` is the sampler's.
+    """
+    sampler, shipper = sampler or {}, shipper or {}
+    silent_s = max(SILENT_AFTER_S, 3 * _number(sampler, "interval_s"))
+    running = _is_running(sampler, now_s, silent_s, is_alive)
+    delivered_at = shipper.get("last_delivery_at")
+    return {
+        "running": running,
+        "sampler_pid": sampler.get("pid") if running else None,
+        "version": sampler.get("version"),
+        "uptime_s": max(0.0, now_s - _number(sampler, "started_at")) if running else None,
+        "mode": sampler.get("mode"),
+        "preset": sampler.get("preset"),
+        "collectors": _list(sampler, "collectors"),
+        "rate_hz": sampler.get("rate_hz"),
+        "interval_s": sampler.get("interval_s"),
+        "samples": sampler.get("samples"),
+        "lost": _counts(sampler, "lost"),
+        "overhead": _table(sampler, "overhead"),
+        "shed": _list(sampler, "shed"),
+        "dropped": _counts(sampler, "dropped"),
+        "error": sampler.get("error") or None,
+        "spool": {**usage._asdict(), "limit_bytes": limit_bytes},
+        "shipper": {
+            "running": _is_running(shipper, now_s, silent_s, is_alive),
+            "pid": shipper.get("pid"),
+            "state": shipper.get("state"),
+            "last_delivery_at": delivered_at,
+            "last_delivery_s_ago": (
+                max(0.0, now_s - delivered_at) if isinstance(delivered_at, int | float) else None
+            ),
+            "sent": _counts(shipper, "sent"),
+            "dropped": _counts(shipper, "dropped"),
+            "last_error": _table(shipper, "last_error"),
+            "failing_since": shipper.get("failing_since"),
+            "alerts": [one for one in _list(shipper, "alerts") if isinstance(one, Mapping)],
+        },
+    }
+
+
+def render(status: Report) -> str:
+    """The same for people: one aligned line a subject."""
+    shipper, spool = status["shipper"], status["spool"]
+    lines = [("agent", _agent(status))]
+    if status["running"]:
+        mode = _MODES.get(str(status["mode"]), status["mode"])
+        collectors = ", ".join(map(str, status["collectors"]))
+        lines += [
+            ("mode", f"{mode}, preset {status['preset']}, collectors: {collectors}"),
+            ("rate", f"{status['rate_hz']} Hz, a batch every {_number(status, 'interval_s'):g} s"),
+            ("overhead", _overhead(status["overhead"])),
+            ("samples", f"{status['samples']}, lost: {_listed(status['lost'])}"),
+            ("shed", ", ".join(map(str, status["shed"])) or "nothing"),
+        ]
+    batches = "1 batch" if spool["batches"] == 1 else f"{spool['batches']} batches"
+    waiting = f"{batches}, {_bytes(spool['bytes'])} of"
+    oldest = f", the oldest {_duration(spool['oldest_s'])} old" if spool["batches"] else ""
+    lines += [
+        ("spool", f"{waiting} {_bytes(spool['limit_bytes'])}{oldest}"),
+        ("shipper", _shipper(shipper)),
+        ("delivery", _delivery(shipper)),
+        ("dropped", _listed({**status["dropped"], **shipper["dropped"]})),
+    ]
+    if status["error"]:
+        lines.append(("error", str(status["error"])))
+    if shipper["failing_since"] and shipper["last_error"]:
+        lines.append(("error", str(shipper["last_error"].get("message"))))
+    lines += [("ALERT", str(alert.get("message"))) for alert in shipper["alerts"]]
+    return "\n".join(f"{name:<9} {_printable(text)}" for name, text in lines)
+
+
+def _agent(status: Report) -> str:
+    if not status["running"]:
+        return "not running"
+    uptime = _duration(status["uptime_s"])
+    return f"running for {uptime}, version {status['version']}, pid {status['sampler_pid']}"
+
+
+def _overhead(overhead: Report | None) -> str:
+    if not overhead:
+        return "not measured yet (the first interval is not over)"
+    host, core = _number(overhead, "cpu_percent"), _number(overhead, "user_percent_of_core")
+    memory = _bytes(_number(overhead, "memory_bytes"))
+    return f"{host:.2f} % of the host's CPU ({core:.2f} % of one core in user space), {memory}"
+
+
+def _shipper(shipper: Report) -> str:
+    if not shipper["running"]:
+        return "not running"
+    return f"{shipper['state']}, pid {shipper['pid']}"
+
+
+def _delivery(shipper: Report) -> str:
+    ago = shipper["last_delivery_s_ago"]
+    if ago is None:
+        return "nothing yet"
+    return f"{_duration(ago)} ago; sent: {_listed(shipper['sent'])}"
+
+
+def _is_running(
+    report: Report, now_s: float, silent_s: float, is_alive: Callable[[int], bool]
+) -> bool:
+    pid = report.get("pid")
+    return (
+        isinstance(pid, int)
+        and report.get("state") != "stopped"
+        and now_s - _number(report, "at") <= silent_s
+        and is_alive(pid)
+    )
+
+
+def _number(report: Report, name: str) -> float:
+    value = report.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _list(report: Report, name: str) -> list[Any]:
+    value = report.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _table(report: Report, name: str) -> Report | None:
+    value = report.get(name)
+    return value if isinstance(value, Mapping) and value else None
+
+
+def _counts(report: Report, name: str) -> dict[str, int]:
+    value = report.get(name)
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(key): count for key, count in value.items() if isinstance(count, int) and count}
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
