@@ -101,10 +101,8 @@ def prune(folded: Folded, max_nodes: int) -> Folded:
     nodes = len(folded.code)
     if nodes <= max_nodes:
         return folded
-    order = np.lexsort((folded.level, -folded.total))  # a parent always before its children
-    rank = np.empty(nodes, np.int64)
-    rank[order] = np.arange(nodes)
-    kept_nodes = _nodes_to_keep(folded, rank, max_nodes)
+    rank = _rank_heaviest(folded.total, max_nodes)
+    kept_nodes = _nodes_to_keep(folded.parent, rank, max_nodes)
     kept = np.flatnonzero(rank < kept_nodes)
     number = np.full(nodes, -1)
     number[kept] = np.arange(len(kept))
@@ -159,20 +157,36 @@ def arrange(folded: Folded, functions: Sequence[Function]) -> Graph:
     )
 
 
-def _nodes_to_keep(folded: Folded, rank: Ints, max_nodes: int) -> int:
+def _rank_heaviest(total: Ints, most: int) -> Ints:
+    """Places 0 to most - 1 for the heaviest nodes, `most` for all others.
+
+    Nodes of the same weight are taken in their order, which has parents first; so whatever place
+    one cuts at, no node is kept without its parent.
+    """
+    lightest = np.partition(total, len(total) - most)[len(total) - most]
+    heavier = np.flatnonzero(total > lightest)
+    equal = np.flatnonzero(total == lightest)[: most - len(heavier)]
+    candidates = np.concatenate((heavier, equal))
+    rank = np.full(len(total), most)
+    rank[candidates[np.lexsort((candidates, -total[candidates]))]] = np.arange(most)
+    return rank
+
+
+def _nodes_to_keep(parent: Ints, rank: Ints, max_nodes: int) -> int:
     """The largest number of nodes that, with their "(other)" children, fit in `max_nodes`.
 
     With the first k nodes kept, p has an "(other)" if rank[p] < k <= the highest rank among its
     children; counting those p for every k at once is a sum of steps up and down.
     """
-    nodes = len(rank)
-    last_child = np.full(nodes, -1)
-    np.maximum.at(last_child, folded.parent[1:], rank[1:])
+    last_child = np.full(max_nodes, -1)  # by the parent's rank
+    parent_rank = rank[parent[1:]]
+    ranked = np.flatnonzero(parent_rank < max_nodes)
+    np.maximum.at(last_child, parent_rank[ranked], rank[1:][ranked])
     parents = np.flatnonzero(last_child >= 0)
-    steps = np.zeros(nodes + 2, np.int64)
-    np.add.at(steps, rank[parents] + 1, 1)
+    steps = np.zeros(max_nodes + 2, np.int64)
+    np.add.at(steps, parents + 1, 1)
     np.add.at(steps, last_child[parents] + 1, -1)
-    size = np.arange(nodes + 1) + np.cumsum(steps)[: nodes + 1]
+    size = np.arange(max_nodes + 1) + np.cumsum(steps)[: max_nodes + 1]
     return max(1, int(np.flatnonzero(size <= max_nodes)[-1]))
 
 

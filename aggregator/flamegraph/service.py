@@ -35,7 +35,11 @@ QUESTIONS_AT_ONCE = 3  # each holds a connection of the pool that ingest needs t
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much an answer rests on; `docs/formats.md` explains each field."""
+    """How much an answer rests on. Shares are 0 to 1; the unsymbolized one is of frames, by time.
+
+    `effective_rate_hz` is the sampling rate less what was lost; `undefined_stacks` counts distinct
+    stacks whose frames no node has told yet; samples of damaged blobs count as lost.
+    """
 
     hosts: int
     host_names: list[str]
