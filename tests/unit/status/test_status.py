@@ -1,0 +1,129 @@
+import pytest
+
+from node_agent.spool import Usage
+from node_agent.status import render, summarize
+
+NOW = 10_000.0
+EMPTY = Usage(0, 0, 0, 0, 0.0)
+SAMPLER = {
+    "at": NOW - 3,
+    "pid": 11,
+    "state": "sampling",
+    "version": "0.1.0",
+    "mode": "core",
+    "collectors": ["cpu"],
+    "preset": "production",
+    "rate_hz": 19,
+    "interval_s": 10.0,
+    "started_at": NOW - 7300,
+    "samples": 1234,
+    "lost": {"ring_full": 3, "stack_error": 0},
+    "overhead": {
+        "cpu_percent": 0.123,
+        "user_percent_of_core": 0.2,
+        "memory_bytes": 30 << 20,
+        "map_bytes": 4 << 20,
+    },
+    "dropped": {"spool_full": 2},
+}
+SHIPPER = {
+    "at": NOW - 4,
+    "pid": 12,
+    "state": "idle",
+    "last_delivery_at": NOW - 4,
+    "sent": {"batches": 730},
+    "dropped": {"refused_400": 1},
+    "last_error": {"at": NOW - 500, "message": "old trouble"},
+    "failing_since": None,
+    "alerts": [],
+}
+
+
+def status(sampler=SAMPLER, shipper=SHIPPER, usage=EMPTY, alive=(11, 12)):
+    return summarize(sampler, shipper, usage, 256 << 20, NOW, lambda pid: pid in alive)
+
+
+def test_a_running_agent():
+    answer = status()
+    assert answer["running"]
+    assert (answer["mode"], answer["rate_hz"], answer["uptime_s"]) == ("core", 19, 7300)
+    assert answer["overhead"]["cpu_percent"] == 0.123
+    assert answer["lost"] == {"ring_full": 3}
+    assert answer["shipper"]["running"]
+    assert answer["shipper"]["last_delivery_s_ago"] == 4
+    assert answer["spool"]["limit_bytes"] == 256 << 20
+    assert render(answer).splitlines() == [
+        "agent     running for 2 h, version 0.1.0, pid 11",
+        "mode      CO-RE, preset production, collectors: cpu",
+        "rate      19 Hz, a batch every 10 s",
+        "overhead  0.12 % of the host's CPU (0.20 % of one core in user space), 30.0 MiB",
+        "samples   1234, lost: 3 ring_full",
+        "shed      nothing",
+        "spool     0 batches, 0 B of 256.0 MiB",
+        "shipper   idle, pid 12",
+        "delivery  4 s ago; sent: 730 batches",
+        "dropped   1 refused_400, 2 spool_full",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "alive", "running"),
+    [
+        ({}, (11,), True),
+        ({}, (), False),
+        ({"state": "stopped"}, (11,), False),
+        ({"at": NOW - 31}, (11,), False),
+        ({"at": NOW - 31, "interval_s": 60.0}, (11,), True),
+        ({"at": "now"}, (11,), False),
+        ({"pid": None}, (11,), False),
+        ({"pid": "11"}, (11,), False),
+    ],
+)
+def test_running_means_a_fresh_report_of_a_live_process(change, alive, running):
+    assert status(SAMPLER | change, alive=alive)["running"] is running
+
+
+def test_nothing_there():
+    answer = status(None, None)
+    assert not answer["running"]
+    assert render(answer).splitlines() == [
+        "agent     not running",
+        "spool     0 batches, 0 B of 256.0 MiB",
+        "shipper   not running",
+        "delivery  nothing yet",
+        "dropped   none",
+    ]
+
+
+def test_trouble_is_shown():
+    shipper = SHIPPER | {
+        "state": "denied",
+        "failing_since": NOW - 90,
+        "last_error": {"message": "credentials denied"},
+        "alerts": [{"at": NOW, "message": "cloned node"}],
+    }
+    sampler = SAMPLER | {"error": "the disk is full", "overhead": {}, "shed": ["user stacks"]}
+    text = render(status(sampler, shipper, Usage(1, 0, 0, 5000, 86_400 * 3)))
+    assert "error     the disk is full" in text
+    assert "error     credentials denied" in text
+    assert "ALERT     cloned node" in text
+    assert "overhead  not measured yet" in text
+    assert "shed      user stacks" in text
+    assert "1 batch, 4.9 KiB of 256.0 MiB, the oldest 3 days old" in text
+
+
+def test_reports_of_the_wrong_shape_are_survived():
+    odd = {
+        "at": NOW,
+        "pid": 12,
+        "sent": [1],
+        "alerts": ["x", 5],
+        "last_error": "text",
+        "failing_since": 1,
+        "last_delivery_at": "yesterday",
+        "state": "\x1b[2Jcleared",
+    }
+    answer = status({**odd, "pid": 11, "collectors": 5, "overhead": [], "lost": 4}, odd)
+    text = render(answer)
+    assert "\x1b" not in text
+    assert "delivery  nothing yet" in text
