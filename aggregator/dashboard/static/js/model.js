@@ -19,6 +19,13 @@ function mixPath(parentHash, functionHash) {
   return high * 2 ** 32 + ((low ^ (low >>> 15)) >>> 0);
 }
 
+// What was cut to keep the answer small is no function: neutral, and in no list of functions.
+function kindOf(kind, name, module) {
+  if (name === "(other)" && module === "") return KINDS.indexOf("process");
+  const known = KINDS.indexOf(kind);
+  return known < 0 ? KINDS.indexOf("unknown") : known;
+}
+
 export function decode(answer) {
   if (answer?.version !== 1) {
     throw new AnswerError("This page is older than the server. Reload it.");
@@ -32,10 +39,7 @@ export function decode(answer) {
 
   const names = functions.name.map((i) => strings[i]);
   const modules = functions.module.map((i) => strings[i]);
-  const kinds = functions.kind.map((i) => {
-    const known = KINDS.indexOf(answer.kinds[i]);
-    return known < 0 ? KINDS.length - 1 : known;
-  });
+  const kinds = functions.kind.map((i, f) => kindOf(answer.kinds[i], names[f], modules[f]));
   const functionHash = names.map((name, i) => hashText(hashText(2166136261, modules[i]), name));
 
   const fn = Uint32Array.from(nodes.function);

@@ -58,12 +58,20 @@ export function createScreen({ onZoom, onSearch, onService }) {
       .map((n) => n.rate_hz);
     const samples = samplesBehind(answer.total_ns, answer.coverage.samples, Math.min(...rates));
     shown = { m, samples, coresOf: (ns) => ns / perCore };
+    speak(false);
     graph.setModel(m);
     if (wantedZoom !== null) restoreZoom();
     showAnswer({ answer, matchers, nodes });
     highlight();
     refreshCallers();
+    setTimeout(speak, 0, true);
     Object.assign(document.documentElement.dataset, { frames: m.n, totalNs: answer.total_ns });
+  }
+
+  // A refresh changes all numbers every few seconds: screen readers must not read them out each time.
+  function speak(aloud) {
+    for (const region of [$("#selected"), $("#hits")])
+      region.setAttribute("aria-live", aloud ? "polite" : "off");
   }
 
   function restoreZoom() {
