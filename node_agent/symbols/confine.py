@@ -13,16 +13,16 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
-def confine(cpu_s: int, memory_bytes: int, output_bytes: int) -> None:
-    """No capabilities, no way to new ones, lowest priority, limits of CPU time, address space and
-    size of files written; the child ends with its parent.
+def confine(cpu_s: int, memory_bytes: int, output_bytes: int, niceness: int) -> None:
+    """No capabilities, no way to new ones, limits of CPU time, address space and size of files
+    written, a priority lower by `niceness`; the child ends with its parent.
 
     Works as any user. Raises OSError when the capabilities can't be dropped.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     with suppress(OSError):
-        os.nice(19)
+        os.nice(niceness)
     for kind, limit in (
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_AS, memory_bytes),

@@ -30,7 +30,8 @@ _INPUT, _OUTPUT = 0, 1
 def main(arguments: list[str]) -> int:
     """Make the extract that arguments[0] asks for."""
     request = json.loads(arguments[0])
-    confine(CPU_S, MEMORY_BYTES, MAX_EXTRACT_BYTES)
+    # Nobody waits for an extract, so it takes only what the host's own work leaves.
+    confine(CPU_S, MEMORY_BYTES, MAX_EXTRACT_BYTES, 19)
     encoded = encode_extract(request, _INPUT)
     view = memoryview(encoded)
     while view:

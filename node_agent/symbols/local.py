@@ -25,7 +25,7 @@ MEMORY_BYTES = 3 << 30
 
 def main(_arguments: list[str]) -> int:
     """Answer the request on standard input."""
-    confine(CPU_S, MEMORY_BYTES, 0)
+    confine(CPU_S, MEMORY_BYTES, 0, 0)
     json.dump(name_offsets(json.load(sys.stdin)), sys.stdout)
     return 0
 

@@ -1,0 +1,216 @@
+"""`record` on the real kernel: known shares, kernel functions by name, both formats, its errors."""
+
+import gzip
+import io
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from node_agent.record import RecordError, record
+
+PROGRAMS = Path(__file__).parent.parent / "data" / "programs"
+FRAME_POINTERS = ("-O1", "-fno-omit-frame-pointer")
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a command; it is ended with the test."""
+    running = []
+
+    def launch(*command: str | Path) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        running.append(process)
+        return process
+
+    yield launch
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def shares_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shares") / "shares"
+    subprocess.run(["gcc", *FRAME_POINTERS, "-o", path, PROGRAMS / "shares.c"], check=True)
+    return path
+
+
+def _folded(path: Path) -> Counter[tuple[str, ...]]:
+    counts: Counter[tuple[str, ...]] = Counter()
+    for line in path.read_text().splitlines():
+        stack, _, count = line.rpartition(" ")
+        counts[tuple(stack.split(";"))] += int(count)
+    return counts
+
+
+def _share(counts: Counter[tuple[str, ...]], function: str) -> float:
+    return 100 * sum(n for stack, n in counts.items() if function in stack) / counts.total()
+
+
+def test_shares_of_a_program_are_within_3_points(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
+    process = start(shares_program)
+    output = tmp_path / "shares.folded"
+    recording = record(10, 199, process.pid, output)
+    counts = _folded(output)
+    assert recording.samples == counts.total() > 200
+    assert recording.lost == {}
+    assert {stack[0] for stack in counts} == {"shares"}
+    for function, expected in (("half", 50), ("third", 30), ("fifth", 20)):
+        assert _share(counts, function) == pytest.approx(expected, abs=3), function
+    assert _share(counts, "turn") > 95
+    # Return addresses were moved into their calls: callers are in the order of the source.
+    assert any(stack[-3:] == ("main", "turn", "half") for stack in counts)
+
+
+def test_a_system_call_reaches_into_the_kernel_by_name(start: Start, tmp_path: Path) -> None:
+    process = start("dd", "if=/dev/zero", "of=/dev/null", "bs=64k")
+    output = tmp_path / "dd.folded"
+    record(3, 199, process.pid, output)
+    counts = _folded(output)
+    assert _share(counts, "ksys_read") > 50
+    assert _share(counts, "do_syscall_64") > 50
+    assert any(name.startswith("read_") or name == "clear_user" for s in counts for name in s)
+
+
+def test_the_whole_host_is_recorded_with_processes_as_roots(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
+    start(shares_program)
+    start("dd", "if=/dev/zero", "of=/dev/null", "bs=64k")
+    output = tmp_path / "host.folded"
+    record(2, 199, None, output)
+    roots = {stack[0] for stack in _folded(output)}
+    assert {"shares", "dd"} <= roots
+
+
+def test_go_pprof_opens_the_recording(shares_program: Path, start: Start, tmp_path: Path) -> None:
+    if shutil.which("go") is None:
+        pytest.skip("the go tool is missing: install Go to read pprof files back")
+    process = start(shares_program)
+    output = tmp_path / "shares.pb.gz"
+    record(3, 199, process.pid, output)
+    top = subprocess.run(
+        ["go", "tool", "pprof", "-top", output], check=True, capture_output=True, text=True
+    ).stdout
+    functions = [line.split()[5] for line in top.partition("cum%\n")[2].splitlines()]
+    assert functions[:3] == ["half", "third", "fifth"]
+    raw = subprocess.run(
+        ["go", "tool", "pprof", "-raw", output], check=True, capture_output=True, text=True
+    ).stdout
+    assert "process:[shares]" in raw
+    assert "PeriodType: cpu nanoseconds" in raw
+
+
+def test_cpp_names_are_demangled(start: Start, tmp_path: Path) -> None:
+    source = tmp_path / "shapes.cpp"
+    source.write_text(
+        """
+        namespace shapes {
+        template <class T> struct Area {
+            __attribute__((noinline)) T sum(T limit) {
+                volatile T total = (T)__builtin_frame_address(0);
+                for (T i = 0; i < limit; i++) total = total + i;
+                return total;
+            }
+        };
+        }
+        int main() { shapes::Area<long> area; for (;;) area.sum(1000000); }
+        """
+    )
+    program = tmp_path / "shapes"
+    subprocess.run(["g++", *FRAME_POINTERS, "-o", program, source], check=True)
+    output = tmp_path / "shapes.folded"
+    record(1, 199, start(program).pid, output)
+    assert _share(_folded(output), "shapes::Area<long>::sum(long)") > 90
+
+
+def test_a_stripped_program_reads_module_and_offset(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
+    stripped = tmp_path / "stripped"
+    subprocess.run(["strip", "-o", stripped, shares_program], check=True)
+    output = tmp_path / "stripped.folded"
+    record(1, 199, start(stripped).pid, output)
+    leaves = Counter[str]()
+    for stack, count in _folded(output).items():
+        leaves[stack[-1]] += count
+    most, _ = leaves.most_common(1)[0]
+    assert most.startswith("stripped+0x")
+
+
+def test_a_deleted_program_is_still_recorded_by_name(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
+    program = tmp_path / "deleted"
+    shutil.copy(shares_program, program)
+    process = start(program)
+    program.unlink()
+    output = tmp_path / "deleted.folded"
+    record(1, 199, process.pid, output)
+    assert _share(_folded(output), "half") > 20
+
+
+def test_a_signal_ends_the_sampling_and_writes_the_file(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
+    process = start(shares_program)
+    output = tmp_path / "early.folded"
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    # Blocked here first: a thread that does not block it would take the signal.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        timer.start()
+        recording = record(60, 99, process.pid, output)
+    finally:
+        timer.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    assert recording.duration_s < 30
+    assert recording.samples == _folded(output).total() > 0
+
+
+def test_an_idle_process_gives_an_empty_profile(start: Start, tmp_path: Path) -> None:
+    process = start("sleep", "60")
+    recording = record(0.5, 99, process.pid, tmp_path / "idle.pb.gz")
+    assert recording.samples == 0
+    assert gzip.decompress((tmp_path / "idle.pb.gz").read_bytes())
+
+
+def test_progress_is_for_terminals_only(tmp_path: Path) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal, pipe = Terminal(), io.StringIO()
+    record(0.3, 19, os.getpid(), tmp_path / "a.folded", terminal)
+    record(0.3, 19, os.getpid(), tmp_path / "b.folded", pipe)
+    assert "sampling" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\n")
+    assert pipe.getvalue() == ""
+
+
+def test_an_unknown_suffix_names_the_two_formats(tmp_path: Path) -> None:
+    with pytest.raises(RecordError) as caught:
+        record(1, 99, None, tmp_path / "profile.svg")
+    assert ".folded" in caught.value.remedy
+    assert ".pb.gz" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no process 4194305"):
+        record(1, 99, 4194305, tmp_path / "a.folded")
+
+
+def test_a_folder_that_does_not_exist_is_told_before_sampling(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="cannot be written"):
+        record(3600, 99, None, tmp_path / "missing" / "a.folded")
