@@ -1,0 +1,222 @@
+"""A real `celery worker -B` on a real Postgres and Valkey does all of its jobs."""
+
+import hmac
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.alerts.errors import SecretError
+from aggregator.celery_app import JOBS, create_celery
+from aggregator.config import CentreConfig, Webhook
+from aggregator.local.account import server_account
+from aggregator.local.process import Process
+from aggregator.local.valkey import create_valkey
+from wire.codec import encode
+from wire.schema import SymbolExtract
+
+KEY = b"an alert key of the tests"
+SECRET = "whsec_" + b64encode(KEY).decode()
+DEADLINE_S = 60
+MIB = 1 << 20
+
+
+def wait_for(what: str, check: Callable[[], bool], log: Path) -> None:
+    """Return once `check` is true; fail after DEADLINE_S with the worker's log."""
+    limit = time.monotonic() + DEADLINE_S
+    while not check():
+        assert time.monotonic() < limit, f"{what} did not happen; log:\n{log.read_text()[-4000:]}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def hook() -> Iterator[Any]:
+    """A receiver of webhooks, which answers 500 once and then 200."""
+    requests: list[tuple[dict[str, str], bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            requests.append(({n.lower(): v for n, v in self.headers.items()}, body))
+            self.send_response(500 if len(requests) == 1 else 200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests = requests  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@contextmanager
+def running_worker(
+    postgres_url: str, broker_url: str, folder: Path, config: str = ""
+) -> Iterator[Path]:
+    """A worker with beat, as an operator starts it; yields its log. Must stop by SIGTERM."""
+    settings, log, schedule = folder / "centre.toml", folder / "worker.log", folder / "beat"
+    settings.write_text(config)
+    environment = {
+        **os.environ,
+        "FLAMEFLEET_CONFIG": str(settings),
+        "FLAMEFLEET_DATABASE_URL": postgres_url,
+        "FLAMEFLEET_BROKER_URL": broker_url,
+    }
+    argv = [sys.executable, "-m", "celery", "-A", "aggregator.celery_app", "worker", "--beat"]
+    argv += ["--schedule", str(schedule), "--concurrency", "2", "--loglevel", "INFO"]
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            argv, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield log
+        worker.send_signal(signal.SIGTERM)
+        # A pool's process that has just finished a job may wait 30 s for it to be noted (billiard).
+        assert worker.wait(50) == 0, log.read_text()[-4000:]
+    finally:
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()
+    assert [path.name for path in folder.glob("beat*")], "beat keeps its times where it was told"
+
+
+def report_overhead(rows: Any, cpu_percent: float) -> None:
+    rows("DELETE FROM node_overhead")
+    rows(
+        "INSERT INTO node_overhead (node_id, at, cpu_percent, user_percent_of_core, memory_bytes,"
+        " map_bytes, duration_s, detail) SELECT id, now() - s * interval '10 seconds',"
+        " :cpu, :cpu, :memory, 0, 10, '{}' FROM nodes, generate_series(1, 4) AS s",
+        cpu=cpu_percent,
+        memory=30 * MIB,
+    )
+
+
+def test_the_worker_alerts_symbolizes_compacts_and_makes_partitions(
+    postgres_url, valkey_server, valkey_url, rows, tmp_path, hook
+):
+    # GIVEN a node, symbols nobody has read, and a minute that is marked but empty
+    rows("INSERT INTO nodes (name, last_seen_at) VALUES ('web-1', now() + interval '1 hour')")
+    rows(
+        "INSERT INTO modules (kind, build_id, name, hash64, symbol_state)"
+        " VALUES (1, :build_id, 'vmlinux', 1, 'requested')",
+        build_id=b"\1" * 20,
+    )
+    rows('INSERT INTO frames (module_id, "offset") SELECT id, 18 FROM modules')
+    extract = SymbolExtract("web-1", 1, b"\1" * 20, "vmlinux", b"0 _stext\n10 schedule\n")
+    rows(
+        "INSERT INTO symbol_files (module_id, format, data)"
+        " SELECT id, 'extract', :data FROM modules",
+        data=encode(extract),
+    )
+    rows("INSERT INTO dirty_bucket SELECT 60, '2026-01-01T00:00Z', id FROM nodes")
+    url = f"http://127.0.0.1:{hook.server_port}/"
+    config = f'[[webhooks]]\nurl = "{url}"\nsecret = "{SECRET}"\nallow_private = true\n'
+    ask = create_celery(CentreConfig(postgres_url, valkey_url)).send_task
+    partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'node_overhead'::regclass"
+
+    with running_worker(postgres_url, valkey_url, tmp_path, config) as log:
+        # WHEN the worker runs THEN it does what waits, without being asked
+        wait_for("partitions", lambda: rows(partitions)[0][0] >= 3, log)
+        wait_for(
+            "symbolizing",
+            lambda: rows("SELECT function FROM frames") == [("schedule",)],
+            log,
+        )
+        wait_for("compaction", lambda: rows("SELECT 1 FROM dirty_bucket") == [], log)
+
+        # WHEN overhead goes over the limit THEN one webhook leaves, again after a failure
+        report_overhead(rows, 3.0)
+        ask("alerts.evaluate")
+        wait_for("the start", lambda: len(hook.requests) == 1, log)
+        wait_for(
+            "the note of the failure",
+            lambda: rows("SELECT last_error IS NOT NULL FROM deliveries") == [(True,)],
+            log,
+        )
+        rows("UPDATE deliveries SET next_attempt_at = now()")
+        ask("alerts.deliver")
+        delivered = "SELECT count(*) FROM deliveries WHERE delivered_at IS NOT NULL"
+        wait_for("the second attempt", lambda: rows(delivered) == [(1,)], log)
+
+        # WHEN it recovers THEN one webhook leaves, by beat alone; repeated messages change nothing
+        report_overhead(rows, 0.1)
+        wait_for("the end", lambda: rows(delivered) == [(2,)], log)
+        for _ in range(3):
+            ask("alerts.evaluate")
+            ask("alerts.deliver")
+        waiting = (b"LLEN flamefleet\r\n", b"HLEN unacked\r\n")
+        wait_for("an empty queue", lambda: {*map(valkey_server.ask, waiting)} == {b":0\r\n"}, log)
+
+    statuses = [json.loads(body)["status"] for _, body in hook.requests]
+    assert statuses == ["firing", "firing", "resolved"]
+    ids = [headers["webhook-id"] for headers, _ in hook.requests]
+    assert ids[0] == ids[1] != ids[2]
+    for headers, body in hook.requests:
+        content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        signature = headers["webhook-signature"].removeprefix("v1,")
+        assert b64decode(signature) == hmac.digest(KEY, content, "sha256")
+    assert rows("SELECT state FROM alerts") == [("resolved",)]
+    assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
+
+
+def test_the_worker_comes_back_after_broker_and_database_were_away(
+    servers_dir, postgres_server, postgres_url, rows, database, tmp_path
+):
+    valkey = create_valkey(servers_dir / "away", server_account())
+    mark = "INSERT INTO dirty_bucket SELECT 60, '2026-01-01T00:00Z', id FROM nodes"
+    done = "SELECT 1 FROM dirty_bucket"
+    rows("INSERT INTO nodes (name) VALUES ('web-1')")
+    name = postgres_url.rpartition("/")[2].partition("?")[0]
+    with (tmp_path / "valkey.log").open("wb") as output:
+        broker = Process(valkey.command(), output)
+        try:
+            valkey.wait_ready(broker)
+            with running_worker(postgres_url, valkey.url(), tmp_path) as log:
+                rows(mark)
+                wait_for("the first compaction", lambda: rows(done) == [], log)
+                # WHEN the broker forgets everything and the database ends all connections
+                assert broker.stop()
+                rows(mark)
+                database.dispose()
+                with postgres_server.connect() as connection:
+                    connection.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                        [name],
+                    )
+                broker = Process(valkey.command(), output)
+                valkey.wait_ready(broker)
+                # THEN the work is done all the same
+                wait_for("the compaction after it", lambda: rows(done) == [], log)
+        finally:
+            assert broker.stop()
+
+
+def test_every_job_is_scheduled_and_follow_ups_exist():
+    celery = create_celery(CentreConfig("postgresql:///x", "redis://localhost"))
+    assert {entry["task"] for entry in celery.conf.beat_schedule.values()} == {
+        job.name for job in JOBS
+    }
+    assert {job.name for job in JOBS} <= set(celery.tasks)
+    assert {job.then for job in JOBS} - {None} <= {job.name for job in JOBS}
+
+
+def test_an_unreadable_secret_is_told_at_the_start():
+    webhook = Webhook("https://example.com", "whsec_***")
+    with pytest.raises(SecretError, match="not base64"):
+        create_celery(CentreConfig("postgresql:///x", "redis://localhost", webhooks=(webhook,)))
