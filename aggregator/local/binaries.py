@@ -37,6 +37,13 @@ def valkey_binary(account: Account | None) -> Path:
     return binary
 
 
+def library_folders(install: Path) -> tuple[Path, ...]:
+    """Where auditwheel put the libraries that a Postgres installation links: beside its package."""
+    package = install.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    return (libraries,) if libraries.exists() else ()
+
+
 def _package_folder(package: str, server: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from aggregator.local.account import Account, own_folder
-from aggregator.local.binaries import postgres_folder
+from aggregator.local.binaries import library_folders, postgres_folder
 from aggregator.local.errors import StartError
 from aggregator.local.process import Command, Process, run_once
 from aggregator.local.sockets import socket_folder
@@ -136,7 +136,8 @@ class Postgres:
             connection.execute(statement.format(sql.Identifier(name)))
 
     def _folders(self) -> tuple[Path, ...]:
-        return (self.install, self.data_dir, self.socket_dir)
+        libraries = library_folders(self.install)
+        return (self.install, *libraries, self.data_dir, self.socket_dir)
 
 
 def create_postgres(

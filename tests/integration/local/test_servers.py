@@ -1,15 +1,18 @@
 """Postgres, Valkey and children as `flamefleet up` runs them: real servers, real kills."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from aggregator.local.account import Account, blocked_ancestor, server_account
+from aggregator.local.binaries import library_folders
 from aggregator.local.errors import StartError
 from aggregator.local.leftovers import settle
 from aggregator.local.postgres import VOLATILE, Postgres, create_postgres
@@ -105,6 +108,20 @@ def test_a_closed_folder_stays_closed_outside(
     listing = Command("ls", ("/bin/ls", str(closed_folder)), account)
     with pytest.raises(StartError, match="Permission denied"):
         run_once(listing)
+
+
+def test_the_programs_may_lie_in_a_closed_folder_too(
+    postgres: Postgres, closed_folder: Path, start: Start
+) -> None:
+    package = postgres.install.parent
+    for folder in (postgres.install, *library_folders(postgres.install)):
+        copy = closed_folder / "site" / folder.relative_to(package.parent)
+        shutil.copytree(folder, copy, symlinks=True)
+    install = closed_folder / "site" / package.name / postgres.install.name
+    elsewhere = replace(postgres, install=install)
+    process = start(elsewhere.command())
+    elsewhere.wait_ready(process)
+    assert Path(f"/proc/{process.pid}/cmdline").read_text().startswith(str(closed_folder))
 
 
 def test_a_pid_file_of_a_killed_server_that_names_a_stranger_is_cleared(
