@@ -84,11 +84,12 @@ async def test_frames_get_positions_and_recursion_counts_once(run: Run) -> None:
 async def test_what_was_cut_is_no_function(run: Run) -> None:
     kinds = await run(
         """const { decode, KINDS } = await import("/static/js/model.js");
-        const nodes = { function: [0, 1], parent: [-1, 0], total: [5, 5], self: [0, 5] };
+        const level = [0, 1];
+        const nodes = { function: [0, 1], parent: [-1, 0], total: [5, 5], self: [0, 5], level };
         const functions = { name: [0, 2], module: [1, 1], kind: [0, 1] };
         const strings = ["all", "", "(other)"];
         const kinds = ["process", "unknown"];
-        const m = decode({ version: 1, kinds, strings, functions, nodes: { ...nodes, level: [0, 1] } });
+        const m = decode({ version: 1, kinds, strings, functions, nodes });
         return m.kinds.map((k) => KINDS[k]);"""
     )
     assert kinds == ["process", "process"]
