@@ -190,4 +190,6 @@ def _make(path: Path) -> None:
         path.mkdir(mode=0o770)
     except FileExistsError:
         return
-    path.chmod(FOLDER_MODE)
+    # A set-group-ID parent hands its bit on; a sandbox (RestrictSUIDSGID) may forbid to set it.
+    if stat.S_IMODE(path.stat().st_mode) != FOLDER_MODE:
+        path.chmod(FOLDER_MODE)

@@ -109,8 +109,9 @@ def write_control(tree: Path, version: str) -> None:
 
 
 def build(output: Path) -> Path:
-    """Build the package and return its path."""
+    """Build the package and return its absolute path."""
     version = project_version()
+    output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         tree = Path(work) / "tree"
