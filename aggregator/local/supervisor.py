@@ -20,6 +20,8 @@ MOST_DELAY_S = 15.0
 STEADY_S = 30.0
 # A log that is larger when its part is added is set aside, over the one before it.
 MOST_LOG_BYTES = 10 << 20
+# So many deaths in a row are no accident.
+MOST_FAILURES = 4
 _TAIL_BYTES = 2_000
 
 
@@ -70,6 +72,11 @@ class Supervisor:
         part = self._parts.get(name)
         return part is not None and part.process is not None and part.process.poll() is None
 
+    def lived_s(self, name: str) -> float:
+        """Seconds since a part's last start; 0 while it is down."""
+        part = self._parts[name]
+        return time.monotonic() - part.process.started_at if part.process is not None else 0.0
+
     def tick(self) -> None:
         """Notice the parts that died and start those whose time has come."""
         now = time.monotonic()
@@ -105,11 +112,11 @@ class Supervisor:
         lines = data.decode(errors="replace").strip().splitlines()[-12:]
         return "\n".join(f"  {line}" for line in lines) + f"\n  (all of it: {path})"
 
-    def require(self, name: str) -> None:
+    def require_all(self) -> None:
         """Raise StartError with the log's end if a part keeps dying soon after its start."""
-        part = self._parts[name]
-        if part.failures >= 4:
-            raise StartError(f"{name} does not stay up:\n{self.log_tail(name)}")
+        for name, part in self._parts.items():
+            if part.failures >= MOST_FAILURES:
+                raise StartError(f"{name} does not stay up:\n{self.log_tail(name)}")
 
     def _start(self, part: _Part) -> Process:
         part.process = Process(part.command, part.log.fileno())

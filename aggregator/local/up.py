@@ -34,6 +34,8 @@ REPORTED = ("sampler", "shipper", "aggregator", "worker", "postgres")
 _READY_TIMEOUT_S = 60.0
 _DRAIN_S = 5.0
 _TICK_S = 0.5
+# A part that cannot run ends sooner than this, so the pids announced are not those of one.
+_SETTLED_S = 3.0
 _PROFILING_IMPOSSIBLE = 3  # exit status of `flamefleet-agent check`
 
 
@@ -169,11 +171,13 @@ class _Start:
         self.folder.write_private(token_file, token + "\n")
 
     def _has_samples(self) -> bool:
+        if any(self.supervisor.lived_s(name) < _SETTLED_S for name in REPORTED):
+            return False
         return api.samples_since(HOST, self.options.port, self.began_s) > 0
 
     def _wait(self, name: str, holds: Callable[[], bool]) -> None:
         def holds_or_fails() -> bool:
-            self.supervisor.require(name)
+            self.supervisor.require_all()
             return holds()
 
         if not self.waiting.until(holds_or_fails, _READY_TIMEOUT_S):

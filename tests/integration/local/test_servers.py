@@ -203,7 +203,7 @@ def test_a_part_that_never_stays_up_ends_the_start_with_its_log(
     def fails() -> bool:
         supervisor.tick()
         try:
-            supervisor.require("part")
+            supervisor.require_all()
         except StartError as error:
             return "the reason" in str(error) and "part.log" in str(error)
         return False
