@@ -60,7 +60,7 @@ def test_shares_of_a_program_are_within_3_points(
 ) -> None:
     process = start(shares_program)
     output = tmp_path / "shares.folded"
-    recording = record(10, 199, process.pid, output)
+    recording = record(10, 499, process.pid, output)
     counts = _folded(output)
     assert recording.samples == counts.total() > 200
     assert recording.lost == {}
