@@ -102,6 +102,14 @@ def test_the_page_holds_nothing_inline_and_refers_only_to_its_own_files() -> Non
         assert reference.removeprefix("/static/") in assets, reference
 
 
+def test_all_modules_are_fetched_at_once() -> None:
+    assets = load_assets()
+    page = assets["index.html"].content.decode()
+    preloaded = set(re.findall(r'<link rel="modulepreload" href="/static/(.+?)">', page))
+    scripts = {name for name in assets if name.endswith(".js")}
+    assert preloaded == scripts - {"js/theme.js", "js/main.js"}
+
+
 def test_scripts_import_only_files_that_exist_and_all_are_used() -> None:
     assets = load_assets()
     scripts = {name: asset.content.decode() for name, asset in assets.items() if name[-3:] == ".js"}

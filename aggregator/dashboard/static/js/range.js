@@ -57,8 +57,8 @@ export function label(range, nowMs) {
   const { from, until } = resolve(range, nowMs);
   const width = until - from;
   if (followsNow(range)) return `last ${duration(width / 1000)}`;
-  const day = from < nowMs - 8.64e7;
-  const text = `${clock(from, { spanMs: width, day })} – ${clock(until, { spanMs: width })}`;
+  const day = from < nowMs - 8.64e7 || width > 8.64e7;
+  const text = `${clock(from, { spanMs: width, day })} – ${clock(until, { spanMs: width, day })}`;
   return `${text} · ${duration(width / 1000)}`;
 }
 

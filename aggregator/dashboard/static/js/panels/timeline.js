@@ -7,6 +7,8 @@ import { absoluteRange, ticks } from "../range.js";
 const W = 1000;
 const H = 100;
 const SMALLEST_MS = 10_000;
+const TICK_PX = 150;
+const NOW_PX = 60; // the end of the axis belongs to "now"
 
 // A round number at or above v, so that the scale doesn't change with every refresh.
 function roundUp(v) {
@@ -152,14 +154,12 @@ export function createTimeline(box, { onRange }) {
     placeBrush();
     const span = context.until - context.from;
     const day = context.from < Date.now() - 8.64e7;
+    const room = NOW_PX / Math.max(1, box.clientWidth);
+    const times = ticks(context.from, context.until, Math.max(2, box.clientWidth / TICK_PX));
+    const shown = times.filter((ms) => !context.endsNow || fraction(ms) < 1 - room);
+    const options = { spanMs: Math.max(span, 6e5), day };
     axis.replaceChildren(
-      ...ticks(context.from, context.until, Math.max(2, box.clientWidth / 150)).map((ms) =>
-        el(
-          "span",
-          { vars: { x: 100 * fraction(ms) + "%" } },
-          clock(ms, { spanMs: Math.max(span, 6e5), day }),
-        ),
-      ),
+      ...shown.map((ms) => el("span", { vars: { x: 100 * fraction(ms) + "%" } }, clock(ms, options))),
       context.endsNow ? el("span", { class: "now" }, "now") : "",
     );
   }
