@@ -136,14 +136,24 @@ def _add_worker(commands: Any) -> None:
     )
     parser.add_argument("--pool", choices=("prefork", "solo"), default="prefork")
     parser.add_argument("--concurrency", type=int, metavar="N", help="processes of the pool")
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="gets the process id once it takes work"
+    )
     parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING"), default="INFO")
     parser.set_defaults(run=_run_worker)
 
 
 def _run_worker(options: argparse.Namespace) -> int:
     config = _load(options)
+    from celery.signals import worker_ready
+
     from aggregator.celery_app import create_celery
 
+    def write_ready_file(**_: object) -> None:
+        options.ready_file.write_text(f"{os.getpid()}\n")
+
+    if options.ready_file is not None:
+        worker_ready.connect(write_ready_file, weak=False)
     arguments = ["worker", "--loglevel", options.log_level, "--pool", options.pool]
     if options.concurrency is not None:
         arguments += ["--concurrency", str(options.concurrency)]

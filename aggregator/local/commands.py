@@ -38,6 +38,7 @@ def worker_command(folder: DataFolder) -> Command:
         "worker",
         *("worker", "--config", str(folder.centre_config), "--beat", "--pool", "solo"),
         *("--schedule", str(folder.root / "beat-schedule"), "--log-level", "WARNING"),
+        *("--ready-file", str(folder.worker_ready)),
     )
 
 

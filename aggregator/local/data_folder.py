@@ -57,6 +57,11 @@ class DataFolder:
         return self.root / "processes.json"
 
     @property
+    def worker_ready(self) -> Path:
+        """Holds the process id of the worker that has last been ready."""
+        return self.root / "worker.ready"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 

@@ -72,11 +72,6 @@ class Supervisor:
         part = self._parts.get(name)
         return part is not None and part.process is not None and part.process.poll() is None
 
-    def lived_s(self, name: str) -> float:
-        """Seconds since a part's last start; 0 while it is down."""
-        part = self._parts[name]
-        return time.monotonic() - part.process.started_at if part.process is not None else 0.0
-
     def tick(self) -> None:
         """Notice the parts that died and start those whose time has come."""
         now = time.monotonic()

@@ -34,8 +34,6 @@ REPORTED = ("sampler", "shipper", "aggregator", "worker", "postgres")
 _READY_TIMEOUT_S = 60.0
 _DRAIN_S = 5.0
 _TICK_S = 0.5
-# A part that cannot run ends sooner than this, so the pids announced are not those of one.
-_SETTLED_S = 3.0
 _PROFILING_IMPOSSIBLE = 3  # exit status of `flamefleet-agent check`
 
 
@@ -110,6 +108,8 @@ class _Start:
             self._wait("aggregator", lambda: api.answers(HOST, self.options.port))
         self.supervisor.add(worker_command(self.folder))
         self.supervisor.add(shipper_command(self.folder))
+        with self.progress.step("worker"):
+            self._wait("worker", self._worker_takes_work)
         with self.progress.step("first samples"):
             self._wait("sampler", self._has_samples)
         self._announce()
@@ -171,9 +171,11 @@ class _Start:
         self.folder.write_private(token_file, token + "\n")
 
     def _has_samples(self) -> bool:
-        if any(self.supervisor.lived_s(name) < _SETTLED_S for name in REPORTED):
-            return False
         return api.samples_since(HOST, self.options.port, self.began_s) > 0
+
+    def _worker_takes_work(self) -> bool:
+        ready = self.folder.worker_ready
+        return ready.exists() and ready.read_text() == f"{self.supervisor.pid('worker')}\n"
 
     def _wait(self, name: str, holds: Callable[[], bool]) -> None:
         def holds_or_fails() -> bool:
