@@ -146,7 +146,7 @@ def _parse_toml(path: Path) -> dict[str, Any]:
         parsed: dict[str, Any] = toml.loads(data.decode())
         return parsed
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
-        raise ConfigError(f"{path} is not TOML: {error}", "See docs/operating.md.") from error
+        raise ConfigError(f"{path} is not TOML: {error}", "See https://toml.io.") from error
 
 
 def _read_environment(environ: Mapping[str, str], faults: list[str]) -> dict[str, Any]:

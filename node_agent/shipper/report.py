@@ -9,7 +9,7 @@ from node_agent.errors import SpoolError
 from node_agent.overhead.usage import own_usage
 from node_agent.spool import Spool
 
-STATUS_EVERY_S = 5.0
+STATUS_EVERY_S = 10.0
 REPEAT_EVERY_S = 60.0
 
 

@@ -23,7 +23,7 @@ from wire.codec import decode, encode
 from wire.errors import WireError
 from wire.schema import Answer
 
-POLL_S = 1.0
+POLL_S = 2.0  # a wake-up of a cold process costs about 0.2 ms
 BATCHES = "/api/v1/batches"
 DEFINITIONS = "/api/v1/definitions"
 SYMBOLS = "/api/v1/symbols"

@@ -25,7 +25,7 @@ from node_agent.spool.entries import TEMPORARY, Stored
 
 FOLDER_MODE = 0o2770  # set-group-ID: what one user makes, the other's group may use
 FILE_MODE = 0o640
-STALE_TEMPORARY_S = 60.0
+STALE_TEMPORARY_S = 600.0  # longer than a child takes to make an extract
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
