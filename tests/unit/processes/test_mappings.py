@@ -1,0 +1,105 @@
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from node_agent.processes.errors import ProcessGoneError
+from node_agent.processes.mappings import (
+    Mapping,
+    Mappings,
+    check_start,
+    parse_maps,
+    read_mappings,
+    read_start_ticks,
+)
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+MAPS = b"""\
+55bfb8dd9000-55bfb8dde000 r-xp 00002000 fe:00 247026                     /usr/bin/cat
+55bfb8dde000-55bfb8de0000 r--p 00007000 fe:00 247026                     /usr/bin/cat
+7f0000000000-7f0000001000 rwxp 00000000 00:00 0
+7f4a76d84000-7f4a76d86000 r-xp 00000000 00:00 0                          [vdso]
+7f5000000000-7f5000002000 r-xs 00001000 103:1f 99 /tmp/with space\\012and break (deleted)
+ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
+"""
+
+
+def test_only_executable_entries_are_parsed() -> None:
+    assert parse_maps(MAPS) == (
+        Mapping(0x55BFB8DD9000, 0x55BFB8DDE000, 0x2000, 0xFE, 0, 247026, b"/usr/bin/cat"),
+        Mapping(0x7F0000000000, 0x7F0000001000, 0, 0, 0, 0, b""),
+        Mapping(0x7F4A76D84000, 0x7F4A76D86000, 0, 0, 0, 0, b"[vdso]"),
+        Mapping(
+            0x7F5000000000,
+            0x7F5000002000,
+            0x1000,
+            0x103,
+            0x1F,
+            99,
+            b"/tmp/with space\nand break (deleted)",
+        ),
+        Mapping(0xFFFFFFFFFF600000, 0xFFFFFFFFFF601000, 0, 0, 0, 0, b"[vsyscall]"),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\n\n", b"garbage\n", b"1-2 r-x", b"zz-yy r-xp 0 0:0 0 x\n"]
+)
+def test_what_is_no_maps_file_has_no_entries(text: bytes) -> None:
+    assert parse_maps(text) == ()
+
+
+def test_find_looks_at_both_ends() -> None:
+    mappings = Mappings(parse_maps(MAPS))
+    first = mappings.entries[0]
+    assert mappings.find(first.start) == first
+    assert mappings.find(first.end - 1) == first
+    assert mappings.find(first.end) is None
+    assert mappings.find(first.start - 1) is None
+    assert mappings.find(0) is None
+    assert mappings.find(-1) is None
+    assert mappings.find(1 << 64) is None
+
+
+def test_own_functions_are_in_the_library_that_holds_them() -> None:
+    start_ns = read_start_ticks(os.getpid()) * TICK_NS
+    address = ctypes.cast(ctypes.CDLL(None).qsort, ctypes.c_void_p).value
+    assert address is not None
+    found = read_mappings(os.getpid(), start_ns).find(address)
+    assert found is not None
+    assert b"libc" in found.path
+
+
+def test_a_process_with_a_confusing_name_has_a_start_time(sleeper) -> None:
+    stat = subprocess.run(
+        ["ps", "-o", "etimes=", "-p", str(sleeper.process.pid)], capture_output=True, check=True
+    )
+    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    started_s = read_start_ticks(sleeper.process.pid) * TICK_NS / 1e9
+    assert uptime_s - started_s == pytest.approx(float(stat.stdout), abs=2)
+    assert sleeper.mapping().path == os.fsencode(sleeper.path)
+
+
+@pytest.mark.parametrize("shift_ticks", [-1, 0, 1])
+def test_start_times_compare_to_a_tick(shift_ticks: int) -> None:
+    ticks = read_start_ticks(os.getpid()) + shift_ticks
+    check_start(os.getpid(), ticks * TICK_NS + TICK_NS // 2)
+
+
+@pytest.mark.parametrize("shift_ticks", [-100, -2, 2, 100])
+def test_a_reused_id_is_noticed(shift_ticks: int) -> None:
+    start_ns = (read_start_ticks(os.getpid()) + shift_ticks) * TICK_NS
+    with pytest.raises(ProcessGoneError, match="belongs to another process"):
+        read_mappings(os.getpid(), start_ns)
+
+
+def test_a_process_that_has_ended_is_gone() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    with pytest.raises(ProcessGoneError):
+        read_mappings(process.pid, 0)
+    with pytest.raises(ProcessGoneError):
+        read_start_ticks(process.pid)
