@@ -16,7 +16,7 @@ from symbolic.exceptions import SymbolicError
 from symbolic.symcache import SymCache
 
 from aggregator.symbols.demangle import readable
-from aggregator.symbols.elf import Segment, load_segments, relative_address
+from aggregator.symbols.elf import Segment, gnu_build_id, load_segments, relative_address
 from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.names import clean
 from aggregator.symbols.sandbox import Place
@@ -32,13 +32,13 @@ def build_symcache(elf: bytes, build_id: bytes) -> bytes:
     Raises RefusedExtractError when it isn't one, has no symbols, or says that it is another build.
     """
     segments = load_segments(elf)
+    own_id = gnu_build_id(elf)
+    if own_id is not None and own_id != build_id:
+        raise RefusedExtractError(f"it is of build {own_id[:64].hex()}, not of {build_id.hex()}")
     try:
         objects = list(Archive.from_bytes(elf).iter_objects())
         if len(objects) != 1 or objects[0].file_format != "elf":
             raise RefusedExtractError("not a single ELF object")
-        code_id = objects[0].code_id
-        if code_id and _differs(code_id, build_id):
-            raise RefusedExtractError(f"it is of build {code_id}, not of {build_id.hex()}")
         if not objects[0].features & {"symtab", "debug"}:
             raise RefusedExtractError("no symbols in it")
         opened: Any = objects[0].make_symcache()
@@ -73,12 +73,3 @@ def _place(symcache: Any, segments: Sequence[Segment], offset: int) -> Place | N
     innermost = found[0]
     file = clean(innermost.full_path) if innermost.full_path else None
     return readable(innermost.symbol), file, innermost.line or None
-
-
-def _differs(code_id: str, build_id: bytes) -> bool:
-    """Whether the file's own build id rules out that it is the build `build_id`.
-
-    Files without one, or with room for one only (zeros), go by an id of another making.
-    """
-    own = bytes.fromhex(code_id)
-    return any(own) and len(own) == len(build_id) and own != build_id

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.symbols.elf import gnu_build_id, load_segments
 from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.native import build_symcache, lookup
 
 TOTAL = "_ZN4shop4CartIlE5totalEl"
+
+
+def symbols_of(elf: Path) -> bytes:
+    """The stored form of a file's symbols, under the build id that it has."""
+    data = elf.read_bytes()
+    return build_symcache(data, gnu_build_id(data) or b"none")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +36,7 @@ def test_file_offsets_give_demangled_functions(
 ) -> None:
     elf = compiled(*flags)
     wanted = [file_offset(elf, TOTAL) + 1, file_offset(elf, "plain_c"), file_offset(elf, "main")]
-    stored = build_symcache(elf.read_bytes(), b"any")
+    stored = symbols_of(elf)
     places = lookup(stored, wanted)
     assert [place and place[0] for place in places] == [
         "shop::Cart<long>::total(long)",
@@ -42,13 +49,13 @@ def test_debug_information_gives_file_and_line(
     compiled: Callable[..., Path], file_offset: Callable[[Path, str], int]
 ) -> None:
     elf = compiled("-g")
-    (place,) = lookup(build_symcache(elf.read_bytes(), b"any"), [file_offset(elf, "plain_c")])
+    (place,) = lookup(symbols_of(elf), [file_offset(elf, "plain_c")])
     assert place is not None
     assert (place[0], Path(place[1] or "").name, place[2]) == ("plain_c", "shop.cpp", 7)
 
 
 def test_offsets_beyond_the_symbols_have_no_place(compiled: Callable[..., Path]) -> None:
-    stored = build_symcache(compiled().read_bytes(), b"any")
+    stored = symbols_of(compiled())
     assert lookup(stored, [0, 5, 1 << 40, (1 << 64) - 1]) == [None, None, None, None]
 
 
@@ -72,7 +79,7 @@ def test_rust_names_are_demangled(tmp_path: Path, file_offset: Callable[[Path, s
         (burn,) = [
             line.split()[-1] for line in symbols.stdout.splitlines() if "5inner4burn" in line
         ]
-        (place,) = lookup(build_symcache(elf.read_bytes(), b"any"), [file_offset(elf, burn)])
+        (place,) = lookup(symbols_of(elf), [file_offset(elf, burn)])
         assert place is not None
         assert place[0] == "till::inner::burn"
 
@@ -84,20 +91,44 @@ def test_an_extract_of_another_build_is_refused(compiled: Callable[..., Path]) -
         build_symcache(elf, b"\xcd" * 20)
 
 
+@pytest.mark.parametrize("build_id", ["none", "0x" + "00" * 20])
+def test_a_file_without_an_id_of_its_own_goes_by_any(
+    compiled: Callable[..., Path], build_id: str
+) -> None:
+    elf = compiled(f"-Wl,--build-id={build_id}").read_bytes()
+    assert gnu_build_id(elf) is None
+    build_symcache(elf, b"\xcd" * 20)
+
+
+def test_go_functions_have_names() -> None:
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("no go")
+    elf = Path(go).resolve()  # itself a Go program, with symbols
+    symbols = subprocess.run(["nm", str(elf)], check=True, capture_output=True, text=True).stdout
+    (line,) = [line for line in symbols.splitlines() if line.endswith(" main.main")]
+    first = load_segments(elf.read_bytes())[0]
+    offset = int(line.split()[0], 16) - first.address + first.offset
+    (place,) = lookup(symbols_of(elf), [offset])
+    assert place is not None
+    assert place[0] == "main.main"
+
+
 def test_an_extract_without_symbols_is_refused(compiled: Callable[..., Path]) -> None:
     stripped = compiled("-static", "-s").read_bytes()
     with pytest.raises(RefusedExtractError, match="no symbols"):
-        build_symcache(stripped, b"any")
+        build_symcache(stripped, gnu_build_id(stripped) or b"none")
 
 
 def test_truncated_files_are_refused_or_read_and_never_raise_anything_else(
     compiled: Callable[..., Path],
 ) -> None:
     elf = compiled().read_bytes()
+    build_id = gnu_build_id(elf) or b"none"
     refused = 0
     for length in range(0, len(elf), 509):
         try:
-            build_symcache(elf[:length], b"any")
+            build_symcache(elf[:length], build_id)
         except RefusedExtractError:
             refused += 1
     assert refused > 10
@@ -107,11 +138,12 @@ def test_flipped_bytes_are_refused_or_read_and_never_raise_anything_else(
     compiled: Callable[..., Path],
 ) -> None:
     elf = compiled().read_bytes()
+    build_id = gnu_build_id(elf) or b"none"
     for position in range(0, 1024, 3):
         damaged = bytearray(elf)
         damaged[position] ^= 0xFF
         try:
-            lookup(build_symcache(bytes(damaged), b"any"), [0x1139, 1 << 63])
+            lookup(build_symcache(bytes(damaged), build_id), [0x1139, 1 << 63])
         except RefusedExtractError as error:
             assert str(error)
 
