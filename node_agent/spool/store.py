@@ -191,7 +191,8 @@ class Spool:
         if name not in names and len(names) >= _MAX_DIRECTIVES:
             self.dropped["directives_full"] += 1
             return
-        self._directives.write(name, msgspec.json.encode(directive))
+        # Not worth a flush to the disk: the centre repeats what was not done.
+        self._directives.write(name, msgspec.json.encode(directive), durable=False)
 
     def take_directives(self) -> list[dict[str, Any]]:
         """Orders not seen yet, each given out once; what is no known order is counted.
