@@ -6,8 +6,9 @@ bodies. A body is 2n varints: n deltas of the sorted, distinct stack ids (the fi
 itself), then the n counts. Dense ids make most deltas one or two bytes: 1.4 bytes a row.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import zstandard
@@ -18,6 +19,8 @@ from aggregator.profiles.varint import decode_varints, encode_varints
 
 MAX_DECODED_BYTES = 256 << 20
 _LEVEL = 3
+_TOGETHER_BYTES = 4 << 20
+_DENSE = 8  # sorting costs more than summing over so many places a row
 _U32_LIMIT = 1 << 32
 
 
@@ -60,20 +63,29 @@ def decode_sections(data: bytes) -> list[Section]:
 
     Raises BlobError for anything that `encode_sections` could not have written.
     """
-    raw = _decompress(data)
-    header, start = _decode_header(raw)
-    values, ends = decode_varints(np.frombuffer(raw, np.uint8, offset=start))
-    edges = np.zeros(len(header) + 1, np.int64)
-    np.cumsum(header[:, 2], out=edges[1:])
-    # Where each body ends, as a number of varints; a body must end where a varint does.
-    rows = np.searchsorted(ends, edges, side="right")
-    if not np.array_equal(np.concatenate(([0], ends))[rows], edges):
-        raise BlobError("the blob is corrupt: a section ends inside a varint")
-    sections = []
-    for index, (series_id, rate, _) in enumerate(header.tolist()):
-        body = values[rows[index] : rows[index + 1]]
-        sections.append(_decode_body(series_id, rate, body))
-    return sections
+    return _decode_together([_decompress(zstandard.ZstdDecompressor(), data)])[0]
+
+
+def decode_blobs(blobs: Iterable[bytes]) -> Iterator[list[Section] | None]:
+    """The sections of each blob; None for one that is damaged.
+
+    Small blobs are decoded together, because numpy's calls cost more than their rows.
+    """
+    decompressor = zstandard.ZstdDecompressor()
+    waiting: list[bytes | None] = []
+    size = 0
+    for data in blobs:
+        try:
+            raw = _decompress(decompressor, data)
+        except BlobError:
+            waiting.append(None)
+            continue
+        waiting.append(raw)
+        size += len(raw)
+        if size > _TOGETHER_BYTES:
+            yield from _decode_each(waiting)
+            waiting, size = [], 0
+    yield from _decode_each(waiting)
 
 
 def merge_sections(sections: Iterable[Section]) -> list[Section]:
@@ -98,13 +110,21 @@ def _merge_group(group: list[Section]) -> Section:
         return first
     ids = np.concatenate([section.ids for section in group])
     counts = np.concatenate([section.counts for section in group])
-    if float(counts.sum(dtype=np.float64)) >= 2.0**63:
+    total = float(counts.sum(dtype=np.float64))
+    if total >= 2.0**63:
         raise BlobError(f"the counts of series {first.series_id} add up to more than 63 bits")
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 1))
-    totals = np.add.reduceat(counts[order], starts)
-    return Section(first.series_id, first.rate_millihertz, ids[starts], totals)
+    least, most = int(ids.min()), int(ids.max())
+    if most - least < _DENSE * len(ids) and total < 2.0**53:  # doubles are exact up to there
+        sums = np.bincount(ids - least, weights=counts)
+        distinct = np.flatnonzero(sums)
+        totals = sums[distinct].astype(np.int64)
+        distinct += least
+    else:
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 1))
+        distinct, totals = ids[starts], np.add.reduceat(counts[order], starts)
+    return Section(first.series_id, first.rate_millihertz, distinct, totals)
 
 
 def _encode_body(section: Section) -> bytes:
@@ -120,41 +140,103 @@ def _encode_body(section: Section) -> bytes:
     return encode_varints(np.diff(ids, prepend=np.int64(0))) + encode_varints(counts)
 
 
-def _decompress(data: bytes) -> bytes:
+def _decompress(decompressor: zstandard.ZstdDecompressor, data: bytes) -> bytes:
     try:
         declared = zstandard.frame_content_size(data)
         if not 0 <= declared <= MAX_DECODED_BYTES:
             raise BlobError(
                 f"the blob declares {declared} bytes decoded; 0 to {MAX_DECODED_BYTES} are allowed"
             )
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_DECODED_BYTES)
+        return decompressor.decompress(data, max_output_size=MAX_DECODED_BYTES)
     except zstandard.ZstdError as error:
         raise BlobError(f"the blob is truncated or not zstd: {error}") from error
 
 
-def _decode_header(raw: bytes) -> tuple[NDArray[np.int64], int]:
-    """Rows of (series id, rate, body length), and where the bodies start."""
+def _decode_each(blobs: list[bytes | None]) -> Iterator[list[Section] | None]:
+    whole = [raw for raw in blobs if raw is not None]
+    try:
+        decoded: Iterator[list[Section] | None] = iter(_decode_together(whole))
+    except BlobError:  # one of them is damaged: find out which
+        decoded = map(_decode_or_none, whole)
+    for raw in blobs:
+        yield None if raw is None else next(decoded)
+
+
+def _decode_or_none(raw: bytes) -> list[Section] | None:
+    try:
+        return _decode_together([raw])[0]
+    except BlobError:
+        return None
+
+
+def _decode_together(blobs: list[bytes]) -> list[list[Section]]:
+    """The sections of decompressed blobs, whose bodies are decoded as one column."""
+    counts = [_count_sections(raw) for raw in blobs]
+    starts = [4 + 12 * count for count in counts]
+    heads = [raw[4:start] for raw, start in zip(blobs, starts, strict=True)]
+    header = np.frombuffer(b"".join(heads), "<u4").astype(np.int64).reshape(-1, 3)
+    blob_edges = _edges(np.array(counts, np.int64))
+    _check_header(header, blob_edges)
+    bodies = [raw[start:] for raw, start in zip(blobs, starts, strict=True)]
+    edges = _edges(header[:, 2])
+    body_edges = _edges(np.array([len(body) for body in bodies], np.int64))
+    if not np.array_equal(edges[blob_edges], body_edges):
+        raise BlobError("the blob is corrupt: the lengths of its sections do not add up")
+    values, ends = decode_varints(np.frombuffer(b"".join(bodies), np.uint8))
+    # Where each body ends, as a number of varints; a body must end where a varint does.
+    places = np.searchsorted(ends, edges, side="right")
+    if not np.array_equal(np.concatenate(([0], ends))[places], edges):
+        raise BlobError("the blob is corrupt: a section ends inside a varint")
+    ids, stack_counts, rows = _decode_bodies(values, places)
+    cuts = rows.tolist()
+    sections = [
+        Section(series_id, rate, ids[cuts[i] : cuts[i + 1]], stack_counts[cuts[i] : cuts[i + 1]])
+        for i, (series_id, rate, _) in enumerate(header.tolist())
+    ]
+    return [sections[a:b] for a, b in pairwise(blob_edges.tolist())]
+
+
+def _count_sections(raw: bytes) -> int:
     if len(raw) < 4:
         raise BlobError("the blob is corrupt: it has no header")
     sections = int.from_bytes(raw[:4], "little")
-    start = 4 + 12 * sections
-    if start > len(raw):
+    if 4 + 12 * sections > len(raw):
         raise BlobError(f"the blob is corrupt: it has no room for its {sections} sections")
-    header = np.frombuffer(raw, "<u4", 3 * sections, offset=4).astype(np.int64).reshape(-1, 3)
-    if int(header[:, 2].sum()) != len(raw) - start:
-        raise BlobError("the blob is corrupt: the lengths of its sections do not add up")
+    return sections
+
+
+def _check_header(header: NDArray[np.int64], blob_edges: NDArray[np.int64]) -> None:
     keys = (header[:, 0] << 32) | header[:, 1]
-    if np.any(header[:, 0] >= 1 << 31) or np.any(np.diff(keys) <= 0) or np.any(header[:, 1] < 1):
+    rising = np.ones(len(keys) + 1, bool)
+    rising[1:-1] = keys[1:] > keys[:-1]
+    rising[blob_edges] = True  # order is within a blob
+    if not rising.all() or np.any(header[:, 0] >= 1 << 31) or np.any(header[:, 1] < 1):
         raise BlobError("the blob is corrupt: its sections are not in order of (series, rate)")
-    return header, start
 
 
-def _decode_body(series_id: int, rate_millihertz: int, body: NDArray[np.int64]) -> Section:
-    rows, odd = divmod(len(body), 2)
-    if odd:
+def _decode_bodies(
+    values: NDArray[np.int64], places: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Ids, counts and the edges of sections in both; `places` are their edges in `values`."""
+    lengths = np.diff(places)
+    if np.any(lengths & 1):
         raise BlobError("the blob is corrupt: a section has more ids than counts")
-    ids = np.cumsum(body[:rows])  # beyond 63 bits it wraps to negative, which the next line sees
-    counts = body[rows:]
-    if rows and (np.any(ids[1:] <= ids[:-1]) or int(counts.min()) < 1):
+    sizes = lengths >> 1
+    rows = _edges(sizes)
+    in_section = np.arange(len(values)) - np.repeat(places[:-1], lengths)
+    is_id = in_section < np.repeat(sizes, lengths)
+    deltas, counts = values[is_id], values[~is_id]
+    # One sum over everything, less what it was before each section. Beyond 63 bits it wraps,
+    # and so does the difference: it is right unless an id itself does not fit, which falls.
+    sums = np.concatenate(([0], np.cumsum(deltas)))
+    ids = sums[1:] - np.repeat(sums[rows[:-1]], sizes)
+    rising = np.ones(len(ids) + 1, bool)
+    rising[1:-1] = ids[1:] > ids[:-1]
+    rising[rows] = True
+    if not rising.all() or np.any(counts < 1):
         raise BlobError("the blob is corrupt: ids out of order or a count of 0")
-    return Section(series_id, rate_millihertz, ids, counts)
+    return ids, counts, rows
+
+
+def _edges(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))

@@ -11,7 +11,7 @@ from aggregator.profiles.selector import Selector
 from aggregator.profiles.span import Span
 from aggregator.profiles.times import to_datetime
 
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 200
 MAX_ROWS = 200_000  # 1-minute blobs of 140 node-days
 _UNCOMPACTED_S = 2 * 86_400  # 10-second rows wait for their compaction for a day at most
 

@@ -1,12 +1,11 @@
 """Adding up the blobs that answer a question, and saying how much they cover. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from aggregator.profiles.codec import Section, decode_sections, merge_sections
-from aggregator.profiles.errors import BlobError
+from aggregator.profiles.codec import Section, decode_blobs, merge_sections
 from aggregator.profiles.grouping import Ints
 from aggregator.profiles.reading import StoredRow
 from aggregator.profiles.span import Span
@@ -55,15 +54,9 @@ class Stacks:
     host_names: list[str]
 
 
-def decode_rows(rows: Iterable[StoredRow]) -> list[tuple[StoredRow, list[Section] | None]]:
+def decode_rows(rows: Sequence[StoredRow]) -> list[tuple[StoredRow, list[Section] | None]]:
     """Each row with its sections, None where its blob is damaged."""
-    decoded: list[tuple[StoredRow, list[Section] | None]] = []
-    for row in rows:
-        try:
-            decoded.append((row, decode_sections(row.data)))
-        except BlobError:
-            decoded.append((row, None))
-    return decoded
+    return list(zip(rows, decode_blobs(row.data for row in rows), strict=True))
 
 
 @dataclass

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import zstandard
 
-from aggregator.profiles.codec import Section, decode_sections, encode_sections, merge_sections
+from aggregator.profiles.codec import (
+    Section,
+    decode_blobs,
+    decode_sections,
+    encode_sections,
+    merge_sections,
+)
 from aggregator.profiles.errors import BlobError
 from aggregator.profiles.varint import decode_varints, encode_varints
 
@@ -113,6 +119,29 @@ def test_corrupt_blobs_are_refused_by_name(data, words):
         decode_sections(data)
 
 
+def test_blobs_decoded_together_are_as_each_alone_and_damage_stays_where_it_is(monkeypatch):
+    random = np.random.default_rng(5)
+    blobs = []
+    for size in (3, 0, 1, 40, 0, 7):
+        sections = []
+        for series in range(size):
+            ids = np.unique(random.integers(0, 1 << 62, random.integers(0, 9)))
+            sections.append(section(series, 19_000, ids, random.integers(1, 300, len(ids))))
+        blobs.append(encode_sections(sections))
+    alone = [rows(decode_sections(data)) for data in blobs]
+    for together_bytes in (0, 100, 1 << 20):
+        monkeypatch.setattr("aggregator.profiles.codec._TOGETHER_BYTES", together_bytes)
+        assert [rows(sections) for sections in decode_blobs(blobs)] == alone
+        damaged = [
+            *(b"", blobs[0], blob(1, 1, 1, 1, bodies=b"\x80"), blobs[3]),
+            *(blob(0, bodies=b"\1\1"), blob(1, 1, 1, 2, bodies=b"\1\0"), blobs[5]),
+        ]
+        decoded = list(decode_blobs(damaged))
+        assert [sections is None for sections in decoded] == [1, 0, 1, 0, 1, 1, 0]
+        assert [rows(decoded[i]) for i in (1, 3, 6)] == [alone[0], alone[3], alone[5]]
+    assert list(decode_blobs([])) == []
+
+
 def test_a_blob_that_declares_too_much_is_refused_before_it_is_unpacked(monkeypatch):
     data = encode_sections([section(1, 1, range(3000), [1] * 3000)])
     monkeypatch.setattr("aggregator.profiles.codec.MAX_DECODED_BYTES", 100)
@@ -150,12 +179,13 @@ def test_merge_adds_counts_of_the_same_series_and_rate():
     ]
 
 
-def test_merge_agrees_with_adding_up_by_hand():
+@pytest.mark.parametrize("spread", [1, 1 << 50])  # dense ids and sparse ones
+def test_merge_agrees_with_adding_up_by_hand(spread):
     random = np.random.default_rng(3)
     expected: dict[tuple[int, int, int], int] = {}
     sections = []
     for _ in range(60):
-        ids = np.unique(random.integers(0, 200, 50))
+        ids = np.unique(random.integers(0, 200, 50)) * spread
         made = section(
             int(random.integers(3)),
             int(random.integers(1, 3)) * 1000,
@@ -172,6 +202,11 @@ def test_merge_agrees_with_adding_up_by_hand():
         for stack, count in zip(s.ids.tolist(), s.counts.tolist(), strict=True)
     }
     assert merged == expected
+
+
+def test_merge_is_exact_beyond_doubles():
+    [merged] = merge_sections([section(1, 1, [1, 2], [2**60 + 1, 1]), section(1, 1, [1], [2**60])])
+    assert merged.counts.tolist() == [2**61 + 1, 1]
 
 
 def test_merge_refuses_a_sum_beyond_63_bits():
