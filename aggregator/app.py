@@ -129,6 +129,7 @@ async def _database(app: web.Application) -> AsyncIterator[None]:
 async def _group_commit(app: web.Application) -> AsyncIterator[None]:
     task = asyncio.create_task(app[INGEST].run())
     yield
+    app[INGEST].close()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

@@ -14,7 +14,12 @@ from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, exc, ma
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from aggregator.errors import DatabaseError, DatabaseUnavailableError, MissingPartitionError
+from aggregator.errors import (
+    DatabaseError,
+    DatabaseUnavailableError,
+    MissingPartitionError,
+    UnstorableError,
+)
 
 POOL_SIZE = 8
 CONNECT_TIMEOUT_S = 10
@@ -113,6 +118,8 @@ def _translate(error: BaseException) -> DatabaseError:
         return MissingPartitionError(words)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, exc.TimeoutError)):
         return DatabaseUnavailableError(f"the database cannot serve this now: {words}")
+    if isinstance(error, (psycopg.DataError, psycopg.IntegrityError)):
+        return UnstorableError(f"the database cannot hold this: {words}")
     return DatabaseError(f"the database refused: {words}")
 
 

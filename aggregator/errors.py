@@ -41,6 +41,14 @@ class DatabaseUnavailableError(DatabaseError):
     remedy = "try again; if it stays, check that Postgres runs and accepts connections"
 
 
+class UnstorableError(DatabaseError):
+    """The database cannot hold a value of the message: sending it again will not help."""
+
+    status = 422
+    code = "unstorable"
+    remedy = "upgrade the agent; if it is the newest, report this as a bug"
+
+
 class MissingPartitionError(DatabaseError):
     """A row belongs to a time range whose partition does not exist (yet)."""
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import redis.asyncio
+import redis
 import redis.exceptions
 from aiohttp import web
 from sqlalchemy import text
@@ -86,13 +86,17 @@ async def _check_migrations(app: web.Application) -> None:
 
 
 async def _check_broker(app: web.Application) -> None:
-    client = redis.asyncio.Redis.from_url(redis_url(app[CONFIG].broker_url))
+    # In a thread: redis-py reads files whenever it makes a connection.
+    await asyncio.to_thread(_ping_broker, redis_url(app[CONFIG].broker_url))
+
+
+def _ping_broker(url: str) -> None:
+    timeouts = {"socket_timeout": CHECK_TIMEOUT_S, "socket_connect_timeout": CHECK_TIMEOUT_S}
     try:
-        await client.ping()
-    except (redis.exceptions.RedisError, OSError) as error:
+        with redis.Redis.from_url(url, **timeouts) as client:
+            client.ping()
+    except (redis.exceptions.RedisError, OSError, ValueError) as error:
         raise NotReadyError(f"the broker cannot be reached: {error}") from error
-    finally:
-        await client.aclose()
 
 
 def redis_url(broker_url: str) -> str:

@@ -75,22 +75,23 @@ class GroupCommit:
         return await waiting.answer
 
     async def run(self) -> None:
-        """Commit groups until cancelled; whoever still waits then gets BusyError."""
-        try:
-            while True:
-                group = [await self._queue.get()]
-                while len(group) < MAX_GROUP and not self._queue.empty():
-                    group.append(self._queue.get_nowait())
-                self._metrics.queued.set(self._queue.qsize())
-                try:
-                    await self._commit(group)
-                except asyncio.CancelledError:
-                    _fail(group, BusyError("the aggregator is shutting down"))
-                    raise
-        finally:
-            self._closed = True
-            while not self._queue.empty():
-                _fail([self._queue.get_nowait()], BusyError("the aggregator is shutting down"))
+        """Commit groups until cancelled; a group that is cut short gets BusyError."""
+        while True:
+            group = [await self._queue.get()]
+            while len(group) < MAX_GROUP and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            self._metrics.queued.set(self._queue.qsize())
+            try:
+                await self._commit(group)
+            except asyncio.CancelledError:
+                _fail(group, BusyError("the aggregator is shutting down"))
+                raise
+
+    def close(self) -> None:
+        """Refuse new batches and those that wait; what is being committed is `run`'s affair."""
+        self._closed = True
+        while not self._queue.empty():
+            _fail([self._queue.get_nowait()], BusyError("the aggregator is shutting down"))
 
     async def _commit(self, group: list[_Waiting]) -> None:
         try:

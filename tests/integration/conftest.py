@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
+from blockbuster import blockbuster_ctx
 from sqlalchemy import Engine, text
 
 from aggregator.access.service import create_token
@@ -59,7 +60,19 @@ def app(centre_config: CentreConfig) -> web.Application:
 
 
 @pytest.fixture
-async def client(app: web.Application) -> AsyncIterator[TestClient[Any, Any]]:
+def no_blocking() -> Iterator[None]:
+    """A call in the aggregator that blocks the event loop fails there with BlockingError."""
+    with blockbuster_ctx("aggregator") as blockbuster:
+        # Short locks around in-memory caches are no blocking.
+        blockbuster.functions["threading.Lock.acquire"].deactivate()
+        for function in blockbuster.functions.values():
+            # Made before the loop runs, except in tests that start a second one.
+            function.can_block_in("aggregator/app.py", {"create_app"})
+        yield
+
+
+@pytest.fixture
+async def client(app: web.Application, no_blocking: None) -> AsyncIterator[TestClient[Any, Any]]:
     """An HTTP client of a started aggregator on the loopback."""
     async with TestClient(TestServer(app)) as client:
         yield client
@@ -156,6 +169,11 @@ class Node:
         async with await self.post("/api/v1/batches", batch) as response:
             assert response.status == 200, await response.text()
             return decode(await response.read(), Answer)
+
+    async def post_batch(self, samples: Mapping[Stack, int]) -> int:
+        """Send the next batch, which may be refused; returns the status."""
+        async with await self.post("/api/v1/batches", self.batch(samples)) as response:
+            return response.status
 
     async def define(self, stacks: Sequence[Stack], **changes: Any) -> None:
         """Send definitions that must be accepted."""

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from aggregator import db
 from aggregator.db import create_sync_database, current_revision, head_revision, run_migrations
-from aggregator.errors import DatabaseError, DatabaseUnavailableError
+from aggregator.errors import DatabaseError, DatabaseUnavailableError, UnstorableError
 
 
 @pytest.fixture
@@ -94,6 +94,8 @@ def test_errors_are_translated(postgres_url):
     with pytest.raises(DatabaseError, match="postgresql://"):
         run_migrations("sqlite:///x.db")
     engine = create_engine(postgres_url)
-    with pytest.raises(DatabaseError, match="division by zero"), db.session_scope(engine) as s:
+    with pytest.raises(DatabaseError, match="no_such_table"), db.session_scope(engine) as s:
+        s.execute(text("SELECT * FROM no_such_table"))
+    with pytest.raises(UnstorableError, match="division by zero"), db.session_scope(engine) as s:
         s.execute(text("SELECT 1/0"))
     engine.dispose()

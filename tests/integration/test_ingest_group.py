@@ -1,0 +1,194 @@
+"""Group commit on a real Postgres: shared commits, bad batches alone, and servers that go away."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy import text
+
+from aggregator.access.service import create_token
+from aggregator.app import create_app
+from aggregator.app_keys import INGEST
+from aggregator.config import CentreConfig
+from aggregator.db import create_sync_database, run_migrations, session_scope
+from aggregator.local.account import server_account
+from aggregator.local.postgres import create_postgres
+from aggregator.local.process import Process
+
+
+async def metric(client, name):
+    body = await (await client.get("/metrics")).text()
+    return next(float(line.split()[-1]) for line in body.splitlines() if line.startswith(name))
+
+
+async def queued(client, number):
+    """Wait until `number` batches wait for a commit."""
+    while await metric(client, "flamefleet_queued_batches ") != number:
+        await asyncio.sleep(0.01)
+
+
+async def test_batches_that_wait_share_a_commit(new_node, stack_of, database, client, rows):
+    nodes = [new_node(f"web-{i}") for i in range(20)]
+    batches = [node.batch({stack_of(i): 1}) for i, node in enumerate(nodes)]
+    await nodes[0].send(batches[0])
+    with database.connect() as connection:
+        connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
+        sending = [asyncio.create_task(nodes[1].send(batches[1]))]
+        await asyncio.sleep(0.1)
+        sending += [
+            asyncio.create_task(n.send(b)) for n, b in zip(nodes[2:], batches[2:], strict=True)
+        ]
+        await queued(client, 18)
+        assert not any(task.done() for task in sending)
+        connection.rollback()
+
+    assert {answer.status for answer in await asyncio.gather(*sending)} == {"stored"}
+    assert rows("SELECT count(*)::int FROM node_prof") == [(20,)]
+    assert await metric(client, "flamefleet_commit_batches_count") == 3
+    assert len(rows("SELECT DISTINCT xmin::text FROM runs")) == 3
+
+
+async def test_a_batch_that_the_database_refuses_harms_no_other(
+    new_node, stack_of, database, client, rows, error_of
+):
+    rows("ALTER TABLE node_prof ADD CONSTRAINT unlucky CHECK (samples <> 13)")
+    nodes = [new_node(f"web-{i}") for i in range(10)]
+    with database.connect() as connection:
+        connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
+        first = asyncio.create_task(nodes[0].send(nodes[0].batch({stack_of(0): 1})))
+        await asyncio.sleep(0.1)
+        good = [asyncio.create_task(node.send(node.batch({stack_of(1): 1}))) for node in nodes[1:9]]
+        bad = asyncio.create_task(
+            error_of(nodes[9].post("/api/v1/batches", nodes[9].batch({stack_of(2): 13})))
+        )
+        await queued(client, 9)
+        connection.rollback()
+
+    assert {(await answer).status for answer in (first, *good)} == {"stored"}
+    assert await bad == (422, "unstorable")
+    assert rows("SELECT count(*)::int, sum(samples)::int FROM node_prof") == [(9, 9)]
+    assert rows("SELECT count(*)::int FROM runs") == [(9,)]
+
+
+async def test_client_that_goes_away_finds_its_batch_stored(node, stack_of, database, client, rows):
+    batch = node.batch({stack_of(1): 5})
+    with database.connect() as connection:
+        connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
+        sending = asyncio.create_task(node.send(batch))
+        await asyncio.sleep(0.1)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        connection.rollback()
+
+    assert (await node.send(batch)).status in ("stored", "duplicate")
+    assert rows("SELECT sum(samples)::int FROM node_prof") == [(5,)]
+
+
+async def test_full_queue_is_a_503(node, stack_of, app, client, monkeypatch, error_of, database):
+    monkeypatch.setattr(app[INGEST], "_queue", asyncio.Queue(1))
+    app[INGEST]._queue.put_nowait(None)  # the loop waits on the queue that it started with
+
+    async with await node.post("/api/v1/batches", node.batch({stack_of(1): 1})) as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert (await response.json())["error"]["code"] == "busy"
+
+
+async def test_shutting_down_answers_those_who_wait(app, new_node, stack_of, database, client):
+    nodes = [new_node(f"web-{i}") for i in range(4)]
+    with database.connect() as connection:
+        connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
+        sending = [asyncio.create_task(nodes[0].post_batch({stack_of(1): 1}))]
+        await asyncio.sleep(0.1)
+        sending += [asyncio.create_task(node.post_batch({stack_of(1): 1})) for node in nodes[1:]]
+        await queued(client, 3)
+
+        app[INGEST].close()
+
+        assert await asyncio.gather(*sending[1:]) == [503, 503, 503]
+        assert await nodes[1].post_batch({stack_of(1): 1}) == 503
+        connection.rollback()
+    assert await sending[0] == 200
+
+
+@pytest.fixture
+def own_postgres(servers_dir):
+    """A Postgres that may be killed: `start`, `kill` and its URL."""
+
+    class Server:
+        def __init__(self):
+            folder = servers_dir / "restarted"
+            self.postgres = create_postgres(folder, servers_dir / "rs", server_account())
+            self.postgres.initialise()
+            self.log = (servers_dir / "restarted.log").open("wb")
+            self.process = None
+            self.url = self.postgres.url("postgres")
+
+        def start(self):
+            while not self.postgres.may_start():
+                time.sleep(0.02)
+            self.process = Process(self.postgres.command(), self.log)
+            self.postgres.wait_ready(self.process)
+
+        def kill(self):
+            os.kill(self.process.pid, signal.SIGKILL)
+            while self.process.poll() is None:
+                time.sleep(0.02)
+
+    server = Server()
+    server.start()
+    yield server
+    assert server.process.stop()
+    server.log.close()
+
+
+async def test_killed_postgres_loses_no_batch_and_counts_none_twice(
+    own_postgres, valkey_url, node, stack_of
+):
+    await asyncio.to_thread(run_migrations, own_postgres.url)
+    engine = create_sync_database(own_postgres.url)
+    with session_scope(engine) as session:
+        node.token = create_token(session, node.name)
+    node.sequence, sent, statuses = 0, 0, set()
+
+    async with TestClient(TestServer(create_app(CentreConfig(own_postgres.url, valkey_url)))) as c:
+        node.client = c
+
+        async def send_until_accepted(batch):
+            while True:
+                async with await node.post("/api/v1/batches", batch) as response:
+                    statuses.add(response.status)
+                    if response.status == 200:
+                        return
+                    assert response.status == 503, await response.text()
+                await asyncio.sleep(0.05)
+
+        async def send_many():
+            nonlocal sent
+            while sent < 60:
+                await send_until_accepted(node.batch({stack_of(sent % 7): 1 + sent}))
+                sent += 1
+
+        sending = asyncio.create_task(send_many())
+        while sent < 20:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(own_postgres.kill)
+        while 503 not in statuses:
+            await asyncio.sleep(0.01)
+        async with c.get("/healthz") as response:
+            assert response.status == 200
+        async with c.get("/readyz") as response:
+            assert response.status == 503
+        await asyncio.to_thread(own_postgres.start)
+        await sending
+        async with c.get("/readyz") as response:
+            assert response.status == 200
+
+    with engine.connect() as connection:
+        total = connection.execute(text("SELECT count(*), sum(samples) FROM node_prof")).one()
+        assert tuple(total) == (60, sum(range(1, 61)))
+        lost = connection.execute(text("SELECT high_water, lost_batches FROM runs")).one()
+        assert tuple(lost) == (60, 0)
+    engine.dispose()
