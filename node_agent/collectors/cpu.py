@@ -61,6 +61,12 @@ class _Running:
     started_ns: int  # Unix time at which the interval began
     started_monotonic_ns: int
 
+    def close(self) -> None:
+        self.clock.stop()
+        self.ring.close()
+        self.control.close()
+        self.loaded.close()
+
 
 class CpuCollector:
     """Samples all online CPUs. Not for use by several threads.
@@ -112,15 +118,22 @@ class CpuCollector:
             self._settings,
         )
         try:
-            self._running = self._attach(loaded, entries)
+            running = self._open_maps(loaded, entries)
         except BaseException:
             loaded.close()
             raise
+        try:
+            running.control.beat()
+            running.clock.start(online_cpus(), self._rate_hz)
+        except BaseException:
+            running.close()
+            raise
+        self._running = running
 
-    def _attach(self, loaded: LoadedObject, entries: int) -> _Running:
+    def _open_maps(self, loaded: LoadedObject, entries: int) -> _Running:
         maps = loaded.maps
         key_bytes = ctypes.sizeof(SampleKeyC)
-        running = _Running(
+        return _Running(
             loaded,
             CpuClock(loaded.programs[_PROGRAM]),
             (
@@ -134,9 +147,6 @@ class CpuCollector:
             time.time_ns(),
             time.monotonic_ns(),
         )
-        running.control.beat()
-        running.clock.start(online_cpus(), self._rate_hz)
-        return running
 
     def _held(self) -> _Running:
         if self._running is None:
@@ -212,7 +222,4 @@ class CpuCollector:
         """Detach and unload; what was not taken is gone."""
         running, self._running = self._running, None
         if running is not None:
-            running.clock.stop()
-            running.ring.close()
-            running.control.close()
-            running.loaded.close()
+            running.close()

@@ -44,10 +44,11 @@ def plan_map_sizes(
     samples_a_second = rate_hz * cpus
     ring_bytes = next_power_of_two(samples_a_second * _RING_BYTES_A_SAMPLE)
     ring_bytes = min(max(ring_bytes, MIN_RING_BYTES), MAX_RING_BYTES)
-    fixed_bytes = ring_bytes + cpus * per_cpu_bytes + 5 * 4096
     entry_bytes = _ENTRY_HEAD_BYTES + key_bytes + _VALUE_BYTES
+    # the kernel adds a spare entry for each CPU to each count map
+    fixed_bytes = ring_bytes + cpus * (per_cpu_bytes + 2 * entry_bytes) + 5 * 4096
     affordable = (MAP_BUDGET_BYTES - fixed_bytes) // 2 // (entry_bytes + 2 * _BUCKET_BYTES)
     wanted = max(next_power_of_two(round(samples_a_second * interval_s * 2)), MIN_ENTRIES)
     entries = max(min(wanted, affordable, max_samples), 1)
-    count_bytes = (entries + cpus) * entry_bytes + next_power_of_two(entries) * _BUCKET_BYTES
+    count_bytes = entries * entry_bytes + next_power_of_two(entries) * _BUCKET_BYTES
     return MapSizes(entries, ring_bytes, fixed_bytes + 2 * count_bytes)

@@ -5,6 +5,7 @@ After loading, only descriptors stay: the object with its copy of the kernel's t
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -223,7 +224,7 @@ def _load_error(name: str, code: int, log: _Log) -> LoadError:
     remedy = "Run `flamefleet-agent check`: it says what this host lacks."
     if not Path("/sys/kernel/btf/vmlinux").exists():
         remedy = "This kernel has no type information (CONFIG_DEBUG_INFO_BTF); use one that has."
-    elif code in (1, 13):  # EPERM, EACCES
+    elif code == errno.EPERM:  # the verifier's own refusals are EACCES and EINVAL
         remedy = "Give the agent CAP_BPF and CAP_PERFMON."
     detail = log.summary()
     why = f"{os.strerror(code)}{f' ({detail})' if detail else ''}"

@@ -86,7 +86,7 @@ def kernel_root(tmp_path_factory: pytest.TempPathFactory, busy_program: BusyProg
 
     busybox = root / "usr/bin/busybox"
     shutil.copy(shutil.which("busybox") or "/bin/busybox", busybox)
-    for applet in ("sh", "mount", "mkdir", "ip", "hostname", "sync", "sleep", "dd"):
+    for applet in ("sh", "mount", "mkdir", "ip", "hostname", "sync", "sleep", "dd", "unshare"):
         (root / "usr/bin" / applet).symlink_to("busybox")
 
     python = Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")

@@ -1,7 +1,8 @@
-"""Runs inside another kernel: load, attach, count; the findings are the last line, as JSON.
+"""Loads, attaches and counts where it is run; what it found is one line of JSON.
 
-usage: probe.py SECONDS PROGRAM...
-Each PROGRAM is started and has to show up in the samples; judging is for the test outside.
+usage: probe.py SAMPLES NAME=COMMAND...
+Each COMMAND is started; intervals of half a second are taken until the thread NAME of each has so
+many samples, for a minute at most. Judging is for the test outside.
 """
 
 import json
@@ -9,64 +10,85 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 
-from node_agent.collectors.cpu import CpuCollector, RawStack
+from node_agent.collectors.cpu import CpuCollector, Interval, RawStack
+
+INTERVAL_S = 0.5
+LIMIT_S = 60.0
+
+
+def read_comm(tgid: int) -> str | None:
+    try:
+        return Path(f"/proc/{tgid}/comm").read_text().strip()
+    except OSError:
+        return None
+
+
+def describe(
+    name: str, intervals: list[Interval], stacks: dict[int, RawStack]
+) -> dict[str, object]:
+    rows = [
+        (stacks.get(key.stack_key), count)
+        for interval in intervals
+        for key, count in interval.counts.items()
+        if key.thread_name == name
+    ]
+    known = [stack for stack, _ in rows if stack is not None]
+    return {
+        "samples": sum(count for _, count in rows),
+        "missing_stacks": len(rows) - len(known),
+        "tgids": sorted({stack.process.tgid for stack in known}),
+        "user_depth": max((len(stack.user_ips) for stack in known), default=0),
+        "kernel_depth": max((len(stack.kernel_ips) for stack in known), default=0),
+        "kernel_addresses": all(ip >> 47 for stack in known for ip in stack.kernel_ips),
+        "start_ns": min((stack.process.start_ns for stack in known), default=0),
+    }
 
 
 def main() -> None:
-    seconds, programs = float(sys.argv[1]), sys.argv[2:]
-    collector = CpuCollector(rate_hz=99, max_samples=100_000, interval_s=seconds)
+    wanted = int(sys.argv[1])
+    programs = dict(argument.split("=", 1) for argument in sys.argv[2:])
+    collector = CpuCollector(rate_hz=99, max_samples=100_000, interval_s=10)
     null = subprocess.DEVNULL
-    children = [subprocess.Popen(p.split(), stdout=null, stderr=null) for p in programs]
+    children = [subprocess.Popen(c.split(), stdout=null, stderr=null) for c in programs.values()]
     collector.start()
     stacks: dict[int, RawStack] = {}
-    intervals = []
-    for _ in range(2):
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            time.sleep(0.5)
-            stacks |= {stack.stack_key: stack for stack in collector.poll()}
+    intervals: list[Interval] = []
+    seen: Counter[str] = Counter()
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end and any(seen[name] < wanted for name in programs):
+        time.sleep(INTERVAL_S)
         intervals.append(collector.take_interval())
         stacks |= {stack.stack_key: stack for stack in collector.poll()}
+        for key, count in intervals[-1].counts.items():
+            seen[key.thread_name] += count
     map_bytes = collector.map_bytes()
+    tgids = {key.tgid for interval in intervals for key in interval.counts}
+    in_proc = {tgid: comm for tgid in tgids if (comm := read_comm(tgid)) is not None}
     collector.stop()
-    seen = []
-    for program, child in zip(programs, children, strict=True):
+    for child in children:
         child.kill()
         child.wait()
-        rows = [
-            (stacks.get(key.stack_key), count)
-            for interval in intervals
-            for key, count in interval.counts.items()
-            if key.tgid == child.pid
-        ]
-        known = [stack for stack, _ in rows if stack is not None]
-        seen.append(
-            {
-                "program": program,
-                "samples": sum(count for _, count in rows),
-                "missing_stacks": len(rows) - len(known),
-                "user_depth": max((len(stack.user_ips) for stack in known), default=0),
-                "kernel_depth": max((len(stack.kernel_ips) for stack in known), default=0),
-                "kernel_addresses": all(ip >> 47 for s in known for ip in s.kernel_ips),
-                "start_ns": known[0].process.start_ns if known else 0,
-                "thread_names": sorted({stack.thread_name for stack in known}),
-            }
-        )
-    print(
-        json.dumps(
-            {
-                "release": os.uname().release,
-                "programs": seen,
-                "samples": [interval.samples for interval in intervals],
-                "interrupts": [interval.interrupts for interval in intervals],
-                "kernel_ns": [interval.kernel_ns for interval in intervals],
-                "lost": [interval.lost for interval in intervals],
-                "skipped": [interval.skipped for interval in intervals],
-                "map_bytes": map_bytes,
-            }
-        )
-    )
+    lost: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    for interval in intervals:
+        lost.update(interval.lost)
+        skipped.update(interval.skipped)
+    found = {
+        "release": os.uname().release,
+        "programs": {name: describe(name, intervals, stacks) for name in programs},
+        "samples": sum(interval.samples for interval in intervals),
+        "interrupts": sum(interval.interrupts for interval in intervals),
+        "kernel_ns": sum(interval.kernel_ns for interval in intervals),
+        "lost": lost,
+        "skipped": skipped,
+        "map_bytes": map_bytes,
+        "in_proc": in_proc,
+        "not_in_proc": sorted(tgids - set(in_proc)),
+    }
+    print(json.dumps(found))
 
 
 main()

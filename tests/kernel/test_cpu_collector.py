@@ -1,0 +1,273 @@
+"""The CPU collector on this machine's kernel."""
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from node_agent.collectors.cpu import CpuCollector, Interval, RawStack
+
+Busy = tuple[subprocess.Popen[str], list[int]]
+
+
+class Profile(NamedTuple):
+    interval: Interval
+    sent: list[RawStack]
+    stacks: dict[int, RawStack]
+
+    def of(self, tgid: int) -> list[tuple[RawStack, int]]:
+        return [
+            (self.stacks[key.stack_key], count)
+            for key, count in self.interval.counts.items()
+            if key.tgid == tgid
+        ]
+
+    def samples_of(self, tgid: int) -> int:
+        return sum(count for key, count in self.interval.counts.items() if key.tgid == tgid)
+
+
+def take(collector: CpuCollector, until: Callable[[], bool] | None = None) -> Profile:
+    """Poll for a second (or until the condition holds, a minute at most), then take."""
+    sent: list[RawStack] = []
+    end = time.monotonic() + (1.0 if until is None else 60.0)
+    while time.monotonic() < end and not (until is not None and until()):
+        time.sleep(0.2)
+        sent += collector.poll()
+    interval = collector.take_interval()
+    sent += collector.poll()
+    return Profile(interval, sent, {stack.stack_key: stack for stack in sent})
+
+
+def cpu_seconds_later(process: subprocess.Popen[str], seconds: float) -> Callable[[], bool]:
+    """Holds once the process has used so much more CPU: how busy the machine is doesn't matter."""
+    started = cpu_seconds(process.pid)
+    return lambda: cpu_seconds(process.pid) - started >= seconds
+
+
+def cpu_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+@pytest.fixture
+def collector() -> Iterator[CpuCollector]:
+    collector = CpuCollector(rate_hz=199, max_samples=100_000, interval_s=10)
+    collector.start()
+    yield collector
+    collector.stop()
+
+
+def test_a_busy_program_is_seen_by_function_in_its_own_shares(
+    collector: CpuCollector, busy: Busy
+) -> None:
+    process, (half, three_tenths, a_fifth) = busy
+    starts = sorted([half, three_tenths, a_fifth])
+
+    profile = take(collector, cpu_seconds_later(process, 2.0))
+
+    seen: Counter[int] = Counter()
+    for stack, count in profile.of(process.pid):
+        below = [start for start in starts if start <= stack.user_ips[0] < start + 256]
+        seen[max(below, default=0)] += count
+    total = profile.samples_of(process.pid)
+    assert total > 200
+    assert seen[half] / total == pytest.approx(0.5, abs=0.12)
+    assert seen[three_tenths] / total == pytest.approx(0.3, abs=0.12)
+    assert seen[a_fifth] / total == pytest.approx(0.2, abs=0.12)
+
+
+def test_user_stacks_reach_down_the_chain_of_frames(collector: CpuCollector, busy: Busy) -> None:
+    process, _ = busy
+
+    profile = take(collector, cpu_seconds_later(process, 0.5))
+
+    in_user_mode = [stack for stack, _ in profile.of(process.pid) if not stack.kernel_ips]
+    assert in_user_mode
+    # the function, 21 times descend, main, and what starts main
+    assert all(24 <= len(stack.user_ips) <= 27 for stack in in_user_mode)
+
+
+def test_the_process_is_named_by_id_start_and_exec(collector: CpuCollector, busy: Busy) -> None:
+    process, _ = busy
+
+    stack, _ = take(collector, cpu_seconds_later(process, 0.5)).of(process.pid)[0]
+
+    with open(f"/proc/{process.pid}/stat") as file:  # noqa: PTH123
+        start_ticks = int(file.read().rpartition(")")[2].split()[19])
+    assert stack.process.tgid == process.pid
+    assert stack.process.start_ns // 10_000_000 == start_ticks
+    assert stack.process.exec_id > 0
+    assert stack.thread_name == "busy"
+    assert stack.cgroup_id > 0
+    assert not stack.is_kernel_thread
+
+
+def test_kernel_stacks_are_seen(collector: CpuCollector, dd: subprocess.Popen[str]) -> None:
+    profile = take(collector, cpu_seconds_later(dd, 1.0))
+
+    rows = profile.of(dd.pid)
+    in_kernel = sum(count for stack, count in rows if stack.kernel_ips)
+    assert in_kernel > 0.5 * profile.samples_of(dd.pid)
+    assert max(len(stack.kernel_ips) for stack, _ in rows) >= 4  # read, vfs_read, read_zero, ...
+    assert all(address >> 63 for stack, _ in rows for address in stack.kernel_ips)
+    assert all(stack.user_ips for stack, _ in rows)
+
+
+def test_every_interrupt_is_accounted_for(collector: CpuCollector, busy: Busy) -> None:
+    process, _ = busy
+    interval = take(collector, cpu_seconds_later(process, 1.0)).interval
+
+    assert interval.samples == sum(interval.counts.values())
+    assert interval.lost == {}
+    # a sample between switching the maps and reading the counters belongs to the next interval
+    booked = interval.samples + sum(interval.skipped.values())
+    assert abs(interval.interrupts - booked) <= 20
+    assert interval.kernel_ns > interval.samples * 100
+    assert interval.kernel_ns < interval.duration_ns
+    assert abs(interval.start_ns / 1e9 + interval.duration_ns / 1e9 - time.time()) < 5
+
+
+def test_idle_is_left_out(collector: CpuCollector) -> None:
+    interval = take(collector, None).interval
+
+    assert all(key.tgid != 0 for key in interval.counts)
+    assert interval.interrupts >= interval.samples
+
+
+def test_intervals_share_no_samples_and_stacks_name_theirs(
+    collector: CpuCollector, busy: Busy
+) -> None:
+    process, _ = busy
+    profiles = [take(collector, cpu_seconds_later(process, 0.5)) for _ in range(3)]
+
+    stacks = {(s.interval, s.stack_key) for p in profiles for s in p.sent}
+    numbers = [profile.interval.number for profile in profiles]
+    assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2]
+    for profile in profiles:
+        # whatever an interval counts was sent in that interval, even if an earlier one sent it too
+        keys = {(profile.interval.number, key.stack_key) for key in profile.interval.counts}
+        assert keys <= stacks
+        # half a second of CPU at 199 Hz; all three together would be 300
+        assert 50 < profile.samples_of(process.pid) < 200
+    starts = [profile.interval.start_ns for profile in profiles]
+    assert starts == sorted(starts)
+
+
+def test_full_maps_are_counted_as_lost(busy: Busy) -> None:
+    process, _ = busy
+    collector = CpuCollector(rate_hz=499, max_samples=1, interval_s=10)
+    collector.start()
+    try:
+        interval = take(collector, cpu_seconds_later(process, 0.5)).interval
+    finally:
+        collector.stop()
+
+    assert len(interval.counts) <= 1 + 64  # the kernel adds a spare entry a CPU
+    assert interval.lost["count_map_full"] > 0
+
+
+def test_a_full_ring_is_counted_and_the_sample_kept() -> None:
+    # sized for few stacks and a long interval, then sampled fast while nobody reads
+    collector = CpuCollector(rate_hz=19, max_samples=100_000, interval_s=200)
+    # every new thread name makes a new key, whose stack is sent again
+    script = (
+        "while True:\n"
+        "    for number in range(100_000):\n"
+        "        with open('/proc/self/comm', 'w') as file:\n"
+        "            file.write(str(number))\n"
+    )
+    process = subprocess.Popen(["/usr/bin/python3", "-c", script], text=True)
+    collector.start()
+    try:
+        collector.set_rate(999)
+        later = cpu_seconds_later(process, 4.0)
+        end = time.monotonic() + 60
+        while not later() and time.monotonic() < end:
+            time.sleep(0.2)
+        interval = collector.take_interval()
+        sent = collector.poll()
+    finally:
+        process.kill()
+        process.wait()
+        collector.stop()
+
+    sent_keys = {(s.stack_key, s.thread_name) for s in sent}
+    unsent = [key for key in interval.counts if (key.stack_key, key.thread_name) not in sent_keys]
+    # not equal: stacks of the next interval were refused as well until the ring was read
+    assert interval.lost["ring_full"] >= len(unsent) > 0
+    assert interval.samples > len(sent)
+
+
+def test_only_the_process_asked_for_is_sampled(busy: Busy, dd: subprocess.Popen[str]) -> None:
+    process, _ = busy
+    collector = CpuCollector(199, 100_000, 10, only_tgid=process.pid)
+    collector.start()
+    try:
+        interval = take(collector, cpu_seconds_later(process, 0.5)).interval
+    finally:
+        collector.stop()
+
+    assert {key.tgid for key in interval.counts} == {process.pid}
+    assert interval.skipped["other_process"] > 0
+
+
+def test_silence_of_user_space_stops_the_counting_and_a_beat_resumes_it(busy: Busy) -> None:
+    process, _ = busy
+    collector = CpuCollector(199, 100_000, 10, heartbeat_limit_s=0.2)
+    collector.start()
+    try:
+        collector.poll()
+        time.sleep(0.3)
+        later = cpu_seconds_later(process, 0.5)
+        while not later():
+            time.sleep(0.05)
+        silent = collector.take_interval()
+        awake = take(collector, cpu_seconds_later(process, 0.3))
+    finally:
+        collector.stop()
+
+    assert silent.skipped["silent"] > 20
+    # those of the 0.2 s until the silence was noticed, and no more
+    assert silent.samples < silent.skipped["silent"]
+    assert awake.samples_of(process.pid) > 20
+
+
+def test_another_rate_holds_from_then_on(collector: CpuCollector, busy: Busy) -> None:
+    process, _ = busy
+    collector.take_interval()
+
+    collector.set_rate(49)
+    collector.take_interval()
+    profile = take(collector, cpu_seconds_later(process, 1.0))
+
+    per_cpu_second = profile.samples_of(process.pid)
+    assert collector.rate_hz == 49
+    assert 30 < per_cpu_second < 100  # 49 a second of CPU time; at 199 Hz it would be 200
+
+
+def test_map_memory_is_what_the_kernel_accounts(collector: CpuCollector) -> None:
+    assert 500_000 < collector.map_bytes() < 16 * 1024 * 1024
+
+
+def sampling_programs() -> set[str]:
+    listing = subprocess.check_output(["bpftool", "prog", "show"], text=True)
+    return {line.split(":")[0] for line in listing.splitlines() if "name sample_cpu" in line}
+
+
+def test_stop_leaves_nothing_loaded() -> None:
+    before = sampling_programs()  # another agent may run on this machine
+    collector = CpuCollector(99, 1000, 10)
+    collector.start()
+    (loaded,) = sampling_programs() - before
+
+    collector.stop()
+    collector.stop()
+
+    end = time.monotonic() + 10
+    while loaded in sampling_programs() and time.monotonic() < end:
+        time.sleep(0.05)  # the kernel frees programs after a grace period
+    assert loaded not in sampling_programs()
