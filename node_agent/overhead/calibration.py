@@ -2,8 +2,8 @@
 
 The timer interrupt and the perf code around a sample cost more than the program, and no counter
 shows them. So measure: the same work with and without a fast sampling event, in short slices by
-turns, and take the median of the pairs. A slice that was preempted or hit by another load makes an
-outlier, which the median ignores.
+turns, and take the median of the pairs. Pairs in which another process took the CPU are left out;
+what other noise remains makes outliers, which the median ignores.
 """
 
 import os
@@ -12,9 +12,12 @@ from typing import NamedTuple
 
 from node_agent.kernel.perf_event import disable, enable, open_cpu_clock
 
-_RATE_HZ = 8000  # some 16 interrupts a slice: well above the noise, and below any throttling
-_SLICE_NS = 2_000_000
-_PAIRS = 101  # 0.4 s in all
+_RATE_HZ = 8000  # some 8 interrupts a slice: well above the noise, and below any throttling
+_SLICE_NS = 1_000_000
+_PAIRS = 151  # 0.3 s on a quiet machine
+_LIMIT_NS = 700_000_000  # on a busy one, with fewer pairs
+_MIN_PAIRS = 8
+_PREEMPTED_NS = 30_000  # more wall time than CPU time: another process ran meanwhile
 _PERIOD_NS = 1_000_000_000 // _RATE_HZ
 _RATE_LIMIT = "/proc/sys/kernel/perf_event_max_sample_rate"
 
@@ -32,7 +35,7 @@ class Calibration(NamedTuple):
 
 
 def calibrate_interrupt_ns() -> Calibration:
-    """Measure on the calling thread; takes half a second of one CPU at most.
+    """Measure on the calling thread; takes 0.3 to 0.8 s of one CPU.
 
     Falls back to ASSUMED_NS where the rate is limited too far or the noise hides the cost. Raises
     PerfEventError where no event can be opened: nothing can be sampled then either.
@@ -42,14 +45,18 @@ def calibrate_interrupt_ns() -> Calibration:
     fd = open_cpu_clock(_RATE_HZ, cpu=-1, pid=0)
     try:
         work = _work_of(_SLICE_NS)
-        pairs = []
-        for turn in range(_PAIRS):
+        pairs: list[tuple[int, int]] = []
+        end_ns = time.monotonic_ns() + _LIMIT_NS
+        turn = 0
+        while len(pairs) < _PAIRS and time.monotonic_ns() < end_ns:
             # by turns first and second, so that a trend (warming up, a slowing clock) cancels out
+            turn += 1
             if turn % 2:
                 without, with_event = _time(work), _time_sampled(work, fd)
             else:
                 with_event, without = _time_sampled(work, fd), _time(work)
-            pairs.append((without, with_event))
+            if without is not None and with_event is not None:
+                pairs.append((without, with_event))
     finally:
         os.close(fd)
     return summarize(pairs)
@@ -63,7 +70,7 @@ def summarize(pairs: list[tuple[int, int]]) -> Calibration:
         if sampled >= _PERIOD_NS
     )
     quarter, middle = len(costs) // 4, len(costs) // 2
-    if quarter == 0 or costs[middle] <= 0:
+    if len(costs) < _MIN_PAIRS or costs[middle] <= 0:
         return Calibration(ASSUMED_NS, ASSUMED_NS, is_measured=False)
     return Calibration(round(costs[middle]), round((costs[-1 - quarter] - costs[quarter]) / 2))
 
@@ -80,19 +87,28 @@ def _work_of(duration_ns: int) -> range:
     """A range whose sum takes about that long; summing runs in C and allocates next to nothing."""
     size = 1000
     while True:
-        taken = min(_time(range(size)) for _ in range(3))
-        if taken >= duration_ns // 8:
-            return range(size * duration_ns // taken)
-        size *= 4
+        times = [taken for _ in range(5) if (taken := _time(range(size))) is not None]
+        if times and min(times) >= duration_ns // 8:
+            return range(size * duration_ns // min(times))
+        if times:
+            size *= 4
 
 
-def _time(work: range) -> int:
-    started = time.perf_counter_ns()
+def _time(work: range) -> int | None:
+    """Nanoseconds of wall time, None if the thread did not have the CPU all the time.
+
+    Not CPU time itself: kernels that account interrupts apart (CONFIG_IRQ_TIME_ACCOUNTING) leave
+    out of it exactly what is to be measured.
+    """
+    started_cpu, started = time.thread_time_ns(), time.perf_counter_ns()
     sum(work)
-    return time.perf_counter_ns() - started
+    taken = time.perf_counter_ns() - started
+    on_cpu = time.thread_time_ns() - started_cpu
+    accounted_apart = taken // 4  # interrupts may be missing in CPU time
+    return taken if taken - on_cpu < max(_PREEMPTED_NS, accounted_apart) else None
 
 
-def _time_sampled(work: range, fd: int) -> int:
+def _time_sampled(work: range, fd: int) -> int | None:
     enable(fd)
     taken = _time(work)
     disable(fd)

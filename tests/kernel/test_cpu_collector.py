@@ -1,14 +1,18 @@
 """The CPU collector on this machine's kernel."""
 
+import os
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector, Interval, RawStack
+from node_agent.kernel.libbpf import library
 
 Busy = tuple[subprocess.Popen[str], list[int]]
 
@@ -48,8 +52,7 @@ def cpu_seconds_later(process: subprocess.Popen[str], seconds: float) -> Callabl
 
 
 def cpu_seconds(pid: int) -> float:
-    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-        fields = file.read().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
@@ -96,8 +99,8 @@ def test_the_process_is_named_by_id_start_and_exec(collector: CpuCollector, busy
 
     stack, _ = take(collector, cpu_seconds_later(process, 0.5)).of(process.pid)[0]
 
-    with open(f"/proc/{process.pid}/stat") as file:  # noqa: PTH123
-        start_ticks = int(file.read().rpartition(")")[2].split()[19])
+    stat = Path(f"/proc/{process.pid}/stat").read_text()
+    start_ticks = int(stat.rpartition(")")[2].split()[19])
     assert stack.process.tgid == process.pid
     assert stack.process.start_ns // 10_000_000 == start_ticks
     assert stack.process.exec_id > 0
@@ -253,21 +256,35 @@ def test_map_memory_is_what_the_kernel_accounts(collector: CpuCollector) -> None
     assert 500_000 < collector.map_bytes() < 16 * 1024 * 1024
 
 
-def sampling_programs() -> set[str]:
-    listing = subprocess.check_output(["bpftool", "prog", "show"], text=True)
-    return {line.split(":")[0] for line in listing.splitlines() if "name sample_cpu" in line}
+def loaded_programs() -> list[int]:
+    """Ids of the BPF programs that this process has open."""
+    found = []
+    for fdinfo in Path("/proc/self/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # the descriptor of the folder itself
+            lines = fdinfo.read_text().splitlines()
+            found += [int(line.split()[1]) for line in lines if line.startswith("prog_id:")]
+    return found
+
+
+def is_loaded(program_id: int) -> bool:
+    fd: int = library().bpf_prog_get_fd_by_id(program_id)
+    if fd >= 0:
+        os.close(fd)
+    return fd >= 0
 
 
 def test_stop_leaves_nothing_loaded() -> None:
-    before = sampling_programs()  # another agent may run on this machine
+    assert loaded_programs() == []
     collector = CpuCollector(99, 1000, 10)
     collector.start()
-    (loaded,) = sampling_programs() - before
+    (program,) = loaded_programs()
+    assert is_loaded(program)
 
     collector.stop()
     collector.stop()
 
-    end = time.monotonic() + 10
-    while loaded in sampling_programs() and time.monotonic() < end:
+    assert loaded_programs() == []
+    end = time.monotonic() + 30
+    while is_loaded(program) and time.monotonic() < end:
         time.sleep(0.05)  # the kernel frees programs after a grace period
-    assert loaded not in sampling_programs()
+    assert not is_loaded(program)
