@@ -221,6 +221,26 @@ async def test_filters_are_written_as_the_server_reads_them(run: Run) -> None:
     assert read == set(MATCHERS)
 
 
+async def test_long_names_are_shortened_to_what_tells_them_apart(run: Run) -> None:
+    names = {
+        "django/urls/resolvers.py:resolve": "resolvers.py:resolve",
+        "net/http.(*conn).serve": "http.(*conn).serve",
+        "v8::internal::JsonParser<unsigned short>::Parse(v8::Local<v8::Value>)": (
+            "Parse(v8::Local<v8::Value>)"
+        ),
+        "<alloc::vec::Vec<T> as core::iter::FromIterator>::from_iter": "from_iter",
+        "(anonymous namespace)::work": "work",
+        "do_syscall_64": "do_syscall_64",
+        "ends/": "ends/",
+        "std::": "std::",
+    }
+    short = await run(
+        f"""const {{ shortName }} = await import("/static/js/format.js");
+        return {json.dumps(list(names))}.map(shortName);"""
+    )
+    assert short == list(names.values())
+
+
 @pytest.mark.parametrize(
     "text", ["now", "now-15m", "now-36h", "now-2w", "1700000000", "2026-01-31T12:00:00Z"]
 )

@@ -13,8 +13,6 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-pytestmark = pytest.mark.timeout(180)
-
 SHARES = {"half_of_it": 0.5, "three_tenths": 0.3, "a_fifth": 0.2}
 
 

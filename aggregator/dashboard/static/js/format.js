@@ -58,10 +58,19 @@ export function clock(ms, { spanMs = 3.6e6, day = false } = {}) {
   return (day ? `${DAYS[t.getDay()]} ` : "") + time + seconds;
 }
 
-// The last part of a path-like or namespaced name.
+// The last part of a path-like or namespaced name; separators inside brackets belong to arguments
+// and type parameters, not to the name.
 export function shortName(name) {
-  const at = Math.max(name.lastIndexOf("/"), name.lastIndexOf("::") + 1);
-  return at > 0 && at < name.length - 1 ? name.slice(at + 1) : name;
+  let depth = 0;
+  let start = 0;
+  for (let i = 0; i < name.length - 1; i++) {
+    const c = name[i];
+    if (c === "(" || c === "<" || c === "[") depth++;
+    else if (c === ")" || c === ">" || c === "]") depth = Math.max(0, depth - 1);
+    else if (depth === 0 && c === "/") start = i + 1;
+    else if (depth === 0 && c === ":" && name[i + 1] === ":" && i + 2 < name.length) start = i + 2;
+  }
+  return name.slice(start);
 }
 
 // A name could carry characters that turn the reading direction: show them as what they are.

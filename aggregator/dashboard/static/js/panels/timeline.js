@@ -156,7 +156,8 @@ export function createTimeline(box, { onRange }) {
     const day = context.from < Date.now() - 8.64e7;
     const room = NOW_PX / Math.max(1, box.clientWidth);
     const times = ticks(context.from, context.until, Math.max(2, box.clientWidth / TICK_PX));
-    const shown = times.filter((ms) => !context.endsNow || fraction(ms) < 1 - room);
+    const end = context.endsNow ? 1 - room : 1 - room / 3;
+    const shown = times.filter((ms) => fraction(ms) > room / 3 && fraction(ms) < end);
     const options = { spanMs: Math.max(span, 6e5), day };
     axis.replaceChildren(
       ...shown.map((ms) => el("span", { vars: { x: 100 * fraction(ms) + "%" } }, clock(ms, options))),
