@@ -1,11 +1,12 @@
 """Overhead alerts on a real Postgres, and their webhooks to a real receiver."""
 
+import asyncio
 import hmac
 import json
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -90,9 +91,9 @@ def judge(database: Any, webhook: Webhook) -> Callable[..., Evaluation]:
 
 
 @pytest.fixture
-def deliver(database: Any, webhook: Webhook) -> Callable[..., Sent]:
-    """Sends what is due, once."""
-    return lambda *webhooks: deliver_due(database, webhooks or [webhook])
+def deliver(database: Any, webhook: Webhook) -> Callable[..., Awaitable[Sent]]:
+    """Sends what is due, once, beside the aggregator's loop."""
+    return lambda *webhooks: asyncio.to_thread(deliver_due, database, webhooks or [webhook])
 
 
 @pytest.fixture
@@ -137,14 +138,14 @@ async def test_one_webhook_at_the_start_and_one_at_the_end(
     await report(2.5)
     assert judge() == Evaluation(1, 0)
     assert [judge() for _ in range(3)] == [Evaluation()] * 3
-    assert deliver() == Sent(delivered=1)
-    assert deliver() == Sent()
+    assert await deliver() == Sent(delivered=1)
+    assert await deliver() == Sent()
     forget()
     await report(0.2)
     assert judge() == Evaluation(0, 1)
     assert [judge() for _ in range(3)] == [Evaluation()] * 3
-    assert deliver() == Sent(delivered=1)
-    assert deliver() == Sent()
+    assert await deliver() == Sent(delivered=1)
+    assert await deliver() == Sent()
 
     assert receiver.events() == ["firing", "resolved"]
     receiver.check_signatures()
@@ -223,8 +224,8 @@ async def test_many_workers_at_once_start_and_end_once(report, judge, forget, ro
 async def test_many_workers_at_once_send_a_message_once(report, judge, deliver, receiver):
     await report(5)
     judge()
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(sent.delivered for sent in pool.map(lambda _: deliver(), range(4))) == 1
+    sent = await asyncio.gather(*(deliver() for _ in range(4)))
+    assert sum(each.delivered for each in sent) == 1
     assert receiver.events() == ["firing"]
 
 
@@ -234,8 +235,8 @@ async def test_a_failing_receiver_gets_the_same_message_again_and_the_end_after_
     receiver.statuses = [500, 503]
     await report(5)
     judge()
-    assert deliver() == Sent(failed=1)
-    assert deliver() == Sent()  # not before its time
+    assert await deliver() == Sent(failed=1)
+    assert await deliver() == Sent()  # not before its time
     [(attempts, error, wait_s)] = rows(
         "SELECT attempts, last_error, extract(epoch FROM next_attempt_at - now()) FROM deliveries"
     )
@@ -244,12 +245,12 @@ async def test_a_failing_receiver_gets_the_same_message_again_and_the_end_after_
     forget()
     await report(0.1)
     assert judge() == Evaluation(0, 1)
-    assert deliver() == Sent()  # the end waits for the start
+    assert await deliver() == Sent()  # the end waits for the start
     due = "UPDATE deliveries SET next_attempt_at = now() WHERE delivered_at IS NULL"
     rows(due)
-    assert deliver() == Sent(failed=1)
+    assert await deliver() == Sent(failed=1)
     rows(due)
-    assert deliver() == Sent(delivered=2)
+    assert await deliver() == Sent(delivered=2)
 
     assert receiver.events() == ["firing"] * 3 + ["resolved"]
     receiver.check_signatures()
@@ -264,9 +265,9 @@ async def test_a_day_of_failures_is_given_up_and_said(report, judge, deliver, re
     await report(5)
     judge()
     rows("UPDATE alerts SET started_at = now() - interval '23 hours 59 minutes 50 seconds'")
-    assert deliver() == Sent(given_up=1)
+    assert await deliver() == Sent(given_up=1)
     rows("UPDATE alerts SET started_at = now()")
-    assert deliver() == Sent()
+    assert await deliver() == Sent()
     [(error, next_attempt)] = rows("SELECT last_error, next_attempt_at FROM deliveries")
     assert error.startswith("given up after 1 attempts: 127.0.0.1:")
     assert next_attempt is None
@@ -280,16 +281,16 @@ async def test_a_worker_that_dies_while_sending_loses_nothing(
     with session_scope(database) as session:
         claim = deliveries.claim_due(session)
     assert claim is not None  # and now its worker is gone
-    assert deliver() == Sent()
+    assert await deliver() == Sent()
     rows("UPDATE deliveries SET next_attempt_at = next_attempt_at - interval '2 minutes'")
-    assert deliver() == Sent(delivered=1)
+    assert await deliver() == Sent(delivered=1)
     assert receiver.requests[0][0]["webhook-id"] == claim.webhook_id
 
 
 async def test_private_receivers_are_refused_unless_allowed(report, judge, deliver, receiver, rows):
     await report(5)
     judge()
-    assert deliver(Webhook(receiver.url, SECRET)) == Sent(failed=1)
+    assert await deliver(Webhook(receiver.url, SECRET)) == Sent(failed=1)
     assert receiver.requests == []
     assert "only private addresses" in rows("SELECT last_error FROM deliveries")[0][0]
 
@@ -299,7 +300,7 @@ async def test_a_webhook_that_is_not_configured_any_more_is_given_up(
 ):
     await report(5)
     judge()
-    assert deliver(Webhook("http://other.invalid/")) == Sent(given_up=1)
+    assert await deliver(Webhook("http://other.invalid/")) == Sent(given_up=1)
     forget()
     await report(0.1)
     judge("http://other.invalid/")  # heard of no start, so hears of no end
@@ -311,7 +312,7 @@ async def test_the_api_lists_alerts_with_their_deliveries(
 ):
     await report(5)
     judge(receiver.url + "/secret-path")
-    deliver(Webhook(receiver.url + "/secret-path", SECRET, True))
+    await deliver(Webhook(receiver.url + "/secret-path", SECRET, True))
     forget()
     await report(0.1)
     judge(receiver.url + "/secret-path")

@@ -1,10 +1,11 @@
 """Symbols end to end at the centre: asked of one node, sent by HTTP, read by the worker's job."""
 
+import asyncio
 import ctypes.util
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,9 @@ def report(node: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def work(database: Any, centre_config: Any) -> Iterator[Callable[[], int]]:
-    """Runs the worker's job once."""
-    yield lambda: symbolize_pending(database, centre_config)
+def work(database: Any, centre_config: Any) -> Callable[[], Awaitable[int]]:
+    """Runs the worker's job once, beside the aggregator's loop."""
+    return lambda: asyncio.to_thread(symbolize_pending, database, centre_config)
 
 
 @pytest.fixture
@@ -139,29 +140,29 @@ async def test_a_silent_node_is_asked_again_after_five_minutes(report, rows):
 
 async def test_kernel_frames_get_names_also_those_that_come_later(report, node, work, functions):
     await report((KERNEL, 0x44), (KERNEL, 1 << 40))
-    assert work() == 0
+    assert await work() == 0
     async with await node.post("/api/v1/symbols", kernel_extract(node.name)) as response:
         assert response.status == 204
-    assert work() == 2
+    assert await work() == 2
     assert functions() == {0x44: "do_syscall_64", 1 << 40: None}
     await report((KERNEL, 0x1001))
-    assert work() == 1
+    assert await work() == 1
     assert functions()[0x1001] == "schedule"
-    assert work() == 0
+    assert await work() == 0
 
 
 async def test_frames_are_named_in_several_passes(report, node, work, functions, monkeypatch):
     monkeypatch.setattr(symbolize, "FRAMES_AT_ONCE", 3)
     await report(*((KERNEL, 0x1000 + number) for number in range(8)))
     await node.post("/api/v1/symbols", kernel_extract(node.name))
-    assert work() == 8
+    assert await work() == 8
     assert set(functions().values()) == {"schedule"}
 
 
 async def test_offsets_beyond_a_signed_bigint_are_looked_up(report, node, work, functions):
     await report((KERNEL, (1 << 64) - 8))
     await node.post("/api/v1/symbols", kernel_extract(node.name))
-    assert work() == 1
+    assert await work() == 1
     assert functions() == {-8: None}
 
 
@@ -197,7 +198,7 @@ async def test_an_agents_extract_of_a_compiled_program_names_its_frames(
     assert (directive.module_kind, directive.build_id) == (module.kind, module.id)
     async with await node.post("/api/v1/symbols", extract_of(node.name, elf, module)) as response:
         assert response.status == 204
-    assert work() == 2
+    assert await work() == 2
     assert functions() == {place: function, 1: None}
 
 
@@ -212,7 +213,7 @@ async def test_the_stripped_libc_of_this_machine_names_its_frames(report, node, 
 
     await report((module, place + 3))
     await node.post("/api/v1/symbols", extract_of(node.name, elf, module))
-    assert work() == 1
+    assert await work() == 1
     assert functions() == {place + 3: "qsort_r"}
 
 
@@ -233,7 +234,7 @@ async def test_hostile_extracts_are_refused_and_the_worker_goes_on(
     extract = SymbolExtract(node.name, module.kind, module.id, module.name, data)
     await node.post("/api/v1/symbols", extract)
     await node.post("/api/v1/symbols", kernel_extract(node.name, build_id=b"\2" * 20))
-    assert work() == 1
+    assert await work() == 1
     [(state, words)] = rows(
         "SELECT symbol_state, refused_reason FROM modules WHERE build_id = :id", id=module.id
     )
@@ -265,10 +266,10 @@ async def test_ready_symbols_are_never_replaced(report, node, new_node, rows, wo
     forged = kernel_extract("evil-1", data=b"0 forged\n")
     async with await other.post("/api/v1/symbols", forged) as response:
         assert response.status == 204
-    work()
+    await work()
     await other.post("/api/v1/symbols", forged)
     await other.post("/api/v1/symbols", kernel_extract("evil-1", data=b"", refused="spite"))
-    work()
+    await work()
     assert functions() == {5: "_stext"}
     assert rows("SELECT symbol_state FROM modules WHERE kind = 1") == [("ready",)]
 
@@ -310,7 +311,7 @@ async def test_two_workers_at_once_do_the_work_once(report, node, database, rows
         connection.exec_driver_sql(
             f"SELECT pg_advisory_xact_lock({symbolize._LOCK_CLASS}, {module_id})"
         )
-        assert symbolize_module(database, module_id) is None
-    outcome = symbolize_module(database, module_id)
+        assert await asyncio.to_thread(symbolize_module, database, module_id) is None
+    outcome = await asyncio.to_thread(symbolize_module, database, module_id)
     assert outcome is not None
     assert outcome.named == 1
