@@ -32,7 +32,7 @@ DATABASE = "flamefleet"
 # The names of the processes in the line of --json, in its order.
 REPORTED = ("sampler", "shipper", "aggregator", "worker", "postgres")
 _READY_TIMEOUT_S = 60.0
-_DRAIN_S = 5.0
+_DRAIN_S = 10.0
 _TICK_S = 0.5
 _PROFILING_IMPOSSIBLE = 3  # exit status of `flamefleet-agent check`
 
@@ -103,10 +103,10 @@ class _Start:
         )
         # The sampler first: the spool holds what it takes until the aggregator answers.
         self.supervisor.add(sampler_command(self.folder))
-        with self.progress.step("aggregator"):
-            self.supervisor.add(aggregator_command(self.folder))
-            self._wait("aggregator", lambda: api.answers(HOST, self.options.port))
+        self.supervisor.add(aggregator_command(self.folder))
         self.supervisor.add(worker_command(self.folder))
+        with self.progress.step("aggregator"):
+            self._wait("aggregator", lambda: api.answers(HOST, self.options.port))
         self.supervisor.add(shipper_command(self.folder))
         with self.progress.step("worker"):
             self._wait("worker", self._worker_takes_work)
