@@ -22,6 +22,8 @@ BENCH_PACKAGES := $(BUILD_PACKAGES) gcc linux-perf bpfcc-tools
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(patsubst bpf/%.c,node_agent/kernel/objects/%.o,$(BPF_SOURCES))
 
+C_SOURCES := $(shell find bpf tests -name '*.[ch]')
+
 PORT ?=
 DATA_DIR ?=
 ARGS ?=
@@ -55,7 +57,7 @@ lint: test-setup ## ruff, mypy and clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	clang-format --dry-run -Werror bpf/*.c bpf/*.h
+	clang-format --dry-run -Werror $(C_SOURCES)
 
 clean: ## remove what was built, but not the virtual environment
 	rm -rf build dist node_agent/kernel/objects .mypy_cache .ruff_cache .pytest_cache
