@@ -14,7 +14,7 @@ from node_agent.collectors.stacks import (
     SampleKey,
 )
 from node_agent.kernel.cpus import online_cpus, possible_cpus
-from node_agent.kernel.errors import KernelError
+from node_agent.kernel.errors import KernelError, PerfEventError
 from node_agent.kernel.libbpf import OBJECTS, LoadedObject, load_object
 from node_agent.kernel.maps import Control, CountMap, PerCpuCounters, accounted_bytes
 from node_agent.kernel.namespaces import pid_namespace_setting
@@ -210,12 +210,19 @@ class CpuCollector:
         return max(sum(accounted_bytes(fd) for fd in fds), self._sizes.total_bytes)
 
     def set_rate(self, rate_hz: int) -> None:
-        """Sample at another rate from now on; the maps keep the size that they were made with."""
+        """Sample at another rate from now on; the maps keep the size that they were made with.
+
+        Raises PerfEventError when the kernel refuses the rate; the old one then goes on.
+        """
         running = self._held()
         if rate_hz == self._rate_hz:
             return
         running.clock.stop()
-        running.clock.start(online_cpus(), rate_hz)
+        try:
+            running.clock.start(online_cpus(), rate_hz)
+        except PerfEventError:
+            running.clock.start(online_cpus(), self._rate_hz)
+            raise
         self._rate_hz = rate_hz
 
     def stop(self) -> None:

@@ -27,7 +27,11 @@ class LoadError(KernelError):
 
 
 class PerfEventError(KernelError):
-    """The kernel refused a perf event, or the program on it."""
+    """The kernel refused a perf event, or the program on it; `code` is its errno, 0 if unknown."""
+
+    def __init__(self, what: str, why: str, remedy: str, code: int = 0) -> None:
+        super().__init__(what, why, remedy)
+        self.code = code
 
 
 class NamespaceError(KernelError):

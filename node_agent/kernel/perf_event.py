@@ -72,7 +72,8 @@ def open_cpu_clock(rate_hz: int, cpu: int, pid: int = -1) -> int:
     attr = _ATTR.pack(_TYPE_SOFTWARE, _ATTR_BYTES, _CPU_CLOCK, rate_hz, 0, 0, bits)
     fd: int = _libc.syscall(number, attr.ljust(_ATTR_BYTES, b"\0"), pid, cpu, -1, _FLAG_CLOEXEC)
     if fd < 0:
-        raise PerfEventError(what, *_explain(ctypes.get_errno(), rate_hz))
+        code = ctypes.get_errno()
+        raise PerfEventError(what, *_explain(code, rate_hz), code)
     return fd
 
 
@@ -104,8 +105,7 @@ class CpuClock:
         """
         try:
             for cpu in cpus:
-                self._fds[cpu] = fd = open_cpu_clock(rate_hz, cpu)
-                fcntl.ioctl(fd, _IOC_SET_BPF, self._program_fd)
+                self._attach(cpu, rate_hz)
             pause_s = 1 / rate_hz / max(len(self._fds), 1)
             for fd in self._fds.values():
                 enable(fd)
@@ -120,6 +120,16 @@ class CpuClock:
         except PerfEventError:
             self.stop()
             raise
+
+    def _attach(self, cpu: int, rate_hz: int) -> None:
+        try:
+            fd = open_cpu_clock(rate_hz, cpu)
+        except PerfEventError as error:
+            if error.code == errno.ENODEV:  # went offline since the list was read
+                return
+            raise
+        self._fds[cpu] = fd
+        fcntl.ioctl(fd, _IOC_SET_BPF, self._program_fd)
 
     def stop(self) -> None:
         for fd in self._fds.values():

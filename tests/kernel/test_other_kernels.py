@@ -13,10 +13,12 @@ HERE = Path(__file__).parent
 
 PROBE = "python3 -B /opt/probe.py"
 DD = "dd=dd if=/dev/zero of=/dev/null bs=64k"
-# one boot for both: the initial PID namespace, then a nested one with a load outside
+# one boot for all: the initial PID namespace, a CPU that goes and comes back, then a nested
+# namespace with a load outside of it
 SCRIPT = f"""
 set -e
 {PROBE} 100 busy=/opt/busy '{DD}'
+python3 -B /opt/hotplug.py
 /opt/busy >/dev/null &
 unshare --pid --fork --mount-proc {PROBE} 50 busy=/opt/busy
 """
@@ -34,7 +36,7 @@ def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     # the serial console may put something before a line
     lines = [line[line.find("{") :] for line in done.stdout.splitlines() if '"release"' in line]
-    assert len(lines) == script.count(PROBE), f"{done.stdout}\n{done.stderr}"
+    assert len(lines) == script.count("python3"), f"{done.stdout}\n{done.stderr}"
     return [json.loads(line) for line in lines]
 
 
@@ -42,7 +44,7 @@ def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )
 def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, release: str) -> None:
-    initial, nested = run_under(suite, kernel_root, SCRIPT)
+    initial, hotplug, nested = run_under(suite, kernel_root, SCRIPT)
 
     assert initial["release"].startswith(release)
     busy, dd = initial["programs"]["busy"], initial["programs"]["dd"]
@@ -58,6 +60,11 @@ def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, relea
     assert initial["samples"] < initial["interrupts"] + 50
     assert initial["kernel_ns"] > initial["samples"] * 100
     assert 0 < initial["map_bytes"] < 16 * 1024 * 1024
+
+    both, one, both_again = hotplug["rates"]  # 99 Hz a CPU
+    assert both > 130, hotplug
+    assert one < 130, hotplug
+    assert both_again > 130, hotplug
 
     assert nested["programs"]["busy"]["samples"] >= 50, nested
     assert nested["programs"]["busy"]["tgids"] == [2]  # 1 is the probe

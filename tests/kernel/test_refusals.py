@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,26 @@ def test_a_rate_above_the_kernels_limit() -> None:
     assert f"perf_event_max_sample_rate is {limit}" in str(caught.value)
     assert "lower rate" in caught.value.remedy
     assert open_descriptors() == before
+
+
+def test_a_refused_rate_leaves_the_old_one_running() -> None:
+    limit = int(Path("/proc/sys/kernel/perf_event_max_sample_rate").read_text())
+    collector = CpuCollector(199, 1000, 10)
+    collector.start()
+    try:
+        with pytest.raises(PerfEventError):
+            collector.set_rate(limit + 1)
+        collector.take_interval()
+        interrupts = 0
+        end = time.monotonic() + 30
+        while interrupts < 20 and time.monotonic() < end:
+            time.sleep(0.1)
+            interrupts += collector.take_interval().interrupts
+    finally:
+        collector.stop()
+
+    assert collector.rate_hz == 199
+    assert interrupts >= 20
 
 
 def test_a_user_without_capabilities() -> None:
