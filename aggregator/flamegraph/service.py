@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -117,13 +118,14 @@ class FlamegraphService:
         only = self._chooser(selector) if selector.labels else None
         sums = SampleSums(only)
         node_ids = sorted(nodes) if selector.hosts else None
-        async for rows in read_rows(connection, span, node_ids):
-            decoded = await self.run(decode_rows, rows)
-            await self._series.load(
-                connection,
-                {section.series_id for _, sections in decoded for section in sections or ()},
-            )
-            await self.run(_add_all, sums, decoded)
+        async with aclosing(read_rows(connection, span, node_ids)) as bulks:
+            async for rows in bulks:
+                decoded = await self.run(decode_rows, rows)
+                await self._series.load(
+                    connection,
+                    {section.series_id for _, sections in decoded for section in sections or ()},
+                )
+                await self.run(_add_all, sums, decoded)
         return await self.run(
             list_stacks,
             sums,

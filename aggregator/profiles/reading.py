@@ -1,6 +1,6 @@
 """Which stored rows answer a question, and reading them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
@@ -13,7 +13,6 @@ from aggregator.profiles.times import to_datetime
 
 ROWS_AT_ONCE = 200
 MAX_ROWS = 200_000  # 1-minute blobs of 140 node-days
-_UNCOMPACTED_S = 2 * 86_400  # 10-second rows wait for their compaction for a day at most
 
 # One statement, hence one snapshot: a compaction that commits meanwhile neither hides rows nor
 # shows them twice. A minute that waits for compaction is read from its 10-second rows. Rows of the
@@ -66,10 +65,11 @@ async def choose_nodes(connection: AsyncConnection, selector: Selector) -> dict[
 
 async def read_rows(
     connection: AsyncConnection, span: Span, node_ids: Sequence[int] | None
-) -> AsyncIterator[list[StoredRow]]:
+) -> AsyncGenerator[list[StoredRow], None]:
     """The rows that answer for `span`, in bulks; `node_ids` None means every node.
 
-    Raises QueryError beyond MAX_ROWS.
+    Close it (`contextlib.aclosing`), or an error on the way leaves its cursor open. Raises
+    QueryError beyond MAX_ROWS.
     """
     columns = (
         "SELECT p.node_id, CAST(extract(epoch FROM p.bucket) AS bigint), p.samples, p.lost, "
@@ -78,14 +78,17 @@ async def read_rows(
     statement = text(union(columns, span))
     read = 0
     result = await connection.stream(statement, row_parameters(span, node_ids))
-    async for bulk in result.partitions(ROWS_AT_ONCE):
-        read += len(bulk)
-        if read > MAX_ROWS:
-            raise QueryError(
-                f"more than {MAX_ROWS} stored profiles answer this",
-                remedy='ask for a shorter time, or for fewer hosts with host="..." in the query',
-            )
-        yield [StoredRow(*row) for row in bulk]
+    try:
+        async for bulk in result.partitions(ROWS_AT_ONCE):
+            read += len(bulk)
+            if read > MAX_ROWS:
+                raise QueryError(
+                    f"more than {MAX_ROWS} stored profiles answer this",
+                    remedy='ask for a shorter time, or for fewer hosts: {host="..."}',
+                )
+            yield [StoredRow(*row) for row in bulk]
+    finally:
+        await result.close()  # `async with stream()` would leave its cursor open after an error
 
 
 def union(columns: str, span: Span) -> str:
@@ -104,7 +107,7 @@ def row_parameters(span: Span, node_ids: Sequence[int] | None) -> dict[str, Any]
     (head, head_end), (tail, tail_end) = (*span.ends, (0, 0), (0, 0))[:2]
     moments = {
         "first": first,
-        "fine_first": max(first, last - _UNCOMPACTED_S),
+        "fine_first": max(first, span.oldest_fine_s),
         "last": last,
         "head": head,
         "head_end": head_end,

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,8 +69,9 @@ async def read_timeline(
         for at, weight in await connection.execute(text(statement), row_parameters(span, node_ids)):
             sums[at] = int(weight)
     else:
-        async for rows in read_rows(connection, span, node_ids):
-            await _add_chosen(connection, series, question, rows, sums)
+        async with aclosing(read_rows(connection, span, node_ids)) as bulks:
+            async for rows in bulks:
+                await _add_chosen(connection, series, question, rows, sums)
     cpu_ns = [0] * ((span.until_s - span.from_s) // step)
     for at, weight in sums.items():
         cpu_ns[(at - span.from_s) // step] += weight

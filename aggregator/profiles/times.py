@@ -8,7 +8,7 @@ from aggregator.profiles.errors import QueryError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_LAST_S = 253_402_300_799  # the end of the year 9999, where datetime ends
+_LAST_S = 7_258_118_400  # 2200: far from where datetime ends, also after rounding up to steps
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,9})?", re.ASCII)
 _RELATIVE = re.compile(r"now(?:\s*-\s*(\d{1,9})([smhdw]))?", re.ASCII)
 _RFC3339 = re.compile(
@@ -66,5 +66,5 @@ def _parse_absolute(name: str, text: str, match: re.Match[str]) -> float:
 
 def _in_range(name: str, text: str, seconds: float) -> float:
     if not 0 <= seconds <= _LAST_S:
-        raise QueryError(f"{name}={text[:60]!r} is outside the years 1970 to 9999")
+        raise QueryError(f"{name}={text[:60]!r} is outside the years 1970 to 2199")
     return seconds

@@ -1,5 +1,6 @@
 """GET /api/v1/flamegraph on what real nodes sent."""
 
+import asyncio
 import shutil
 import subprocess
 import time
@@ -290,6 +291,49 @@ async def test_a_damaged_blob_is_counted_as_lost(ask, send_at, rows):
     assert answer["total_ns"] == 10**9
     assert answer["coverage"]["damaged_blobs"] == 1
     assert answer["coverage"]["lost_samples"] == 38
+
+
+async def test_questions_at_once_get_the_same_answer(ask, client, send_at, stack_of):
+    for number in range(12):
+        name = f"web-{number % 3}"
+        await send_at(name, minutes_ago(3) + 10 * number, {stack_of(number, 30): 19, (MAIN,): 5})
+    queries = ({}, {"query": '{host="web-1"}'}, {"max_nodes": "40"}) * 4
+    together = await asyncio.gather(*(ask(until=str(minutes_ago(0)), **q) for q in queries))
+    alone = [await ask(until=str(minutes_ago(0)), **q) for q in queries[:3]]
+    assert together == alone * 4
+
+
+async def test_a_full_dictionary_starts_anew(ask, send_at, monkeypatch):
+    await send_at("web-1", minutes_ago(2), {(MAIN, WORK): 38, (MAIN,): 19})
+    first = await ask(until=str(minutes_ago(0)))
+    monkeypatch.setattr("aggregator.profiles.dictionary.MAX_TREE_NODES", 1)
+    assert await ask(until=str(minutes_ago(0))) == first
+
+
+async def test_a_question_about_too_much_is_refused_in_words(
+    ask, error_of, client, send_at, monkeypatch
+):
+    for step in range(3):
+        await send_at("web-1", minutes_ago(3) + 10 * step, {(MAIN,): 19})
+    monkeypatch.setattr("aggregator.profiles.reading.MAX_ROWS", 2)
+    for path in ("flamegraph", "timeline"):
+        parameters = {"query": '{service="demo"}'}
+        request = client.get(f"/api/v1/{path}", params=parameters)
+        assert await error_of(request) == (400, "bad_query")
+    monkeypatch.undo()
+    assert (await ask())["total_ns"] == 3 * 10**9
+
+
+@pytest.mark.parametrize("path", ["flamegraph", "timeline"])
+@pytest.mark.parametrize("until", ["now", "2199-12-31T23:59:59Z"])
+async def test_all_times_may_be_asked_for(client, send_at, path, until):
+    await send_at("web-1", minutes_ago(2), {(MAIN,): 19})
+    parameters = {"from": "0", "until": until}
+    async with client.get(f"/api/v1/{path}", params=parameters) as response:
+        assert response.status == 200, await response.text()
+        answer = await response.json()
+    found = answer["total_ns"] if path == "flamegraph" else sum(answer["cpu_ns"])
+    assert found == 10**9
 
 
 async def test_folded(client, send_at):
