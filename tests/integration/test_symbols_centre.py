@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
-from aggregator.symbols import symbolize
+from aggregator.ingest import directives
+from aggregator.symbols import symbolize, tasks
 from aggregator.symbols.symbolize import symbolize_module
 from aggregator.symbols.tasks import symbolize_pending
 from node_agent.symbols.build_ids import read_build_id
 from node_agent.symbols.extract import encode_extract
 from wire.codec import encode
+from wire.limits import MAX_EXTRACT_DECODED_BYTES
 from wire.schema import Module, ModuleKind, Name, SymbolDirective, SymbolExtract
 
 KERNEL = Module(ModuleKind.KERNEL, b"\xee" * 20, "vmlinux")
@@ -72,8 +75,9 @@ def extract_of(node: str, elf: Path, module: Module) -> bytes:
 
 
 @pytest.fixture
-def report(node: Any) -> Callable[..., Any]:
+def report(node: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """report(frames): node web-1 reports a stack of these frames; the directives that it gets."""
+    monkeypatch.setattr(directives, "ASK_EVERY_S", 0.0)
 
     async def send(*frames: tuple[Module, Any], by: Any = None) -> list[SymbolDirective]:
         reporter = by or node
@@ -117,8 +121,7 @@ def kernel_extract(node: str, **changes: Any) -> SymbolExtract:
 
 async def test_symbols_are_asked_of_one_node_and_named_ones_never(report, node, new_node):
     frames = [(KERNEL, 0x44), (native(b"\1" * 20), 4096), (Module(3, b"[unknown]", "x"), Name("f"))]
-    directives = await report(*frames)
-    asked = [(directive.module_kind, directive.build_id) for directive in directives]
+    asked = [(each.module_kind, each.build_id) for each in await report(*frames)]
     assert asked == [(KERNEL.kind, KERNEL.id), (ModuleKind.NATIVE, b"\1" * 20)]
     assert await report(*frames) == []
     assert await report(*frames, by=new_node("web-2")) == []
@@ -277,6 +280,12 @@ async def test_ready_symbols_are_never_replaced(report, node, new_node, rows, wo
 async def test_extracts_that_nobody_asked_for_are_refused(report, node, new_node, error_of, rows):
     await report((KERNEL, 5))
     stranger = new_node("web-2")
+    stream = zstandard.ZstdCompressor().compressobj(size=MAX_EXTRACT_DECODED_BYTES + 1)
+    bomb = (
+        b"FF\x01S"
+        + stream.compress(bytes(1 << 20))
+        + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    )
     cases = [
         (stranger.post("/api/v1/symbols", kernel_extract("web-2")), (422, "extract_unexpected")),
         (stranger.post("/api/v1/symbols", kernel_extract(node.name)), (403, "wrong_node")),
@@ -293,6 +302,8 @@ async def test_extracts_that_nobody_asked_for_are_refused(report, node, new_node
             (422, "extract_unexpected"),
         ),
         (node.post("/api/v1/symbols", b"nonsense"), (400, "malformed")),
+        (node.post("/api/v1/symbols", b"FF\x02S"), (415, "unsupported_version")),
+        (node.post("/api/v1/symbols", bomb), (413, "too_large")),
         (node.post("/api/v1/symbols", encode(kernel_extract(node.name))[:-7]), (400, "malformed")),
     ]
     for request, expected in cases:
@@ -315,3 +326,31 @@ async def test_two_workers_at_once_do_the_work_once(report, node, database, rows
     outcome = await asyncio.to_thread(symbolize_module, database, module_id)
     assert outcome is not None
     assert outcome.named == 1
+
+
+async def test_the_job_leaves_the_rest_for_later_when_its_time_is_up(
+    report, node, work, monkeypatch
+):
+    await report((KERNEL, 5))
+    await node.post("/api/v1/symbols", kernel_extract(node.name))
+    monkeypatch.setattr(tasks, "BUDGET_S", 0.0)
+    assert await work() == 0
+    monkeypatch.setattr(tasks, "BUDGET_S", 20.0)
+    assert await work() == 1
+
+
+async def test_a_module_that_fails_keeps_no_other_waiting(report, node, work, functions, rows):
+    broken = Module(ModuleKind.KERNEL, b"\2" * 20, "broken")
+    await report((broken, 5), (KERNEL, 5))
+    await node.post("/api/v1/symbols", kernel_extract(node.name, build_id=b"\2" * 20))
+    await node.post("/api/v1/symbols", kernel_extract(node.name))
+    rows(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE EXCEPTION 'no'; END $$"
+    )
+    rows(
+        "CREATE TRIGGER fail BEFORE UPDATE ON modules FOR EACH ROW"
+        " WHEN (new.name = 'broken') EXECUTE FUNCTION fail()"
+    )
+    assert await work() == 1
+    assert functions() == {5: "_stext"}
