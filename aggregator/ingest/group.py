@@ -16,19 +16,18 @@ from aggregator.config import Retention
 from aggregator.db import connection_scope, driver_connection
 from aggregator.errors import (
     AggregatorError,
-    DatabaseError,
     DatabaseUnavailableError,
     MissingPartitionError,
 )
 from aggregator.ingest.batches import PreparedBatch, make_sections, split_hashes
 from aggregator.ingest.dictionary import Dictionary, ids_of
+from aggregator.ingest.directives import Directives
 from aggregator.ingest.errors import BusyError
 from aggregator.ingest.store import TIER_10S, TIER_60S, Decision, EncodedBatch, store_group
 from aggregator.profiles.codec import encode_sections
 from aggregator.profiles.partitions import make_partitions, utc_now
-from aggregator.symbols.service import wanted_directives
 from aggregator.telemetry import TRACER, Metrics
-from wire.schema import Answer, SymbolDirective
+from wire.schema import Answer
 
 LOG = logging.getLogger(__name__)
 MAX_GROUP = 64
@@ -58,6 +57,7 @@ class GroupCommit:
         self._retention = retention
         self._clock_ns = clock_ns
         self._dictionary = Dictionary(database)
+        self.directives = Directives(database, metrics)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUED)
         self._closed = False
 
@@ -124,7 +124,7 @@ class GroupCommit:
             decisions = await self._transact(encoded)
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._metrics.commit_batches.observe(len(batches))
-        directives = await self._directives({batch.node_id for batch in batches})
+        directives = await self.directives.wanted(batch.node_id for batch in batches)
         answers: list[Answer | AggregatorError] = []
         for batch, decision in zip(batches, decisions, strict=True):
             self._count(batch, decision)
@@ -163,19 +163,6 @@ class GroupCommit:
             await connection.run_sync(make_partitions, utc_now(), self._retention)
         async with connection_scope(self._database) as connection:
             return await store_group(await driver_connection(connection), encoded)
-
-    async def _directives(self, node_ids: set[int]) -> dict[int, list[SymbolDirective]]:
-        """Symbols to ask of the nodes. The batches are stored: a failure here only postpones it."""
-        directives = {}
-        try:
-            async with connection_scope(self._database) as connection:
-                for node_id in sorted(node_ids):
-                    directives[node_id] = await wanted_directives(connection, node_id)
-        except DatabaseError as error:
-            LOG.warning("symbols could not be asked for: %s", error)
-            self._metrics.dropped.labels("directives").inc()
-            return {}
-        return directives
 
     def _count(self, batch: PreparedBatch, decision: Decision) -> None:
         self._metrics.batches.labels(decision.status).inc()

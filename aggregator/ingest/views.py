@@ -56,6 +56,7 @@ async def post_definitions(request: web.Request) -> web.Response:
         given = _read_definitions(body, node)
     with TRACER.start_as_current_span("ingest.define"):
         defined = await define_stacks(request.app[DATABASE], node.id, given)
+    request.app[INGEST].directives.reported(node.id)
     metrics = request.app[METRICS]
     metrics.stacks_defined.inc(defined)
     metrics.dropped.labels("definition_not_wanted").inc(len(given.starts) - 1 - defined)

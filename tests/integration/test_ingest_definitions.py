@@ -5,6 +5,7 @@ import struct
 
 from sqlalchemy import text
 
+from aggregator.app_keys import INGEST
 from wire.schema import Module, ModuleKind, Name
 
 KERNEL = Module(ModuleKind.KERNEL, b"\x02" * 20, "vmlinux")
@@ -104,6 +105,27 @@ async def test_answer_asks_for_symbols_of_a_reported_module(node, rows):
 
     assert [(d.module_kind, d.build_id) for d in answer.directives] == [(0, LIBC.id)]
     assert (await node.send(node.batch({stack: 1}))).directives == []
+
+
+async def test_symbols_are_looked_for_rarely_but_soon_after_a_report(node, app, rows):
+    clock = [100.0]
+    app[INGEST].directives._clock = lambda: clock[0]
+    stack, later = ((LIBC, 4096),), ((KERNEL, 16),)
+
+    async def asked():
+        return [d.build_id for d in (await node.send(node.batch({stack: 1, later: 1}))).directives]
+
+    await asked()
+    await node.define([stack])
+    assert await asked() == [LIBC.id]
+    assert await asked() == []
+    rows("UPDATE modules SET symbol_state = 'missing'")
+    assert await asked() == []  # another process's news waits
+    clock[0] += 31
+    assert await asked() == [LIBC.id]
+    assert await asked() == []
+    await node.define([later])
+    assert await asked() == [KERNEL.id]
 
 
 def lie_about_hash(given):

@@ -1,0 +1,60 @@
+"""Symbols to ask of nodes, looked up rarely: the look-up costs more than storing a batch.
+
+A node is asked about with its next batch after it has reported modules to this process, as long as
+there was something to ask, and every ASK_EVERY_S for what other processes know.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from aggregator.db import connection_scope
+from aggregator.errors import DatabaseError
+from aggregator.ingest.dictionary import Recent
+from aggregator.symbols.service import wanted_directives
+from aggregator.telemetry import Metrics
+from wire.schema import SymbolDirective
+
+LOG = logging.getLogger(__name__)
+ASK_EVERY_S = 30.0
+NODES_REMEMBERED = 100_000
+
+
+class Directives:
+    """What to ask of which node, and when to look that up again."""
+
+    def __init__(
+        self,
+        database: AsyncEngine,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._clock = clock
+        self._next_look_s: Recent[int, float] = Recent(NODES_REMEMBERED)
+
+    def reported(self, node_id: int) -> None:
+        """The node has reported modules: look at its next batch."""
+        self._next_look_s.put(node_id, self._clock())
+
+    async def wanted(self, node_ids: Iterable[int]) -> dict[int, list[SymbolDirective]]:
+        """Directives by node. A failure is counted and only postpones them."""
+        now = self._clock()
+        due = sorted(n for n in set(node_ids) if (self._next_look_s.get(n) or 0.0) <= now)
+        directives: dict[int, list[SymbolDirective]] = {}
+        if not due:
+            return directives
+        try:
+            async with connection_scope(self._database) as connection:
+                for node_id in due:
+                    directives[node_id] = await wanted_directives(connection, node_id)
+        except DatabaseError as error:
+            LOG.warning("symbols could not be asked for: %s", error)
+            self._metrics.dropped.labels("directives").inc()
+            return {}
+        for node_id, asked in directives.items():
+            self._next_look_s.put(node_id, now if asked else now + ASK_EVERY_S)
+        return directives
