@@ -115,13 +115,16 @@ class FlamegraphService:
         selector = question.selector
         span = resolve_span(question.from_s, question.until_s, question.now_s, self._keep_fine_s)
         nodes = await choose_nodes(connection, selector)
-        only = self._chooser(selector) if selector.labels else None
+        if self._series.is_full():
+            self._series = SeriesCache()
+        series = self._series
+        only = _chooser(selector, series) if selector.labels else None
         sums = SampleSums(only)
         node_ids = sorted(nodes) if selector.hosts else None
         async with aclosing(read_rows(connection, span, node_ids)) as bulks:
             async for rows in bulks:
                 decoded = await self.run(decode_rows, rows)
-                await self._series.load(
+                await series.load(
                     connection,
                     {section.series_id for _, sections in decoded for section in sections or ()},
                 )
@@ -130,19 +133,9 @@ class FlamegraphService:
             list_stacks,
             sums,
             span,
-            lambda series_id: self._series[series_id].service,
+            lambda series_id: series[series_id].service,
             lambda node_id: nodes.get(node_id, f"node {node_id}"),
         )
-
-    def _chooser(self, selector: Selector) -> Callable[[int], bool]:
-        chosen: dict[int, bool] = {}
-
-        def choose(series_id: int) -> bool:
-            if series_id not in chosen:
-                chosen[series_id] = selector.matches_labels(self._series[series_id].labels)
-            return chosen[series_id]
-
-        return choose
 
     async def _define(self, connection: AsyncConnection, stack_ids: Ints) -> Dictionary:
         """Read the stacks that the dictionary lacks; returns the dictionary to go on with."""
@@ -165,6 +158,18 @@ class FlamegraphService:
         if stale:
             rows = await load_frames(connection, stale)
             await self.run(dictionary.frames.update, rows, time.monotonic())
+
+
+def _chooser(selector: Selector, series: SeriesCache) -> Callable[[int], bool]:
+    """Whether a series is chosen, decided once for each."""
+    chosen: dict[int, bool] = {}
+
+    def choose(series_id: int) -> bool:
+        if series_id not in chosen:
+            chosen[series_id] = selector.matches_labels(series[series_id].labels)
+        return chosen[series_id]
+
+    return choose
 
 
 def _add_all(sums: SampleSums, decoded: list[tuple[StoredRow, list[Section] | None]]) -> None:

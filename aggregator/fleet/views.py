@@ -10,22 +10,14 @@ from aiohttp import web
 from aggregator.app_keys import CONFIG, DATABASE
 from aggregator.db import connection_scope
 from aggregator.fleet.service import list_labels, list_nodes
-from aggregator.profiles.loading import SeriesCache
 from aggregator.profiles.questions import parse_number, parse_question
 from aggregator.profiles.timeline import read_timeline
 from aggregator.profiles.times import format_time
 
 DEFAULT_POINTS = 120
 MAX_POINTS = 2_000
-SERIES = web.AppKey("timeline_series", SeriesCache)
 
 routes = web.RouteTableDef()
-
-
-def setup(app: web.Application) -> None:
-    """Add the routes and what they remember."""
-    app[SERIES] = SeriesCache()
-    app.add_routes(routes)
 
 
 @routes.get("/api/v1/nodes")
@@ -51,9 +43,7 @@ async def get_timeline(request: web.Request) -> web.Response:
     question = parse_question(request.query, time.time())
     keep_fine_s = request.app[CONFIG].retention.profiles_10s_s
     async with connection_scope(request.app[DATABASE]) as connection:
-        timeline = await read_timeline(
-            connection, request.app[SERIES], question, points, keep_fine_s
-        )
+        timeline = await read_timeline(connection, question, points, keep_fine_s)
     return _json(
         {
             "from": format_time(timeline.from_s),

@@ -6,6 +6,7 @@ share it. Unresolved frames read `module+0xoffset`, and builds are kept apart th
 same offset means something else in another build.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +24,13 @@ SETTLED_FRESH_S = 600.0  # better symbols may replace others, rarely
 _UNDEFINED_NAME = "[undefined]"
 _JIT_MODULE = b"[jit]"
 _BPF_MODULE = b"bpf"
+# Go's linker names are path/package.Function or path/package.(*Type).Method. C and C++ compilers
+# put dots only before suffixes of their own, or digits.
+_GO_NAME = re.compile(
+    r"(?:[\w.~%-]+/)*[\w%-]+\."
+    r"(?!(?:isra|constprop|part|cold|hot|llvm|lto_priv|localalias|clone|str|avx\w*|sse\w*)\b)"
+    r"(?:\(\*?[^\W\d]|[^\W\d])"
+)
 
 
 class FrameRow(NamedTuple):
@@ -168,7 +176,7 @@ def describe_frame(row: FrameRow) -> tuple[Function, bool]:
         return Function(name, row.module, kind, row.module_id), True
     if kernel:
         return Function(row.function, row.module, "kernel"), False
-    kind = "go" if (row.file or "").endswith(".go") else "native"
+    kind = "go" if _GO_NAME.match(row.function) else "native"
     return Function(row.function, row.module, kind), False
 
 

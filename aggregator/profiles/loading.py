@@ -34,6 +34,10 @@ class SeriesCache:
     def __init__(self) -> None:
         self._series: dict[int, SeriesLabels] = {}
 
+    def is_full(self) -> bool:
+        """Whether it should be replaced by a new one before the next question."""
+        return len(self._series) > _MAX_CACHED_SERIES
+
     def __getitem__(self, series_id: int) -> SeriesLabels:
         """The series' labels; without any if its row is gone."""
         return self._series.get(series_id, SeriesLabels(_NO_SERVICE, {}))
@@ -41,9 +45,6 @@ class SeriesCache:
     async def load(self, connection: AsyncConnection, series_ids: Iterable[int]) -> None:
         """Read those that are not known yet."""
         missing = [series_id for series_id in series_ids if series_id not in self._series]
-        if len(self._series) + len(missing) > _MAX_CACHED_SERIES:
-            self._series = {}
-            missing = list(series_ids)
         for ids in _slices(missing):
             for series_id, service, version, labels in await connection.execute(
                 _SERIES, {"ids": ids}

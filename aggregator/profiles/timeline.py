@@ -52,11 +52,7 @@ def resolve_steps(question: Question, points: int, keep_fine_s: int) -> tuple[Sp
 
 
 async def read_timeline(
-    connection: AsyncConnection,
-    series: SeriesCache,
-    question: Question,
-    points: int,
-    keep_fine_s: int,
+    connection: AsyncConnection, question: Question, points: int, keep_fine_s: int
 ) -> Timeline:
     """The timeline of a question in about `points` steps."""
     span, step = resolve_steps(question, points, keep_fine_s)
@@ -69,6 +65,7 @@ async def read_timeline(
         for at, weight in await connection.execute(text(statement), row_parameters(span, node_ids)):
             sums[at] = int(weight)
     else:
+        series = SeriesCache()
         async with aclosing(read_rows(connection, span, node_ids)) as bulks:
             async for rows in bulks:
                 await _add_chosen(connection, series, question, rows, sums)

@@ -6,7 +6,10 @@ import subprocess
 import time
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
+from aggregator.app import create_app
+from aggregator.config import CentreConfig
 from wire.schema import Module, ModuleKind, Name, Series
 
 KERNEL = Module(ModuleKind.KERNEL, b"\x02" * 20, "vmlinux")
@@ -322,6 +325,15 @@ async def test_a_question_about_too_much_is_refused_in_words(
         assert await error_of(request) == (400, "bad_query")
     monkeypatch.undo()
     assert (await ask())["total_ns"] == 3 * 10**9
+
+
+@pytest.mark.parametrize("path", ["flamegraph", "timeline", "nodes", "labels"])
+async def test_a_database_that_is_gone_is_said_so(path, valkey_url, error_of):
+    url = "postgresql+psycopg://nobody@127.0.0.1:1/nowhere"
+    app = create_app(CentreConfig(database_url=url, broker_url=valkey_url))
+    async with TestClient(TestServer(app)) as lonely:
+        request = lonely.get(f"/api/v1/{path}")
+        assert await error_of(request) == (503, "database_unavailable")
 
 
 @pytest.mark.parametrize("path", ["flamegraph", "timeline"])

@@ -51,7 +51,6 @@ def row(id_, function=None, **changes):
             True,
         ),
         (row(1, offset=-1), Function("libc.so.6+0xffffffffffffffff", "libc.so.6", "unknown", 7), 1),
-        (row(1, "main.main", file="/src/main.go"), Function("main.main", "libc.so.6", "go"), False),
         (
             row(1, "ksys_read", kind=ModuleKind.KERNEL, module="vmlinux"),
             Function("ksys_read", "vmlinux", "kernel"),
@@ -91,6 +90,27 @@ def row(id_, function=None, **changes):
 )
 def test_what_a_frame_is_shown_as(frame, function, unnamed):
     assert describe_frame(frame) == (function, unnamed)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("main.main", "go"),
+        ("runtime.goexit", "go"),
+        ("net/http.(*conn).serve", "go"),
+        ("github.com/user/my-lib/v2.Parse[...]", "go"),
+        ("main.main.func1.2", "go"),
+        ("main", "native"),
+        ("foo.isra.0", "native"),
+        ("_PyEval_EvalFrameDefault.cold", "native"),
+        ("counter.1", "native"),
+        ("std::vector<a.b>::size", "native"),
+        ("core::fmt::write.llvm.123", "native"),
+        ("operator new(unsigned long)", "native"),
+    ],
+)
+def test_go_is_known_by_its_names(name, kind):
+    assert describe_frame(row(1, name))[0].kind == kind
 
 
 def test_stacks_are_read_once_and_undefined_ones_asked_for_again():
