@@ -86,3 +86,20 @@ async def test_metrics_are_prometheus_text(client):
 )
 def test_broker_urls(broker, redis):
     assert redis_url(broker) == redis
+
+
+async def test_a_defect_is_a_500_in_json_and_nothing_more(centre_config, caplog):
+    async def fail(request):
+        raise ZeroDivisionError("secret details")
+
+    app = create_app(centre_config)
+    app.router.add_get("/defect", fail)
+    async with TestClient(TestServer(app)) as client:
+        async with client.get("/defect") as response:
+            assert response.status == 500
+            body = await response.text()
+        async with client.get("/metrics") as response:
+            assert 'flamefleet_refused_total{reason="internal"} 1.0' in await response.text()
+    assert '"code": "internal"' in body
+    assert "secret details" not in body
+    assert "secret details" in caplog.text
