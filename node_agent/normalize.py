@@ -4,9 +4,9 @@ A stack runs from the root to the leaf: the user part, then the kernel part. All
 leaf of each part are return addresses, which point behind the call, possibly into the next
 function; one is subtracted from them here, once, so that they resolve to the call.
 
-A stack that is known costs one look-up. What a process maps is read when an address of it is first
-needed, and again when an address is in no known mapping (at most every REFRESH_S; without frame
-pointers many "return addresses" are no addresses at all).
+A stack that is known costs one look-up. Where frame pointers are missing, the walk reads words that
+are no return addresses; at the first that lies in no mapping it has gone astray, and what it found
+behind that is left out: it would only make the same stack look different each time.
 """
 
 import time
@@ -14,21 +14,18 @@ from typing import Protocol
 
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey
 from node_agent.generations import GenerationCache
-from node_agent.processes.errors import ProcessError, ProcessGoneError
-from node_agent.processes.mappings import Mapping, Mappings, read_mappings
+from node_agent.processes.address_space import AddressSpace
+from node_agent.processes.mappings import Mapping
 from node_agent.symbols.modules import UNKNOWN, ModuleRegistry
 from wire.hashes import pack_frame, stack_hash
 from wire.limits import MAX_STACK_FRAMES
 
-REFRESH_S = 2.0  # doubled, up to MAX_REFRESH_S, each time that nothing had changed
-MAX_REFRESH_S = 60.0
-STALE_S = 300.0  # a mapping replaced by another at the same address is noticed after this time
 MAX_PROCESSES = 4_000
 MAX_CACHED_FRAMES = 60_000  # about 150 bytes each
 MAX_CACHED_STACKS = 50_000
+UNSETTLED_S = 60.0  # how long a stack that leads into no mapping stays as it is
 # Shared memory and JIT pages that have an inode but no file that anybody could symbolize.
 _NO_FILE = (b"/memfd:", b"/dev/", b"/SYSV", b"/anon_hugepage")
-_NEVER = float("-inf")
 
 
 class KernelFrameSource(Protocol):
@@ -45,33 +42,22 @@ class DefinitionSink(Protocol):
 
 
 class _Process:
-    """What is known of one process: its mappings, and frames already found."""
+    """Frames found in one process. `token` makes its stack keys differ from those of before its
+    mappings changed."""
 
-    __slots__ = (
-        "bases",
-        "frames",
-        "gone",
-        "key",
-        "leaves",
-        "mappings",
-        "read_at",
-        "refresh_s",
-        "token",
-    )
+    __slots__ = ("bases", "frames", "leaves", "space", "token", "version")
 
     def __init__(self, key: ProcessKey, token: int) -> None:
-        self.key = key
+        self.space = AddressSpace(key.tgid, key.start_ns)
         self.token = token
-        self.mappings: Mappings | None = None
-        self.read_at = _NEVER
-        self.refresh_s = REFRESH_S
-        self.gone = False
+        self.version = 0
         self.frames: dict[int, bytes] = {}  # by return address
         self.leaves: dict[int, bytes] = {}  # by exact address
         self.bases: dict[int, tuple[int, int] | bytes] = {}  # by start of mapping
 
     def forget(self, token: int) -> None:
         self.token = token
+        self.version = self.space.version
         self.frames.clear()
         self.leaves.clear()
         self.bases.clear()
@@ -103,23 +89,28 @@ class Normalizer:
         self._cached_frames = 0
         self._tokens = 0
         self._interval: dict[int, bytes] = {}
+        self._unsettled: dict[int, bytes] = {}
+        self._unsettled_since = time.monotonic()
         self._lost_hash = stack_hash(registry.stack_lost)
 
     def add(self, raw: RawStack) -> bytes:
         """The hash of a stack; its frames go to the definitions when they are not known there."""
         process = self._process(raw.process)
         key = process.token << 64 | raw.stack_key
-        known = self._stacks.get(key)
-        if known is not None and self._definitions.knows(known):
-            self._interval[raw.stack_key] = known
-            return known
-        packed, settled = self._pack(raw, process)
-        known = self._interval[raw.stack_key] = stack_hash(packed)
-        if settled:
-            # The token may have changed while its mappings were read.
-            self._stacks.put(process.token << 64 | raw.stack_key, known)
-        if not self._definitions.knows(known):
-            self._definitions.add(known, packed)
+        known = self._stacks.get(key) or self._unsettled.get(key)
+        if known is None or not self._definitions.knows(known):
+            parts = self._frames(raw, process)
+            packed = b"".join(parts)
+            known = stack_hash(packed)
+            # The token may have changed while the mappings were read.
+            key = process.token << 64 | raw.stack_key
+            if self._registry.unmapped in parts and not process.space.gone:
+                self._unsettled[key] = known
+            else:
+                self._stacks.put(key, known)
+            if not self._definitions.knows(known):
+                self._definitions.add(known, packed)
+        self._interval[raw.stack_key] = known
         return known
 
     def find(self, key: SampleKey) -> bytes:
@@ -137,8 +128,13 @@ class Normalizer:
         return self.lost()
 
     def end_interval(self) -> None:
-        """Forget which stacks this interval had: those not settled are looked at again."""
+        """Forget which stacks this interval had, and now and then those that may turn out
+        better: a library may have been loaded where there was no mapping."""
         self._interval.clear()
+        now = time.monotonic()
+        if now - self._unsettled_since > UNSETTLED_S or len(self._unsettled) > MAX_CACHED_STACKS:
+            self._unsettled_since = now
+            self._unsettled.clear()
 
     def lost(self) -> bytes:
         """The hash of the stack of one frame, `[stack lost]`."""
@@ -152,22 +148,11 @@ class Normalizer:
         self._processes.rotate()
         self._stacks.rotate()
 
-    def _pack(self, raw: RawStack, process: _Process) -> tuple[bytes, bool]:
-        """The packed frames, and whether they will stay the same."""
+    def _frames(self, raw: RawStack, process: _Process) -> list[bytes]:
+        """The packed frames, root first."""
         parts: list[bytes] = []
-        started = time.monotonic()
-        if raw.user_ips and not raw.is_kernel_thread and self._is_readable(process):
-            frames = process.frames
-            resolve = self._resolve_user
-            parts = [
-                frames.get(address) or resolve(process, address, False)
-                for address in raw.user_ips[:0:-1]
-            ]
-            leaf = raw.user_ips[0]
-            parts.append(process.leaves.get(leaf) or resolve(process, leaf, True))
-        elif raw.user_ips:
-            self._count("process_gone" if process.gone else "mappings_denied")
-            parts = [self._registry.unmapped]
+        if raw.user_ips and not raw.is_kernel_thread:
+            parts = self._user_frames(raw.user_ips, process)
         if raw.kernel_ips:
             kernel = self._kernel_frames
             parts += [
@@ -179,15 +164,26 @@ class Normalizer:
         if not parts:
             self._count("stack_empty")
             parts = [self._registry.unmapped]
-        settled = True
         if not self._registry.markers.isdisjoint(parts):
-            settled = (
-                process.gone
-                or self._registry.unmapped not in parts
-                or process.read_at >= started  # no later look could tell more
-            )
             parts = self._collapse(parts)
-        return b"".join(parts[:MAX_STACK_FRAMES]), settled
+        return parts[:MAX_STACK_FRAMES]
+
+    def _user_frames(self, addresses: tuple[int, ...], process: _Process) -> list[bytes]:
+        if not process.space.is_readable():
+            self._count("process_gone" if process.space.gone else "mappings_denied")
+            return [self._registry.unmapped]
+        unmapped = self._registry.unmapped
+        leaf = addresses[0]
+        frames = [process.leaves.get(leaf) or self._resolve_user(process, leaf, True)]
+        known = process.frames
+        for address in addresses[1:]:
+            frame = known.get(address) or self._resolve_user(process, address, False)
+            frames.append(frame)
+            if frame is unmapped:
+                self._count("stack_astray")
+                break
+        frames.reverse()
+        return frames
 
     def _collapse(self, parts: list[bytes]) -> list[bytes]:
         """Runs of the same marker become one: their addresses say nothing, and their number would
@@ -208,19 +204,20 @@ class Normalizer:
 
     def _resolve_user(self, process: _Process, address: int, is_leaf: bool) -> bytes:
         exact = address if is_leaf else address - 1
-        mapping = self._find_mapping(process, exact)
+        mapping = process.space.find(exact)
+        if process.version != process.space.version:
+            process.forget(self._next_token())
         if mapping is None:
-            self._count("address_unmapped")
             return self._registry.unmapped
         base = process.bases.get(mapping.start)
         if base is None:
-            base = process.bases[mapping.start] = self._base(process, mapping)
+            base = process.bases[mapping.start] = self._base(process.space.tgid, mapping)
         frame = base if isinstance(base, bytes) else pack_frame(base[0], exact - base[1])
         self._note_cached()
         (process.leaves if is_leaf else process.frames)[address] = frame
         return frame
 
-    def _base(self, process: _Process, mapping: Mapping) -> tuple[int, int] | bytes:
+    def _base(self, tgid: int, mapping: Mapping) -> tuple[int, int] | bytes:
         """(module hash, address of the file's offset 0), or a marker."""
         registry = self._registry
         path = mapping.path
@@ -228,48 +225,12 @@ class Normalizer:
             return registry.vdso
         if not path or path.startswith((b"[", *_NO_FILE)) or not path.startswith(b"/"):
             return registry.jit
-        hash64 = registry.native_module(process.key.tgid, mapping)
+        hash64 = registry.native_module(tgid, mapping)
         if hash64 is None:
             # Its content can't be told any more; its name is better than nothing.
             name = path.removesuffix(b" (deleted)").rsplit(b"/", 1)[-1]
             return registry.named_frame(UNKNOWN, f"[{name.decode('utf-8', 'replace')}]")
         return hash64, mapping.start - mapping.offset
-
-    def _is_readable(self, process: _Process) -> bool:
-        if process.mappings is None:
-            self._refresh(process, time.monotonic())
-        return process.mappings is not None
-
-    def _find_mapping(self, process: _Process, address: int) -> Mapping | None:
-        now = time.monotonic()
-        if now - process.read_at > STALE_S:
-            self._refresh(process, now)
-        found = process.mappings.find(address) if process.mappings is not None else None
-        if found is None and now - process.read_at > process.refresh_s:
-            self._refresh(process, now)
-            found = process.mappings.find(address) if process.mappings is not None else None
-        return found
-
-    def _refresh(self, process: _Process, now: float) -> None:
-        if process.gone or (process.mappings is None and now - process.read_at <= REFRESH_S):
-            return
-        process.read_at = now
-        try:
-            fresh = read_mappings(process.key.tgid, process.key.start_ns)
-        except ProcessGoneError:
-            process.gone = True  # what was read before still holds
-            return
-        except ProcessError:
-            return
-        old, process.mappings = process.mappings, fresh
-        if old is None:
-            return
-        if old.entries == fresh.entries:
-            process.refresh_s = min(2 * process.refresh_s, MAX_REFRESH_S)
-            return
-        process.refresh_s = REFRESH_S
-        if not set(old.entries) <= set(fresh.entries):
-            process.forget(self._next_token())
 
     def _process(self, key: ProcessKey) -> _Process:
         process = self._processes.get(key)

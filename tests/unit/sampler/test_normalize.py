@@ -110,13 +110,25 @@ def test_another_process_under_the_same_id_is_not_taken_for_it(bench, own) -> No
     assert bench.frames(bench.normalizer.add(raw)) == [("[unknown]", "[unmapped]")]
 
 
-def test_unmapped_addresses_in_a_row_are_one_frame(bench, own) -> None:
-    raw = own.raw(own.addresses[0], 0x10, 0x20, own.addresses[1], 0x30)
-    assert bench.frames(bench.normalizer.add(raw)) == [
+def test_a_walk_ends_where_it_goes_astray(bench, own) -> None:
+    """Behind a word that is no address in any mapping there are only more such words."""
+    raw = own.raw(own.addresses[0], own.addresses[1], 0x10, own.addresses[2], 0x30)
+    other = own.raw(own.addresses[0], own.addresses[1], 0x40, 0x50, own.addresses[3], key=2)
+    stack_hash = bench.normalizer.add(raw)
+    assert bench.frames(stack_hash) == [
         ("[unknown]", "[unmapped]"),
         (own.libc, own.offset(own.addresses[1]) - 1),
-        ("[unknown]", "[unmapped]"),
         (own.libc, own.offset(own.addresses[0])),
+    ]
+    assert bench.normalizer.add(other) == stack_hash
+    assert bench.normalizer.counts == {"stack_astray": 2}
+
+
+def test_an_unmapped_leaf_does_not_end_the_walk(bench, own) -> None:
+    raw = own.raw(0x10, own.addresses[0])
+    assert bench.frames(bench.normalizer.add(raw)) == [
+        (own.libc, own.offset(own.addresses[0]) - 1),
+        ("[unknown]", "[unmapped]"),
     ]
 
 
@@ -148,9 +160,9 @@ def test_a_library_loaded_later_is_found_after_a_refresh(
     assert address is not None
     raw = own.raw(address, key=5)
     assert bench.frames(bench.normalizer.add(raw)) == [("[unknown]", "[unmapped]")]
-    monkeypatch.setattr(normalize, "REFRESH_S", 0.0)
     for process in bench.normalizer._processes.values():
-        process.refresh_s = 0.0
+        process.space.refresh_s = 0.0
+    monkeypatch.setattr(normalize, "UNSETTLED_S", 0.0)
     bench.normalizer.end_interval()
     [(module, offset)] = bench.frames(bench.normalizer.add(raw))
     assert module == "later.so"

@@ -1,0 +1,75 @@
+"""What one process has mapped, read when it is needed and again when it may have changed."""
+
+import time
+
+from node_agent.processes.errors import ProcessError, ProcessGoneError
+from node_agent.processes.mappings import Mapping, Mappings, read_mappings
+
+REFRESH_S = 2.0  # doubled, up to MAX_REFRESH_S, each time that nothing had changed
+MAX_REFRESH_S = 60.0
+STALE_S = 300.0  # a mapping replaced by another at the same address is noticed after this time
+_NEVER = float("-inf")
+
+
+class AddressSpace:
+    """The executable mappings of process (tgid, start_ns). Raises nothing: `mappings` is None as
+    long as they can't be read, `gone` says that they never will be.
+
+    `version` changes whenever what was found before may no longer hold.
+    """
+
+    __slots__ = ("gone", "mappings", "read_at", "refresh_s", "start_ns", "tgid", "version")
+
+    def __init__(self, tgid: int, start_ns: int) -> None:
+        self.tgid = tgid
+        self.start_ns = start_ns
+        self.mappings: Mappings | None = None
+        self.gone = False
+        self.version = 0
+        self.read_at = _NEVER
+        self.refresh_s = REFRESH_S
+
+    def is_readable(self) -> bool:
+        """Whether there are mappings; reads them the first time."""
+        if self.mappings is None and not self.gone:
+            now = time.monotonic()
+            if now - self.read_at > REFRESH_S:
+                self._read(now)
+        return self.mappings is not None
+
+    def find(self, address: int) -> Mapping | None:
+        """The mapping that holds `address`.
+
+        Looks again when there is none, but not often: without frame pointers many "return
+        addresses" are no addresses at all.
+        """
+        if self.mappings is None:
+            return None
+        now = time.monotonic()
+        if now - self.read_at > STALE_S:
+            self._read(now)
+        found = self.mappings.find(address)
+        if found is None and now - self.read_at > self.refresh_s:
+            self._read(now)
+            found = self.mappings.find(address)
+        return found
+
+    def _read(self, now: float) -> None:
+        if self.gone:
+            return
+        self.read_at = now
+        try:
+            fresh = read_mappings(self.tgid, self.start_ns)
+        except ProcessGoneError:
+            self.gone = True  # what was read before still holds
+            return
+        except ProcessError:
+            return
+        old, self.mappings = self.mappings, fresh
+        if old is None:
+            return
+        if old.entries == fresh.entries:
+            self.refresh_s = min(2 * self.refresh_s, MAX_REFRESH_S)
+        else:
+            self.refresh_s = REFRESH_S
+            self.version += 1
