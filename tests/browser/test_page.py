@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -319,29 +319,60 @@ def test_an_export_holds_the_shown_stacks(
     assert (tmp_path / "flamefleet.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_without_the_server_the_last_answer_stays(
-    page: Any, demo: Any, chromium: webdriver.Chrome
-) -> None:
-    def offline(value: bool) -> None:
-        conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-        chromium.execute_cdp_cmd("Network.enable", {})
-        chromium.execute_cdp_cmd(
-            "Network.emulateNetworkConditions", {"offline": value, **conditions}
-        )
+@pytest.fixture
+def network(chromium: webdriver.Chrome) -> Iterator[Callable[..., None]]:
+    """network(offline=False, latency=0): how the browser's network behaves; latency in ms."""
 
+    def behave(offline: bool = False, latency: int = 0) -> None:
+        throughput = {"downloadThroughput": -1, "uploadThroughput": -1}
+        conditions = {"offline": offline, "latency": latency, **throughput}
+        chromium.execute_cdp_cmd("Network.enable", {})
+        chromium.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
+
+    yield behave
+    behave()
+
+
+def test_a_slow_answer_leaves_the_old_view_and_can_be_cancelled(
+    page: Any, demo: Any, network: Callable[..., None]
+) -> None:
     page.open(of_service(demo))
     frames = page.data("frames")
-    offline(True)
-    try:
-        # following: a quiet line, the graph stays
-        page.wait(lambda: "can't be reached" in page.text("#notice"))
-        assert page.data("state") == "ok"
-        # a new question: the error, with a way on
-        page.find("[data-preset='5m']").click()
-        page.wait(lambda: page.data("state") == "error")
-        assert page.data("frames") == frames
-    finally:
-        offline(False)
+    network(latency=3000)
+    page.find("[data-preset='5m']").click()
+    page.wait(lambda: page.data("state") == "loading")
+    assert page.data("frames") == frames
+    opacity = page.script("return getComputedStyle(document.querySelector('#flame')).opacity")
+    assert float(opacity) < 1
+
+    # it comes in the end
+    page.wait(lambda: page.data("state") == "ok")
+    assert not page.find("#state").is_displayed()
+
+    # or is not waited for: the old view comes back, and says what it shows
+    page.find("[data-preset='1h']").click()
+    page.wait(lambda: page.data("state") == "loading")
+    page.find("#state button").click()
+    assert page.data("state") == "ok"
+    assert "Still showing" in page.text("#notice")
+    assert page.find("#live").get_attribute("aria-pressed") == "false"
+
+
+def test_without_the_server_the_last_answer_stays(
+    page: Any, demo: Any, network: Callable[..., None]
+) -> None:
+    page.open(of_service(demo))
+    frames = page.data("frames")
+    network(offline=True)
+    # following: a quiet line, the graph stays
+    page.wait(lambda: "can't be reached" in page.text("#notice"))
+    assert page.data("state") == "ok"
+    # a new question: the error, with a way on
+    page.find("[data-preset='5m']").click()
+    page.wait(lambda: page.data("state") == "error")
+    assert page.data("frames") == frames
+
+    network(offline=False)
     page.find("#state button.primary").click()
     page.wait(lambda: page.data("state") == "ok")
     told = ("ERR_INTERNET_DISCONNECTED", "can't be reached")

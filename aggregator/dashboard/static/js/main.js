@@ -2,19 +2,20 @@
 
 import { fetchLabels, serverNow } from "./api.js";
 import { $, copyText, icon, toast } from "./dom.js";
-import { clock, plural } from "./format.js";
+import { clock } from "./format.js";
 import { listenForKeys, showHelp } from "./keys.js";
 import { Loader } from "./loader.js";
+import { failed, firstRun, merging, nothing, wordsOf } from "./messages.js";
 import { clearAnswer } from "./panels/answer.js";
 import { createExport } from "./panels/export.js";
 import { createFilters } from "./panels/filters.js";
 import { lateness, showHealth, showHosts } from "./panels/hosts.js";
-import { clearState, setStateText, showNotice, showState } from "./panels/state.js";
+import { clearState, showNotice, showState } from "./panels/state.js";
 import { createTime } from "./panels/time.js";
 import { createTimeline } from "./panels/timeline.js";
 import { contextOf, followsNow, presetRange, resolve } from "./range.js";
 import { createScreen } from "./screen.js";
-import { print, wordFor } from "./selector.js";
+import { print } from "./selector.js";
 import { readView, writeView } from "./view.js";
 
 const page = document.documentElement;
@@ -122,81 +123,43 @@ function showTimeline(answer) {
 function showEmpty(nextNodes) {
   showNodes(nextNodes);
   showNotice(null);
-  clearAnswer(nodes.some((n) => n.last_seen) ? "No CPU was sampled" : "No host has reported yet");
-  if (!nodes.some((n) => n.last_seen)) {
-    const waited = Math.round((Date.now() - began) / 1000);
-    const text = `${nodes.length ? plural(nodes.length, "host") + " enrolled. " : ""}Waiting for ${waited} s. A host reports within about ten seconds of starting its agent; nothing on it needs recompiling or restarting.`;
-    if (page.dataset.state === "first-run") setStateText(text);
-    else
-      showState("first-run", {
-        title: "Listening for the first samples…",
-        text,
-        command: "flamefleet-agent check",
-        waiting: true,
-      });
-    return true;
+  const seen = nodes.some((n) => n.last_seen);
+  clearAnswer(seen ? "No CPU was sampled" : "No host has reported yet");
+  if (seen) {
+    const removeLast = () => ask({ matchers: view.matchers.slice(0, -1) });
+    const lastDay = () => onRange(presetRange("24h"));
+    showState("empty", nothing(view.matchers, { removeLast, lastDay }));
+  } else {
+    showState("first-run", firstRun(nodes.length, Math.round((Date.now() - began) / 1000)));
   }
-  const filtered = view.matchers.map((m) => `${m.label} ${wordFor(m.op)} ${m.value}`).join(", ");
-  const last = view.matchers.length - 1;
-  showState("empty", {
-    title: filtered ? "No samples match these filters" : "No samples in this time",
-    text: filtered
-      ? `${filtered}: no CPU was sampled in this time.`
-      : "No host sampled any CPU in this time.",
-    actions: [
-      last >= 0 && {
-        label: `Remove ${view.matchers[last].label}`,
-        primary: true,
-        run: () => ask({ matchers: view.matchers.slice(0, -1) }),
-      },
-      { label: "Last 24 h", run: () => onRange(presetRange("24h")) },
-    ].filter(Boolean),
-  });
-  return false;
+  return !seen;
 }
 
 function showSlow(elapsedS) {
-  const text = `${elapsedS.toFixed(1)} s so far.`;
-  if (page.dataset.state === "loading") return setStateText(text);
-  const cancel = () => {
-    loader.stop();
-    if (screen.hasAnswer()) showLast();
-    else showFailure(new Error("Cancelled."), false);
-  };
-  return showState("loading", {
-    title: "Merging profiles",
-    text,
-    waiting: true,
-    actions: [{ label: "Cancel", run: cancel }],
-  });
+  showState("loading", merging(elapsedS, cancel));
 }
 
+function cancel() {
+  setLive(false);
+  if (screen.hasAnswer()) showLast();
+  else showFailure(new Error("Cancelled."), false);
+}
+
+const loadAgain = () => loader.load();
+
 function showFailure(error, quiet) {
-  const words = [error.message, error.remedy].filter(Boolean).join(" ");
-  const again = { label: "Try again", primary: true, run: () => loader.load() };
   if (quiet && screen.hasAnswer()) {
-    showNotice({
-      text: `Showing ${clock(Date.parse(shownTimes.until), { spanMs: 0 })}. ${words}`,
-      action: again,
-    });
-    return;
+    const at = clock(Date.parse(shownTimes.until), { spanMs: 0 });
+    showNotice({ text: `Showing ${at}. ${wordsOf(error)}`, action: { label: "Try again", run: loadAgain } });
+  } else {
+    showState("error", failed(error, { again: loadAgain, showLast: screen.hasAnswer() ? showLast : null }));
   }
-  const kept = screen.hasAnswer() ? " The last result is still here; nothing is lost." : "";
-  const keep = { label: "Show the last result", run: showLast };
-  showState("error", {
-    title: "No answer",
-    text: words + kept,
-    actions: screen.hasAnswer() ? [again, keep] : [again],
-  });
 }
 
 function showLast() {
   clearState();
   const [from, until] = [shownTimes.from, shownTimes.until].map((t) => clock(Date.parse(t), { spanMs: 0 }));
-  showNotice({
-    text: `Still showing ${from} to ${until}`,
-    action: { label: "Try again", run: () => loader.load() },
-  });
+  showNotice({ text: `Still showing ${from} to ${until}`, action: { label: "Try again", run: loadAgain } });
 }
 
 function switchTheme() {

@@ -2,14 +2,20 @@
 
 import { $, el } from "../dom.js";
 
-let shownKey = "";
+let shown = "";
 
-// content: {title, text, command?, actions: [{label, primary?, run}], waiting?: boolean}
+// content: {title, text, command?, actions?: [{label, primary?, run}], waiting?: boolean}
+// The same card with another text keeps its buttons, and with them the focus.
 export function showState(name, content) {
-  const key = `${content.title}\n${content.text}`;
-  if (document.documentElement.dataset.state === name && shownKey === key) return; // keeps the focus
-  shownKey = key;
-  document.documentElement.dataset.state = name;
+  const page = document.documentElement;
+  const same = [name, content.title, ...(content.actions ?? []).map((a) => a.label)].join("\n");
+  if (page.dataset.state === name && shown === same) {
+    const line = $("#state .state-text");
+    if (line.textContent !== content.text) line.textContent = content.text;
+    return;
+  }
+  shown = same;
+  page.dataset.state = name;
   const card = $("#state");
   const buttons = (content.actions ?? []).map(({ label, primary, run }) =>
     el("button", { class: primary ? "primary" : null, onclick: run }, label),
@@ -23,11 +29,6 @@ export function showState(name, content) {
   );
   card.hidden = false;
   $("#main").classList.add("busy");
-}
-
-export function setStateText(text) {
-  const line = $("#state .state-text");
-  if (line && line.textContent !== text) line.textContent = text;
 }
 
 export function clearState() {
