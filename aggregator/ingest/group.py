@@ -31,7 +31,9 @@ from wire.schema import Answer
 
 LOG = logging.getLogger(__name__)
 MAX_GROUP = 64
+MAX_GROUP_ROWS = 1_000_000
 MAX_QUEUED = 512
+MAX_QUEUED_ROWS = 4_000_000  # about 50 bytes each while they wait
 MAX_WANTED = 65_536  # more are asked for by the next batches: a definitions message is limited too
 ROWS_OFF_LOOP = 20_000  # larger groups are encoded in a thread
 
@@ -58,7 +60,8 @@ class GroupCommit:
         self._clock_ns = clock_ns
         self._dictionary = Dictionary(database)
         self.directives = Directives(database, metrics)
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUED)
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._queued_rows = 0
         self._closed = False
 
     async def submit(self, batch: PreparedBatch) -> Answer:
@@ -67,10 +70,11 @@ class GroupCommit:
         waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
         if self._closed:
             raise BusyError("the aggregator is shutting down")
-        try:
-            self._queue.put_nowait(waiting)
-        except asyncio.QueueFull:
-            raise BusyError(f"{MAX_QUEUED} batches wait for a commit already") from None
+        rows = self._queued_rows + len(batch.counts)
+        if self._queue.qsize() >= MAX_QUEUED or (self._queued_rows and rows > MAX_QUEUED_ROWS):
+            raise BusyError(f"{self._queue.qsize()} batches wait for a commit already")
+        self._queued_rows = rows
+        self._queue.put_nowait(waiting)
         self._metrics.queued.set(self._queue.qsize())
         return await waiting.answer
 
@@ -78,8 +82,11 @@ class GroupCommit:
         """Commit groups until cancelled; a group that is cut short gets BusyError."""
         while True:
             group = [await self._queue.get()]
-            while len(group) < MAX_GROUP and not self._queue.empty():
+            rows = len(group[0].batch.counts)
+            while len(group) < MAX_GROUP and rows < MAX_GROUP_ROWS and not self._queue.empty():
                 group.append(self._queue.get_nowait())
+                rows += len(group[-1].batch.counts)
+            self._queued_rows -= rows
             self._metrics.queued.set(self._queue.qsize())
             try:
                 await self._commit(group)

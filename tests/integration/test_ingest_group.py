@@ -14,6 +14,7 @@ from aggregator.app import create_app
 from aggregator.app_keys import INGEST
 from aggregator.config import CentreConfig
 from aggregator.db import create_sync_database, run_migrations, session_scope
+from aggregator.ingest import group
 from aggregator.local.account import server_account
 from aggregator.local.postgres import create_postgres
 from aggregator.local.process import Process
@@ -22,6 +23,16 @@ from aggregator.local.process import Process
 async def metric(client, name):
     body = await (await client.get("/metrics")).text()
     return next(float(line.split()[-1]) for line in body.splitlines() if line.startswith(name))
+
+
+async def under_way(rows):
+    """Wait until a commit waits for the lock that the test holds."""
+    waiting = (
+        "SELECT count(*)::int FROM pg_locks WHERE NOT granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    while rows(waiting) == [(0,)]:
+        await asyncio.sleep(0.01)
 
 
 async def queued(client, number):
@@ -37,7 +48,7 @@ async def test_batches_that_wait_share_a_commit(new_node, stack_of, database, cl
     with database.connect() as connection:
         connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
         sending = [asyncio.create_task(nodes[1].send(batches[1]))]
-        await asyncio.sleep(0.1)
+        await under_way(rows)
         sending += [
             asyncio.create_task(n.send(b)) for n, b in zip(nodes[2:], batches[2:], strict=True)
         ]
@@ -59,7 +70,7 @@ async def test_a_batch_that_the_database_refuses_harms_no_other(
     with database.connect() as connection:
         connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
         first = asyncio.create_task(nodes[0].send(nodes[0].batch({stack_of(0): 1})))
-        await asyncio.sleep(0.1)
+        await under_way(rows)
         good = [asyncio.create_task(node.send(node.batch({stack_of(1): 1}))) for node in nodes[1:9]]
         bad = asyncio.create_task(
             error_of(nodes[9].post("/api/v1/batches", nodes[9].batch({stack_of(2): 13})))
@@ -78,7 +89,7 @@ async def test_client_that_goes_away_finds_its_batch_stored(node, stack_of, data
     with database.connect() as connection:
         connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
         sending = asyncio.create_task(node.send(batch))
-        await asyncio.sleep(0.1)
+        await under_way(rows)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         connection.rollback()
@@ -87,21 +98,54 @@ async def test_client_that_goes_away_finds_its_batch_stored(node, stack_of, data
     assert rows("SELECT sum(samples)::int FROM node_prof") == [(5,)]
 
 
-async def test_full_queue_is_a_503(node, stack_of, app, client, monkeypatch, error_of, database):
-    monkeypatch.setattr(app[INGEST], "_queue", asyncio.Queue(1))
-    app[INGEST]._queue.put_nowait(None)  # the loop waits on the queue that it started with
-
-    async with await node.post("/api/v1/batches", node.batch({stack_of(1): 1})) as response:
-        assert (response.status, response.headers["Retry-After"]) == (503, "5")
-        assert (await response.json())["error"]["code"] == "busy"
-
-
-async def test_shutting_down_answers_those_who_wait(app, new_node, stack_of, database, client):
+@pytest.mark.parametrize("limit", ["MAX_QUEUED", "MAX_QUEUED_ROWS"])
+async def test_full_queue_is_a_503(new_node, stack_of, database, client, monkeypatch, rows, limit):
+    monkeypatch.setattr(group, limit, 2)
     nodes = [new_node(f"web-{i}") for i in range(4)]
     with database.connect() as connection:
         connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
         sending = [asyncio.create_task(nodes[0].post_batch({stack_of(1): 1}))]
-        await asyncio.sleep(0.1)
+        await under_way(rows)
+        sending += [asyncio.create_task(node.post_batch({stack_of(1): 1})) for node in nodes[1:3]]
+        await queued(client, 2)
+
+        batch = nodes[3].batch({stack_of(1): 1})
+        async with await nodes[3].post("/api/v1/batches", batch) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
+            assert (await response.json())["error"]["code"] == "busy"
+        connection.rollback()
+
+    assert await asyncio.gather(*sending) == [200, 200, 200]
+    assert (await nodes[3].send(batch)).status == "stored"
+    assert rows("SELECT count(*)::int FROM node_prof") == [(4,)]
+
+
+@pytest.mark.parametrize(("limit", "commits"), [("MAX_GROUP", 4), ("MAX_GROUP_ROWS", 4)])
+async def test_groups_are_bounded(
+    new_node, stack_of, database, client, monkeypatch, rows, limit, commits
+):
+    monkeypatch.setattr(group, limit, 2)
+    nodes = [new_node(f"web-{i}") for i in range(7)]
+    with database.connect() as connection:
+        connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
+        sending = [asyncio.create_task(nodes[0].post_batch({stack_of(1): 1}))]
+        await under_way(rows)
+        sending += [asyncio.create_task(node.post_batch({stack_of(1): 1})) for node in nodes[1:]]
+        await queued(client, 6)
+        connection.rollback()
+
+    assert set(await asyncio.gather(*sending)) == {200}
+    assert await metric(client, "flamefleet_commit_batches_count") == commits
+
+
+async def test_shutting_down_answers_those_who_wait(
+    app, new_node, stack_of, database, client, rows
+):
+    nodes = [new_node(f"web-{i}") for i in range(4)]
+    with database.connect() as connection:
+        connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
+        sending = [asyncio.create_task(nodes[0].post_batch({stack_of(1): 1}))]
+        await under_way(rows)
         sending += [asyncio.create_task(node.post_batch({stack_of(1): 1})) for node in nodes[1:]]
         await queued(client, 3)
 
