@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 from selenium import webdriver
@@ -72,6 +74,10 @@ class Demo:
     url: str
     service: str
 
+    def view(self, more: str = "") -> str:
+        """The query string of a view of this service; `more` begins with &."""
+        return "?query=" + quote(f'{{service="{self.service}"}}') + more
+
 
 @pytest.fixture(scope="session")
 def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
@@ -107,8 +113,6 @@ def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
 
 def _service_of(url: str, function: str) -> str:
     """Wait until this function is in the answer by name; the service it runs in."""
-    from urllib.request import urlopen
-
     limit = time.monotonic() + 90
     while time.monotonic() < limit:
         with urlopen(f"{url}api/v1/flamegraph?from=now-5m&until=now&format=folded") as answer:
