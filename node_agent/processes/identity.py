@@ -151,7 +151,9 @@ def _read_executable(tgid: int) -> str:
         target = os.readlink(f"/proc/{tgid}/exe")  # noqa: PTH115 (a link, never followed)
     except OSError:
         return ""
-    return target.removesuffix(" (deleted)").rsplit("/", 1)[-1]
+    name = target.removesuffix(" (deleted)").rsplit("/", 1)[-1]
+    # A program run from memory is called as its maker liked, often by a random number.
+    return "memfd" if name.startswith("memfd:") else name
 
 
 def _unescape(name: str) -> str:

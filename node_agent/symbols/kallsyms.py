@@ -21,7 +21,9 @@ from wire.hashes import pack_frame
 from wire.schema import Module, ModuleKind
 
 KALLSYMS = "/proc/kallsyms"
-RELOAD_S = 60.0  # one pass over kallsyms costs about 0.1 s of CPU
+# One pass over kallsyms costs 0.1 s of CPU, so the wait doubles when it did not help.
+RELOAD_S = 60.0
+MAX_RELOAD_S = 3_840.0
 
 
 class Symbol(NamedTuple):
@@ -143,6 +145,7 @@ class KernelFrames:
         self._image_hash = registry.add(Module(ModuleKind.KERNEL, kernel_build_id(), "vmlinux"))
         self._module_hashes: dict[str, int | None] = {}
         self._loaded_at = 0.0
+        self._reload_s = RELOAD_S
         self._load()
 
     def frame(self, address: int) -> bytes:
@@ -153,10 +156,14 @@ class KernelFrames:
         if ranges.stext <= address < ranges.etext:
             return pack_frame(self._image_hash, address - ranges.stext)
         found = self._find_outside_image(address)
-        if found is None and time.monotonic() - self._loaded_at > RELOAD_S:
-            # A module or a BPF program that was loaded after us.
+        if found is None and time.monotonic() - self._loaded_at > self._reload_s:
+            # Perhaps a module or a BPF program that was loaded after us.
             self._load()
             found = self._find_outside_image(address)
+            if found is None:
+                self._reload_s = min(2 * self._reload_s, MAX_RELOAD_S)
+            else:
+                self._reload_s = RELOAD_S
         return found if found is not None else self._registry.unmapped
 
     def _find_outside_image(self, address: int) -> bytes | None:

@@ -160,6 +160,25 @@ def test_a_deleted_program_is_still_recorded_by_name(
     assert _share(_folded(output), "half") > 20
 
 
+def test_a_program_in_another_mount_namespace_is_named(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
+    """As in a container: its path leads nowhere from here."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    script = (
+        f"mount -t tmpfs tmpfs {folder} && cp {shares_program} {folder}/inside "
+        f"&& exec {folder}/inside"
+    )
+    process = start("unshare", "--mount", "sh", "-c", script)
+    while not os.readlink(f"/proc/{process.pid}/exe").endswith("/inside"):  # noqa: PTH115
+        pass
+    assert not (folder / "inside").exists()
+    output = tmp_path / "inside.folded"
+    record(1, 199, process.pid, output)
+    assert _share(_folded(output), "half") > 20
+
+
 def test_a_signal_ends_the_sampling_and_writes_the_file(
     shares_program: Path, start: Start, tmp_path: Path
 ) -> None:

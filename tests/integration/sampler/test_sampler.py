@@ -24,6 +24,7 @@ from wire.schema import Batch, Definitions, ModuleKind, SymbolExtract
 from wire.validate import check_batch, check_definitions
 
 PROGRAMS = Path(__file__).parents[2] / "data" / "programs"
+CAPABILITIES = ("bpf", "perfmon", "sys_ptrace", "dac_read_search", "syslog")
 RUN = """
 import sys
 from pathlib import Path
@@ -37,12 +38,12 @@ sys.exit(run_sampler(load_config(None, {}, {**overrides, "spool_dir": Path(sys.a
 class Sampler:
     """A running sampler and its spool, read as the shipper reads it."""
 
-    def __init__(self, root: Path, environ: dict[str, str]) -> None:
+    def __init__(self, root: Path, environ: dict[str, str], wrapper: tuple[str, ...] = ()) -> None:
         self.root = root
         self.spool = Spool(root)
         self.spool.create()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(root)],
+            [*wrapper, sys.executable, "-c", RUN, str(root)],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **environ},
@@ -86,8 +87,8 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 def start_sampler(tmp_path: Path) -> Iterator[Callable[..., Sampler]]:
     running: list[Sampler] = []
 
-    def start(**environ: str) -> Sampler:
-        running.append(Sampler(tmp_path / "spool", environ))
+    def start(*wrapper: str, **environ: str) -> Sampler:
+        running.append(Sampler(tmp_path / "spool", environ, wrapper))
         return running[-1]
 
     yield start
@@ -242,6 +243,27 @@ def test_symbols_are_extracted_for_what_was_seen_and_nothing_else(start_sampler,
                     counts[match.symbol] = counts.get(match.symbol, 0) + count
     assert counts["half"] > counts["fifth"] > 0
     assert counts["turn"] >= counts["half"]
+
+
+def test_the_five_capabilities_are_enough(start_sampler, shares) -> None:
+    """Those of the deployed unit: kernel and foreign files are read, and a child extracts."""
+    kept = ",".join(f"+{name}" for name in CAPABILITIES)
+    sampler = start_sampler(
+        *("setpriv", f"--bounding-set=-all,{kept}", "--inh-caps=-all", "--no-new-privs")
+    )
+
+    def shown() -> dict[tuple[int, str], bytes]:
+        modules = [m for message in sampler.definitions() for m in message.modules]
+        return {(module.kind, module.name): module.id for module in modules}
+
+    wanted = {(ModuleKind.NATIVE, "shares"), (ModuleKind.KERNEL, "vmlinux")}
+    wait_for(lambda: wanted <= set(shown()), "samples of both")
+    status = Path(f"/proc/{sampler.process.pid}/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff"))
+    assert bin(int(effective.split()[1], 16)).count("1") == len(CAPABILITIES)
+    for kind, name in wanted:
+        sampler.spool.put_directive(symbols(kind, shown()[kind, name]))
+    wait_for(lambda: sampler.status().get("extracts", {}).get("made") == 2, "two extracts")
 
 
 def test_a_deleted_program_that_has_ended_is_refused_as_gone(

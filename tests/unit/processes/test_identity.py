@@ -106,3 +106,14 @@ def test_a_deleted_program_keeps_its_name(sleeper) -> None:
     sleeper.path.unlink()
     labels = _labels(Identities({}), sleeper.process.pid)
     assert labels["executable"] == sleeper.path.name
+
+
+def test_a_program_in_memory_has_no_random_name(tmp_path: Path) -> None:
+    program = os.memfd_create("sealed-91173221a7ea", 0)
+    os.write(program, Path("/bin/sleep").read_bytes())
+    child = subprocess.Popen([f"/proc/self/fd/{program}", "60"], pass_fds=[program])
+    os.close(program)
+    labels = _labels(Identities({}), child.pid)
+    child.kill()
+    child.wait()
+    assert labels["executable"] == "memfd"

@@ -1,7 +1,9 @@
 import os
+from pathlib import Path
 
 import pytest
 
+from node_agent.symbols import kallsyms
 from node_agent.symbols.errors import KernelSymbolsError
 from node_agent.symbols.kallsyms import (
     KALLSYMS,
@@ -125,3 +127,36 @@ def test_addresses_of_nothing_are_unmapped() -> None:
     frames = KernelFrames(registry)
     for address in (0, 1 << 40, 0xFFFF800000000000, (1 << 64) - 1):
         assert frames.frame(address) == registry.unmapped
+
+
+def test_hidden_addresses_collapse_to_one_frame(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "kallsyms"
+    hidden.write_bytes(b"0000000000000000 T _stext\n0000000000000000 T _etext\n")
+    monkeypatch.setattr(kallsyms, "KALLSYMS", str(hidden))
+    registry = ModuleRegistry()
+    frames = KernelFrames(registry)
+    assert frames.frame(0xFFFFFFFF81000000) == frames.frame(0xFFFFFFFF82000000)
+    assert frames.frame(0xFFFFFFFF81000000) == registry.kernel_hidden
+
+
+def test_a_bpf_program_loaded_later_is_found_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = tmp_path / "kallsyms"
+    image, _, programs = TEXT.partition(b"ffffffffc0300000")
+    table.write_bytes(image)
+    monkeypatch.setattr(kallsyms, "KALLSYMS", str(table))
+    registry = ModuleRegistry()
+    frames = KernelFrames(registry)
+    address = 0xFFFFFFFFC0300004
+    assert frames.frame(address) == registry.unmapped
+    table.write_bytes(image + b"ffffffffc0300000" + programs)
+    assert frames.frame(address) == registry.unmapped  # not looked at again at once
+    frames._loaded_at -= kallsyms.RELOAD_S + 1
+    name = Name("bpf_prog_6deef7357e7b4530_sd_devices")
+    assert frames.frame(address) == pack_frame(module_hash(BPF), name_hash(name))
+    # Trampolines have a number of this boot in their name.
+    trampoline = frames.frame(0xFFFFFFFFC0301004)
+    assert trampoline == pack_frame(module_hash(BPF), name_hash(Name("bpf_trampoline")))
