@@ -15,7 +15,8 @@ from wire import limits
 from wire.codec import encode
 from wire.schema import Batch, Overhead, Series, SymbolExtract
 
-PATHS = ("/api/v1/batches", "/api/v1/definitions")
+PATHS = ("/api/v1/batches", "/api/v1/definitions", "/api/v1/symbols")
+LIMITS = (limits.MAX_BATCH_BYTES, limits.MAX_DEFINITIONS_BYTES, limits.MAX_EXTRACT_BYTES)
 TABLES = (
     "node_prof",
     "node_overhead",
@@ -26,8 +27,8 @@ TABLES = (
     "frames",
     "modules",
     "module_nodes",
+    "symbol_files",
 )
-HEADERS = {"/api/v1/batches": b"FF\x01B", "/api/v1/definitions": b"FF\x01D"}
 
 
 @pytest.fixture
@@ -51,7 +52,9 @@ def still_serves(node, stack_of):
 def good_body(node, path, stack_of):
     if path == "/api/v1/batches":
         return encode(node.batch({stack_of(1): 1}, sequence=1))
-    return encode(node.definitions([stack_of(1)]))
+    if path == "/api/v1/definitions":
+        return encode(node.definitions([stack_of(1)]))
+    return encode(SymbolExtract(node.name, 0, b"\x01" * 20, "libc.so.6", bytes(1000)))
 
 
 def bomb(size):
@@ -113,11 +116,11 @@ async def test_good_batch_after_bad_ones(node, stack_of, error_of, still_serves)
     await still_serves()
 
 
-@pytest.mark.parametrize("path", PATHS)
-async def test_oversized_body_is_refused_by_its_length(node, error_of, nothing_written, path):
-    body = HEADERS[path] + bytes(limits.MAX_DEFINITIONS_BYTES + 1)
-
-    assert await error_of(node.post(path, io.BytesIO(body))) == (413, "too_large")
+@pytest.mark.parametrize(("path", "limit"), list(zip(PATHS, LIMITS, strict=True)))
+async def test_oversized_body_is_refused_by_its_length(
+    node, error_of, nothing_written, path, limit
+):
+    assert await error_of(node.post(path, io.BytesIO(bytes(limit + 1)))) == (413, "too_large")
 
 
 async def test_oversized_chunked_body_is_cut_off_while_it_arrives(
