@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import os
+from random import Random
 
 import msgspec
 import pytest
@@ -302,3 +303,26 @@ async def test_refusals_are_counted_by_reason(node, client, error_of):
     assert 'flamefleet_refused_total{reason="malformed"} 1.0' in metrics
     assert 'flamefleet_refused_total{reason="unknown_token"} 1.0' in metrics
     assert 'flamefleet_batches_total{result="refused"} 2.0' in metrics
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_damaged_content_is_never_a_defect(node, stack_of, path, still_serves):
+    if path == "/api/v1/definitions":
+        await node.send(node.batch({stack_of(1): 1}))
+    good = good_body(node, path, stack_of)
+    content = zstandard.decompress(good[4:])
+    random = Random(20261122)
+    statuses = set()
+
+    for _ in range(300):
+        damaged = bytearray(content)
+        for _ in range(random.randint(1, 3)):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        body = good[:4] + zstandard.compress(bytes(damaged))
+        async with await node.post(path, body) as response:
+            assert response.status < 500, (await response.text(), bytes(damaged))
+            statuses.add(response.status)
+
+    assert statuses & {400, 403, 422}
+    node.run = os.urandom(16)
+    await still_serves()
