@@ -13,9 +13,9 @@
  */
 #include "kernel.h"
 #include "events.h"
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
 #include "stack.h"
+
+#ifndef FLAMEFLEET_BCC /* there user space makes maps and writes settings into the source */
 
 /* The stack and probe-read helpers are open to GPL-compatible programs only. */
 char LICENSE[] SEC("license") = "GPL";
@@ -63,6 +63,8 @@ struct {
 	__uint(max_entries, 1);
 } scratch SEC(".maps");
 
+#endif
+
 /*
  * The process id as the agent's own PID namespace numbers it, or 0 where the process has none.
  * bpf_get_ns_current_pid_tgid() refuses tasks of deeper namespaces, so walk the levels.
@@ -96,7 +98,7 @@ static __always_inline void count_sample(struct stack_event *event, __u32 depth,
 		if (bpf_map_update_elem(counts, &event->key, &one, BPF_NOEXIST) == 0) {
 			counter->samples++;
 			if (size > sizeof(*event) ||
-			    bpf_ringbuf_output(&stacks, event, size, BPF_RB_NO_WAKEUP))
+			    bpf_ringbuf_output(MAP(stacks), event, size, BPF_RB_NO_WAKEUP))
 				counter->ring_full++;
 			return;
 		}
@@ -117,7 +119,7 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 	__u32 zero = 0;
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-	struct stack_event *event = bpf_map_lookup_elem(&scratch, &zero);
+	struct stack_event *event = bpf_map_lookup_elem(MAP(scratch), &zero);
 	__u32 generation = state->generation, depth;
 
 	if (!event)
@@ -144,9 +146,9 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 	}
 	event->key.stack_key = hash_stack(event, depth);
 	if (generation & 1)
-		count_sample(event, depth, &counts_odd, counter);
+		count_sample(event, depth, MAP(counts_odd), counter);
 	else
-		count_sample(event, depth, &counts_even, counter);
+		count_sample(event, depth, MAP(counts_even), counter);
 }
 
 SEC("perf_event")
@@ -154,8 +156,8 @@ int sample_cpu(struct sample_context *ctx)
 {
 	__u32 zero = 0;
 	__u64 started_ns = bpf_ktime_get_ns();
-	struct counters *counter = bpf_map_lookup_elem(&counters, &zero);
-	struct control *state = bpf_map_lookup_elem(&control, &zero);
+	struct counters *counter = bpf_map_lookup_elem(MAP(counters), &zero);
+	struct control *state = bpf_map_lookup_elem(MAP(control), &zero);
 
 	if (!counter || !state)
 		return 0;

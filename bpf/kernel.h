@@ -2,15 +2,25 @@
 /*
  * The few kernel structs that the programs read, reduced to the fields in use. libbpf moves each
  * access to where the running kernel keeps the field (CO-RE), so order and gaps don't matter here.
+ * bcc, for kernels without type information, compiles against the kernel's own headers instead.
  */
 #ifndef FLAMEFLEET_KERNEL_H
 #define FLAMEFLEET_KERNEL_H
 
-#include <linux/bpf.h>
+#define USER_MODE_SELECTOR 3 /* x86: privilege level bits of cs */
 
-#define PF_KTHREAD	   0x00200000
-#define MAX_PID_NS_LEVEL   32 /* the deepest nesting that the kernel allows */
-#define USER_MODE_SELECTOR 3  /* x86: privilege level bits of cs */
+#ifdef FLAMEFLEET_BCC
+#include "bcc.h"
+#else
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+#define MAP(name) (&(name))
+
+#define PF_KTHREAD	 0x00200000
+#define MAX_PID_NS_LEVEL 32 /* the deepest nesting that the kernel allows */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -41,6 +51,8 @@ struct task_struct {
 };
 
 #pragma clang attribute pop
+
+#endif
 
 /* The context of a perf_event program on x86-64: user API, so not relocated. */
 struct sample_context {

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * What libbpf's headers and CO-RE give, for a build by bcc: the structs are those of the headers of
+ * the running kernel, so nothing has to be relocated. Maps exist already when the source is
+ * compiled; MAP_FD_<name> is the descriptor of each (see node_agent/kernel/bcc.py).
+ *
+ * bcc rewrites the memory accesses of its main file only, which this source is included from.
+ */
+#ifndef FLAMEFLEET_BCC_H
+#define FLAMEFLEET_BCC_H
+
+#include <linux/sched.h>
+#include <linux/pid_namespace.h>
+
+#undef SEC
+#define SEC(name) static __always_inline
+
+#define MAP(name) ((void *)bpf_pseudo_fd(1, MAP_FD_##name))
+
+#define bpf_core_type_size(type)	       sizeof(type)
+#define __builtin_preserve_access_index(place) (place)
+
+/* By number: bcc falls back to bpf_probe_read() where its process may not see kernel symbols. */
+static long (*read_kernel)(void *, __u32, const void *) = (void *)BPF_FUNC_probe_read_kernel;
+
+#define READ_1(pointer, field)                                                                     \
+	({                                                                                         \
+		typeof((pointer)->field) value;                                                    \
+		read_kernel(&value, sizeof(value), &(pointer)->field);                             \
+		value;                                                                             \
+	})
+#define READ_2(pointer, first, second)	      READ_1(READ_1(pointer, first), second)
+#define READ_3(pointer, first, second, third) READ_1(READ_2(pointer, first, second), third)
+#define READ_SO_MANY(_1, _2, _3, name, ...)   name
+#define BPF_CORE_READ(pointer, ...)                                                                \
+	READ_SO_MANY(__VA_ARGS__, READ_3, READ_2, READ_1)(pointer, __VA_ARGS__)
+
+#endif
