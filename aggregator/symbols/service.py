@@ -18,7 +18,9 @@ from wire.schema import ModuleKind, SymbolDirective, SymbolExtract
 
 ASK_AGAIN = "5 minutes"  # a node that was asked and kept silent
 ASK_ANOTHER = "1 hour"  # after a node could not, or what it sent was unusable
-MOST_DIRECTIVES = 4  # in one answer: an extract can be megabytes, and batches come every 10 s
+# In one answer. A node makes about two extracts a second, and batches come every 10 s; with a tenth
+# of it a first host of a hundred modules would be without names for minutes.
+MOST_DIRECTIVES = 16
 _EXTRACTED_KINDS = (ModuleKind.NATIVE, ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE)
 
 

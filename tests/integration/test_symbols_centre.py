@@ -127,10 +127,10 @@ async def test_symbols_are_asked_of_one_node_and_named_ones_never(report, node, 
     assert await report(*frames, by=new_node("web-2")) == []
 
 
-async def test_at_most_four_modules_are_asked_for_at_once(report):
-    frames = [(native(bytes([number]) * 20), 4096) for number in range(1, 10)]
+async def test_at_most_sixteen_modules_are_asked_for_at_once(report):
+    frames = [(native(bytes([number]) * 20), 4096) for number in range(1, 38)]
     counts = [len(await report(*frames)) for _ in range(3)]
-    assert counts == [4, 5, 0]  # two batches in each round
+    assert counts == [16, 21, 0]  # two batches in each round
 
 
 async def test_a_silent_node_is_asked_again_after_five_minutes(report, rows):
