@@ -91,7 +91,7 @@ def busy_unit(host: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A systemd unit `deploy-busy` on the host that burns CPU in `deploy_spin`."""
     folder = tmp_path_factory.mktemp("busy")
     (folder / "busy.c").write_text(BUSY_SOURCE)
-    command = ["gcc", "-O1", "-fno-omit-frame-pointer", "-o", "deploy-busy", "busy.c"]
+    command = ["gcc", "-O0", "-fno-omit-frame-pointer", "-o", "deploy-busy", "busy.c"]
     subprocess.run(command, cwd=folder, check=True)
     binary = (folder / "deploy-busy").read_bytes()
     subprocess.run(
@@ -134,8 +134,8 @@ def centre(
         **ENVIRONMENT,
         "FLAMEFLEET_DATABASE_URL": postgres_server.url("deploy"),
         "FLAMEFLEET_BROKER_URL": valkey_server.url(),
-        "FLAMEFLEET_STATE_DIR": str(tmp_path_factory.mktemp("state")),
     }
+    schedule = tmp_path_factory.mktemp("schedule") / "beat"
     logs = tmp_path_factory.mktemp("logs")
     flamefleet = str(BIN / "flamefleet")
     serve = [flamefleet, "serve", "--host", CONTROLLER, "--port", str(PORT)]
@@ -148,7 +148,10 @@ def centre(
                 stderr=subprocess.STDOUT,
             ),
             subprocess.Popen(
-                [flamefleet, "worker"], env=environment, stdout=work_log, stderr=subprocess.STDOUT
+                [flamefleet, "worker", "--beat", "--pool", "solo", "--schedule", str(schedule)],
+                env=environment,
+                stdout=work_log,
+                stderr=subprocess.STDOUT,
             ),
         ]
         try:
