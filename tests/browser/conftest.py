@@ -51,7 +51,7 @@ def free_port() -> Callable[[], int]:
     return find
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def busy_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running program of a known profile; the name of its executable."""
     program = tmp_path_factory.mktemp("busy") / BUSY
@@ -79,7 +79,7 @@ class Demo:
         return "?query=" + quote(f'{{service="{self.service}"}}') + more
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
     """The demo, ready: its page has samples of the busy program by name."""
     folder = Path(tempfile.mkdtemp(prefix="ff-demo-"))
@@ -124,9 +124,9 @@ def _service_of(url: str, function: str) -> str:
     raise AssertionError(f"{function} never appeared")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One headless Chromium for the session, with an empty profile."""
+    """One headless Chromium for a module of tests, with an empty profile."""
     for program in (CHROMIUM, CHROMEDRIVER):
         if not Path(program).exists():
             pytest.skip(f"{program} is missing: apt-get install chromium chromium-driver")
