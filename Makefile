@@ -16,8 +16,8 @@ STAMPS := $(VENV)/stamps
 BUILD_PACKAGES := python3-venv clang llvm libbpf-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) gcc g++ clang-format chromium chromium-driver libcap2-bin \
 	iproute2 procps kmod mmdebstrap openssh-client qemu-system-x86 cpio busybox-static e2fsprogs \
-	binutils
-BENCH_PACKAGES := $(BUILD_PACKAGES) gcc linux-perf bpfcc-tools
+	binutils openssl util-linux mount
+BENCH_PACKAGES := $(BUILD_PACKAGES) gcc linux-perf bpfcc-tools linux-headers-amd64
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(patsubst bpf/%.c,node_agent/kernel/objects/%.o,$(BPF_SOURCES))
@@ -60,7 +60,7 @@ lint: test-setup ## ruff, mypy and clang-format
 	clang-format --dry-run -Werror $(C_SOURCES)
 
 clean: ## remove what was built, but not the virtual environment
-	rm -rf build dist node_agent/kernel/objects .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist node_agent/kernel/objects node_agent/kernel/source .mypy_cache .ruff_cache .pytest_cache
 
 test-setup: $(STAMPS)/test $(BPF_OBJECTS)
 
@@ -74,7 +74,9 @@ $(STAMPS)/setup: pyproject.toml Makefile scripts/debian_packages.sh scripts/venv
 # `dev` holds `demo`, so this brings the first stamp too.
 $(STAMPS)/test: pyproject.toml Makefile scripts/debian_packages.sh scripts/venv.sh
 	@scripts/debian_packages.sh $(TEST_PACKAGES)
+	# Compilers of programs that tests profile; whoever has them from elsewhere keeps those.
 	command -v go >/dev/null || scripts/debian_packages.sh golang-go
+	command -v rustc >/dev/null || scripts/debian_packages.sh rustc
 	scripts/venv.sh $(VENV) dev
 	mkdir -p $(@D) && touch $(STAMPS)/setup $@
 
