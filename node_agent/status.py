@@ -46,6 +46,7 @@ def summarize(
         "overhead": _table(sampler, "overhead"),
         "shed": _list(sampler, "shed"),
         "dropped": _counts(sampler, "dropped"),
+        "degraded": [str(words) for words in _list(sampler, "degraded")],
         "error": sampler.get("error") or None,
         "spool": {**usage._asdict(), "limit_bytes": limit_bytes},
         "shipper": {
@@ -88,6 +89,7 @@ def render(status: Report) -> str:
         ("delivery", _delivery(shipper)),
         ("dropped", _listed({**status["dropped"], **shipper["dropped"]})),
     ]
+    lines += [("degraded", words) for words in status["degraded"] if status["running"]]
     if status["error"]:
         lines.append(("error", str(status["error"])))
     if shipper["failing_since"] and shipper["last_error"]:

@@ -4,10 +4,11 @@ import math
 import sys
 from argparse import Namespace
 
-from node_agent.capabilities import raise_permitted
+from node_agent.capabilities import drop_unneeded
 from node_agent.errors import ConfigError
 from node_agent.record import RecordError, Recording, record
 from node_agent.record.output import choose_encoder
+from node_agent.record.record import WRITING
 from node_agent.settings import SETTINGS, SettingError, parse
 
 MAX_SECONDS = 3600.0
@@ -26,7 +27,7 @@ def execute(arguments: Namespace) -> int:
         choose_encoder(arguments.output)
     except RecordError as error:
         raise ConfigError(str(error), error.remedy) from error
-    raise_permitted()
+    drop_unneeded(keep=WRITING)
     done = record(seconds, arguments.rate, arguments.pid, arguments.output, sys.stderr)
     print(describe(done), file=sys.stderr)
     return 0

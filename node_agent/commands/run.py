@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from node_agent.capabilities import raise_permitted
+from node_agent.capabilities import drop_unneeded
 from node_agent.commands.configured import config_of
 from node_agent.sampler import run_sampler
 
@@ -10,5 +10,5 @@ from node_agent.sampler import run_sampler
 def execute(arguments: Namespace) -> int:
     """Run the sampler; its exit code."""
     config = config_of(arguments)
-    raise_permitted()
+    drop_unneeded()
     return run_sampler(config)

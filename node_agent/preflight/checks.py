@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from node_agent.capabilities import NUMBERS
+from node_agent.capabilities import LOSS, NUMBERS
 from node_agent.preflight.facts import Facts
 
 NEEDED_KERNEL = (5, 8)
@@ -38,7 +38,7 @@ def run_checks(facts: Facts) -> list[Check]:
         check_btf(facts),
         check_libbpf(facts),
         check_lockdown(facts),
-        *(check_capability(facts, name, loss) for name, loss in CAPABILITY_LOSS.items()),
+        *(check_capability(facts, name, loss) for name, loss in LOSS.items()),
         check_perf_event(facts),
         check_paranoid(facts),
         check_kptr_restrict(facts),
@@ -120,15 +120,6 @@ def check_lockdown(facts: Facts) -> Check:
         )
     known = mode or "not asked for at boot (securityfs is not mounted)"
     return Check("lockdown", State.OK, known)
-
-
-CAPABILITY_LOSS = {
-    "CAP_BPF": None,
-    "CAP_PERFMON": None,
-    "CAP_SYS_PTRACE": "processes of other users have no mappings, so their frames no names",
-    "CAP_DAC_READ_SEARCH": "programs that this user may not read have no symbols",
-    "CAP_SYSLOG": "kernel frames have no names",
-}
 
 
 def check_capability(facts: Facts, name: str, loss: str | None) -> Check:
@@ -219,7 +210,7 @@ def check_tracefs(facts: Facts) -> Check:
 def check_collector(facts: Facts) -> Check:
     if facts.collector is None:
         return Check("CPU collector", State.OK, "loaded and attached for a moment")
-    for name, loss in CAPABILITY_LOSS.items():
+    for name, loss in LOSS.items():
         if loss is None and not facts.capabilities.holds(name):
             remedy = capability_remedy(facts, name)
             why = f"tried: the kernel refused the program, as {name} is not held"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from node_agent.capabilities import KERNEL_SYMBOLS, OTHER_PROCESSES, using
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import open_mapped
 from node_agent.symbols.children import child_command
@@ -53,11 +54,13 @@ def _ask_child(
     hashes = sorted(offsets, key=lambda hash64: -len(offsets[hash64]))
     request: list[dict[str, Any]] = []
     asked = []
-    loaded = _load_addresses()
+    with using(*KERNEL_SYMBOLS):
+        loaded = _load_addresses()
     try:
         for hash64 in hashes[:MAX_FILES]:
             module = registry.modules[hash64]
-            descriptor = _open(hash64, module, registry)
+            with using(*OTHER_PROCESSES, *KERNEL_SYMBOLS):
+                descriptor = _open(hash64, module, registry)
             if descriptor is None:
                 continue
             base, size = loaded.get(module.name, (0, 0))

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.collectors.stacks import Interval
 from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
@@ -24,6 +25,8 @@ from wire.pprof import Frame
 POLL_S = 0.2  # more often than the sampler: nobody counts the cost of a short recording
 INTERVAL_S = 5.0
 MAX_SAMPLES = 200_000
+# Root's recording goes where it was asked to, into another user's folder too.
+WRITING = ("CAP_DAC_OVERRIDE",)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -64,7 +67,8 @@ def record(
     """
     encoder = choose_encoder(output)
     _check_process(pid)
-    draft = prepare(output)
+    with using(*WRITING):
+        draft = prepare(output)
     try:
         stacks = _Stacks()
         registry = ModuleRegistry()
@@ -77,12 +81,14 @@ def record(
             for (process, thread, stack_hash), count in stacks.counts.items()
         ]
         try:
-            draft.write_bytes(encoder(rows, times))
-            draft.replace(output)
+            content = encoder(rows, times)
+            with using(*WRITING):
+                draft.write_bytes(content)
+                draft.replace(output)
         except OSError as error:
             raise RecordError(f"{output} cannot be written: {error.strerror}") from error
     finally:
-        with suppress(OSError):
+        with suppress(OSError), using(*WRITING):
             draft.unlink(missing_ok=True)
     samples = sum(stacks.counts.values())
     return Recording(output, samples, lost, times.duration_ns / 1e9)
@@ -103,7 +109,8 @@ def _sample(
     collector = CpuCollector(rate, MAX_SAMPLES, INTERVAL_S, only_tgid=pid)
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        collector.start()
+        with using(*KERNEL_PROGRAMS):
+            collector.start()
         try:
             begun = time.monotonic()
             interval_at = begun + INTERVAL_S
@@ -113,14 +120,19 @@ def _sample(
                 stopped = signal.sigtimedwait(_SIGNALS, max(0.0, min(POLL_S, left_s)))
                 ended = stopped is not None or time.monotonic() >= begun + seconds
                 if ended or time.monotonic() >= interval_at:
-                    interval = collector.take_interval()
+                    with using(*KERNEL_PROGRAMS):
+                        interval = collector.take_interval()
                     interval_at += INTERVAL_S
-                    for raw in collector.poll():
-                        normalizer.add(raw)
-                    _book(interval, normalizer, identities, stacks, lost)
+                    new = collector.poll()
+                    with using(*OTHER_PROCESSES):
+                        for raw in new:
+                            normalizer.add(raw)
+                        _book(interval, normalizer, identities, stacks, lost)
                 else:
-                    for raw in collector.poll():
-                        normalizer.add(raw)
+                    new = collector.poll()
+                    with using(*OTHER_PROCESSES):
+                        for raw in new:
+                            normalizer.add(raw)
                 _show(progress, time.monotonic() - begun, seconds, ended)
         finally:
             collector.stop()
@@ -157,7 +169,8 @@ def _check_process(pid: int | None) -> None:
     if pid is None:
         return
     try:
-        read_start_ticks(pid)
+        with using(*OTHER_PROCESSES):  # /proc may hide other users' processes
+            read_start_ticks(pid)
     except ProcessGoneError as error:
         raise RecordError(f"there is no process {pid}", "See ps for the running ones.") from error
 

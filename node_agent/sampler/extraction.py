@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from node_agent.capabilities import KERNEL_SYMBOLS, OTHER_PROCESSES, using
 from node_agent.errors import SpoolError
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import open_mapped
@@ -82,9 +83,9 @@ class Extractor:
         """End a running child; its extract will be asked for again."""
         child, self._child = self._child, None
         if child is not None:
-            with suppress(ProcessLookupError):
+            with suppress(OSError):  # root's child is nobody's; that one ends by its own alarm
                 os.kill(child.pid, signal.SIGKILL)
-            os.waitpid(child.pid, 0)
+                os.waitpid(child.pid, 0)
             _discard(child.output)
 
     def _begin(self, request: dict[str, Any]) -> None:
@@ -117,21 +118,24 @@ class Extractor:
         """A descriptor of what holds the symbols; completes the request of a kernel module."""
         kind = request["module_kind"]
         if kind in (ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE):
-            if kind == ModuleKind.KERNEL_MODULE:
-                request.update(_load_address(request["name"]))
-            return os.open(KALLSYMS, os.O_RDONLY | os.O_CLOEXEC)
+            with using(*KERNEL_SYMBOLS):
+                if kind == ModuleKind.KERNEL_MODULE:
+                    request.update(_load_address(request["name"]))
+                return os.open(KALLSYMS, os.O_RDONLY | os.O_CLOEXEC)
         hash64 = self._registry.find(kind, bytes.fromhex(request["build_id"]))
         source = self._registry.sources.get(hash64) if hash64 is not None else None
         if source is None:
             raise SymbolError("gone: no file with this build id is at hand")
-        return open_mapped(source.tgid, source.mapping)
+        with using(*OTHER_PROCESSES):
+            return open_mapped(source.tgid, source.mapping)
 
     def _collect(self, child: _Child) -> bool:
         """Whether the child has ended; its output is then stored or replaced by a refusal."""
         pid, status = os.waitpid(child.pid, os.WNOHANG)
         if pid == 0:
             if time.monotonic() - child.started_at > TIMEOUT_S:
-                os.kill(child.pid, signal.SIGKILL)
+                with suppress(OSError):  # see `close`
+                    os.kill(child.pid, signal.SIGKILL)
             return False
         self._child = None
         code = os.waitstatus_to_exitcode(status)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from node_agent import VERSION
+from node_agent.capabilities import OTHER_PROCESSES, using
 from node_agent.collectors.stacks import Interval, RawStack
 from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
@@ -65,7 +66,8 @@ class Intake:
     def put(self, interval: Interval, overhead: Overhead, rate_hz: int) -> None:
         """Store the interval as the next batch. Raises SpoolError; the batch is then kept and
         tried once more with the next one."""
-        columns = build_columns(interval.counts, self.normalizer, self.identities)
+        with using(*OTHER_PROCESSES):
+            columns = build_columns(interval.counts, self.normalizer, self.identities)
         stacks = self.definitions.take()
         definitions = build_definitions(self._config.name, self.run, stacks, self.registry)
         self.sequence += 1
@@ -91,8 +93,9 @@ class Intake:
             facts=self._facts(),
         )
         self.normalizer.end_interval()
-        for raw in self._early:
-            self.normalizer.add(raw)
+        with using(*OTHER_PROCESSES):
+            for raw in self._early:
+                self.normalizer.add(raw)
         self._early.clear()
         self._store(_Held(batch, definitions, list(stacks)))
 

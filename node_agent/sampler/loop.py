@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
@@ -45,8 +46,9 @@ def _run(config: AgentConfig, environ: Mapping[str, str]) -> int:
     spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
     spool.create()
     collector = CpuCollector(config.rate_hz, config.max_samples, config.interval_s)
-    calibration = calibrate_interrupt_ns()
-    collector.start()
+    with using(*KERNEL_PROGRAMS):
+        calibration = calibrate_interrupt_ns()
+        collector.start()
     try:
         intake = Intake(config, spool)
         loop = _Loop(config, spool, collector, Meter(collector, calibration), intake)
@@ -97,8 +99,10 @@ class _Loop:
                 # After a suspended machine, one interval, not one for every missed one.
                 interval_at = max(interval_at + self._config.interval_s, now + POLL_S)
             else:
-                for raw in self._collector.poll():
-                    self._intake.add(raw)
+                stacks = self._collector.poll()
+                with using(*OTHER_PROCESSES):
+                    for raw in stacks:
+                        self._intake.add(raw)
             if now >= directives_at:
                 directives_at = now + DIRECTIVES_EVERY_S
                 self._obey()
@@ -113,9 +117,12 @@ class _Loop:
         self._status.stopped()
 
     def _end_interval(self) -> None:
-        interval = self._collector.take_interval()
-        for raw in self._collector.poll():
-            self._intake.add(raw, interval.number)
+        with using(*KERNEL_PROGRAMS):  # before 5.19 every access to a map wants CAP_BPF
+            interval = self._collector.take_interval()
+        stacks = self._collector.poll()
+        with using(*OTHER_PROCESSES):
+            for raw in stacks:
+                self._intake.add(raw, interval.number)
         usage = read_shipper_usage(self._spool)
         overhead = self._meter.measure(usage, interval.duration_ns, interval.samples)
         try:

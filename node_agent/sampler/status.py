@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from node_agent import VERSION
+from node_agent.capabilities import degradations, read_sets
 from node_agent.collectors.stacks import Interval
 from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
@@ -30,6 +31,7 @@ class SamplerStatus:
         self._interval: dict[str, Any] = {}
         self._overhead: dict[str, Any] = {}
         self._error = ""
+        self._degraded = degradations(read_sets())
         self._samples = 0
         self._lost: dict[str, int] = {}
 
@@ -89,6 +91,7 @@ class SamplerStatus:
             "extracts": {**intake.extractor.counts, "pending": intake.extractor.pending},
             "extract_error": intake.extractor.last_error,
             "dropped": dict(self._spool.dropped),
+            "degraded": self._degraded,
             "error": self._error,
         }
 

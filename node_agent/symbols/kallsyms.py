@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from node_agent.capabilities import KERNEL_SYMBOLS, using
 from node_agent.symbols.build_ids import find_build_id
 from node_agent.symbols.elf import parse_notes
 from node_agent.symbols.errors import KernelSymbolsError
@@ -197,6 +198,10 @@ class KernelFrames:
         return self._module_hashes[name]
 
     def _load(self) -> None:
+        with using(*KERNEL_SYMBOLS):
+            self._read()
+
+    def _read(self) -> None:
         self._loaded_at = time.monotonic()
         self._module_hashes.clear()
         try:

@@ -1,0 +1,145 @@
+"""The agent as an unprivileged user, on a copy of the interpreter that carries capabilities."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node_agent.spool import Spool
+
+ROOT = Path(__file__).parents[3]
+SHARES = ROOT / "tests" / "data" / "programs" / "shares.c"
+USER = 61_234  # nobody else's
+FIVE = ("bpf", "perfmon", "sys_ptrace", "dac_read_search", "syslog")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="flamefleet-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+class Agent:
+    """Runs commands of the agent: as `USER` on a copy of the interpreter with `capabilities` as
+    permitted (None: the plain one as root)."""
+
+    def __init__(self, folder: Path, capabilities: tuple[str, ...] | None) -> None:
+        self.folder = folder
+        self.spool_dir = folder / "spool"
+        self.spool_dir.mkdir(mode=0o770)
+        self._prefix: list[str] = []
+        python = Path(sys.executable)
+        if capabilities is not None:
+            python = folder / "python"
+            shutil.copy(Path(sys.executable).resolve(), python)
+            if capabilities:
+                names = ",".join(f"cap_{name}" for name in capabilities)
+                subprocess.run(["setcap", f"{names}=p", str(python)], check=True)
+            os.chown(self.spool_dir, USER, USER)
+            self._prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+        sites = [path for path in sys.path if path.endswith("site-packages")]
+        code = (
+            f"import sys; sys.path[:0] = {[str(ROOT), *sites]!r}\n"
+            "from node_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+        )
+        self._command = [*self._prefix, str(python), "-I", "-c", code]
+        self._running: list[subprocess.Popen[str]] = []
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [*self._command, *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+
+    def run(self, interval_s: float = 1.0) -> subprocess.Popen[str]:
+        """Start the sampler."""
+        options = ["--spool-dir", str(self.spool_dir), "--preset", "debug"]
+        environ = {**os.environ, "FLAMEFLEET_INTERVAL_S": str(interval_s)}
+        process = subprocess.Popen(
+            [*self._command, "run", *options], stderr=subprocess.PIPE, text=True, env=environ
+        )
+        self._running.append(process)
+        return process
+
+    def status(self) -> dict[str, Any]:
+        """What the sampler wrote about itself."""
+        path = self.spool_dir / "status" / "sampler.json"
+        try:
+            return json.loads(path.read_bytes())  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return {}
+
+    def spool(self) -> Spool:
+        spool = Spool(self.spool_dir)
+        spool.create()
+        return spool
+
+    def wait_for(self, condition: Callable[[dict[str, Any]], Any], what: str) -> Any:
+        """Wait until `condition` of the status is true; its value."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = condition(self.status())
+            if found:
+                return found
+            for process in self._running:
+                if process.poll() is not None:
+                    raise AssertionError(f"the sampler ended: {process.communicate()[1]}")
+            time.sleep(0.1)
+        raise AssertionError(f"{what} did not happen: {self.status()}")
+
+    def stop(self) -> str:
+        """End the sampler; what it wrote to standard error."""
+        process = self._running.pop()
+        process.send_signal(signal.SIGTERM)
+        words = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, words
+        return words
+
+    def kill(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+
+@pytest.fixture
+def make_agent(open_folder: Path) -> Iterator[Callable[..., Agent]]:
+    """Makes an Agent; its sampler ends with the test."""
+    if os.geteuid() != 0 or not (shutil.which("setpriv") and shutil.which("setcap")):
+        pytest.skip("needs root, setpriv and setcap to make an interpreter with capabilities")
+    made: list[Agent] = []
+
+    def make(capabilities: tuple[str, ...] | None = FIVE) -> Agent:
+        made.append(Agent(open_folder, capabilities))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        agent.kill()
+
+
+@pytest.fixture
+def closed_program(open_folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A busy program of root in a folder that only root may enter."""
+    folder = open_folder / "closed"
+    folder.mkdir(mode=0o700)
+    path = folder / "shares"
+    flags = ["-O1", "-fno-omit-frame-pointer", "-Wl,--build-id"]
+    subprocess.run(["gcc", *flags, "-o", path, SHARES], check=True)
+    path.chmod(0o700)
+    process = subprocess.Popen([path])
+    yield process
+    process.kill()
+    process.wait()
