@@ -16,7 +16,7 @@ STAMPS := $(VENV)/stamps
 BUILD_PACKAGES := python3-venv clang llvm libbpf-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) gcc g++ clang-format chromium chromium-driver libcap2-bin \
 	iproute2 procps kmod mmdebstrap openssh-client qemu-system-x86 cpio busybox-static e2fsprogs \
-	binutils openssl util-linux mount
+	binutils openssl util-linux mount bc curl xz-utils
 BENCH_PACKAGES := $(BUILD_PACKAGES) gcc linux-perf bpfcc-tools linux-headers-amd64
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
@@ -30,7 +30,7 @@ ARGS ?=
 UP_ARGS := $(if $(PORT),--port '$(PORT)') $(if $(DATA_DIR),--data-dir '$(abspath $(DATA_DIR))') $(ARGS)
 PYTEST_ARGS ?=
 
-.PHONY: help setup bpf demo test test-setup test-long bench bench-setup lint clean
+.PHONY: help setup bpf deb demo test test-setup test-long bench bench-setup lint clean
 
 help: ## this list
 	@echo "make demo [PORT=8380] [DATA_DIR=folder] [ARGS='--for 60s --json']"
@@ -40,6 +40,9 @@ help: ## this list
 setup: $(STAMPS)/setup $(BPF_OBJECTS) ## .venv with both commands, and the BPF objects
 
 bpf: $(BPF_OBJECTS) ## compile the BPF programs that changed
+
+deb: setup ## the agent's Debian package, for ansible; build/deb
+	@$(BIN)/python packaging/deb/build.py
 
 demo: setup ## a live flamegraph of this machine in a browser; Ctrl-C stops it
 	@exec $(BIN)/flamefleet up $(UP_ARGS)
