@@ -1,4 +1,9 @@
-"""Symbol extracts on demand: one child at a time, only for modules seen in this run."""
+"""Symbol extracts on demand, only for modules seen in this run.
+
+One child at a time makes several extracts, because starting it costs more than most of them. What
+the children use counts as the agent's overhead, so it is rationed: a burst at the start, when
+everything is new, then a small share of the host.
+"""
 
 import json
 import os
@@ -11,6 +16,7 @@ from typing import Any, NamedTuple
 
 from node_agent.capabilities import KERNEL_SYMBOLS, OTHER_PROCESSES, using
 from node_agent.errors import SpoolError
+from node_agent.kernel.cpus import online_cpus
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import open_mapped
 from node_agent.spool import Spool
@@ -23,15 +29,24 @@ from wire.schema import ModuleKind
 
 MAX_QUEUED = 256
 TIMEOUT_S = 180.0
+MAX_AT_ONCE = 16  # extracts a child
+BURST_CPU_S = 0.5
+CPU_SHARE = 0.0025  # of the host's online CPUs
 _CHILD = "node_agent.symbols.extract"
 
 
-class _Child(NamedTuple):
-    """The running child and the spool file that it writes to."""
+class _Job(NamedTuple):
+    """A request and the spool file that its extract is written to."""
 
-    pid: int
     request: dict[str, Any]
     output: AbstractContextManager[int]
+
+
+class _Child(NamedTuple):
+    """The running child and what it makes."""
+
+    pid: int
+    jobs: list[_Job]
     started_at: float
 
 
@@ -47,6 +62,8 @@ class Extractor:
         self._node = node
         self._queue: deque[dict[str, Any]] = deque()
         self._child: _Child | None = None
+        self._credit_s = BURST_CPU_S
+        self._credited_at = time.monotonic()
 
     def request(self, module_kind: int, build_id: bytes) -> bool:
         """Ask for an extract. False, counted, when this run has not seen the module."""
@@ -63,56 +80,91 @@ class Extractor:
             "build_id": build_id.hex(),
             "name": self._registry.modules[hash64].name,
         }
-        if request not in self._queue:
+        if not self._is_asked(request):
             self._queue.append(request)
         return True
+
+    def _is_asked(self, request: dict[str, Any]) -> bool:
+        running = self._child.jobs if self._child is not None else []
+        key = request["module_kind"], request["build_id"]
+        return any(
+            (other["module_kind"], other["build_id"]) == key
+            for other in [*self._queue, *(job.request for job in running)]
+        )
 
     @property
     def pending(self) -> int:
         """Requests not finished yet."""
-        return len(self._queue) + (self._child is not None)
+        return len(self._queue) + (len(self._child.jobs) if self._child is not None else 0)
 
     def step(self) -> None:
         """Collect a child that has ended, start the next; never waits."""
         if self._child is not None and not self._collect(self._child):
             return
-        if self._queue:
-            self._begin(self._queue.popleft())
+        if self._queue and self._has_credit():
+            self._begin()
 
     def close(self) -> None:
-        """End a running child; its extract will be asked for again."""
+        """End a running child; its extracts will be asked for again."""
         child, self._child = self._child, None
         if child is not None:
-            with suppress(OSError):  # root's child is nobody's; that one ends by its own alarm
+            # Another user's by now, perhaps: then it ends with us.
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(child.pid, signal.SIGKILL)
                 os.waitpid(child.pid, 0)
-            _discard(child.output)
+            for job in child.jobs:
+                _discard(job.output)
 
-    def _begin(self, request: dict[str, Any]) -> None:
+    def _has_credit(self) -> bool:
+        now = time.monotonic()
+        earned_s = (now - self._credited_at) * CPU_SHARE * len(online_cpus())
+        self._credit_s = min(BURST_CPU_S, self._credit_s + earned_s)
+        self._credited_at = now
+        return self._credit_s > 0
+
+    def _begin(self) -> None:
+        jobs: list[_Job] = []
+        descriptors: list[int] = []
+        while self._queue and len(jobs) < MAX_AT_ONCE:
+            alone = bool(self._queue[0].get("alone"))
+            if alone and jobs:
+                break
+            job = self._prepare(self._queue.popleft(), descriptors)
+            if job is not None:
+                jobs.append(job)
+            if alone:
+                break
+        try:
+            if jobs:
+                self._child = _Child(_spawn(jobs, descriptors), jobs, time.monotonic())
+        except OSError as error:
+            for job in jobs:
+                _discard(job.output)
+                self._refuse(job.request, f"no child could be started: {error.strerror}")
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _prepare(self, request: dict[str, Any], descriptors: list[int]) -> _Job | None:
+        """Open what a request reads from (added to `descriptors`) and writes to."""
         try:
             source = self._open(request)
         except (SymbolError, FileUnavailableError) as error:
             self._refuse(request, str(error))
-            return
+            return None
         output = self._spool.writing_extract(
             bytes.fromhex(request["build_id"]), request["module_kind"]
         )
         try:
-            descriptor = output.__enter__()
+            target = output.__enter__()
         except SpoolError as error:
             os.close(source)
             self._count("no_room")
             self.last_error = str(error)
-            return
-        try:
-            pid = _spawn(request, source, descriptor)
-        except OSError as error:
-            _discard(output)
-            self._refuse(request, f"no child could be started: {error.strerror}")
-            return
-        finally:
-            os.close(source)
-        self._child = _Child(pid, request, output, time.monotonic())
+            return None
+        descriptors.append(source)
+        request.update(input=source, output=target)
+        return _Job(request, output)
 
     def _open(self, request: dict[str, Any]) -> int:
         """A descriptor of what holds the symbols; completes the request of a kernel module."""
@@ -130,27 +182,36 @@ class Extractor:
             return open_mapped(source.tgid, source.mapping)
 
     def _collect(self, child: _Child) -> bool:
-        """Whether the child has ended; its output is then stored or replaced by a refusal."""
-        pid, status = os.waitpid(child.pid, os.WNOHANG)
+        """Whether the child has ended; its output is then stored, tried again or refused."""
+        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
         if pid == 0:
             if time.monotonic() - child.started_at > TIMEOUT_S:
-                with suppress(OSError):  # see `close`
+                with suppress(PermissionError):  # its own alarm ends it
                     os.kill(child.pid, signal.SIGKILL)
             return False
         self._child = None
+        self._credit_s -= usage.ru_utime + usage.ru_stime
         code = os.waitstatus_to_exitcode(status)
-        if code == 0:
-            try:
-                child.output.__exit__(None, None, None)
-                self._count("made")
-            except SpoolError as error:
-                self._count("no_room")
-                self.last_error = str(error)
-            return True
-        _discard(child.output)
-        how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        self._refuse(child.request, f"the reader of its symbols ended with {how}")
+        for job in child.jobs:
+            if code == 0:
+                self._store(job)
+                continue
+            _discard(job.output)
+            if len(child.jobs) > 1:
+                # One of them was too much for it: each gets a child of its own.
+                self._queue.append({**job.request, "alone": True})
+                continue
+            how = f"signal {-code}" if code < 0 else f"exit status {code}"
+            self._refuse(job.request, f"the reader of its symbols ended with {how}")
         return True
+
+    def _store(self, job: _Job) -> None:
+        try:
+            job.output.__exit__(None, None, None)
+            self._count("made")
+        except SpoolError as error:
+            self._count("no_room")
+            self.last_error = str(error)
 
     def _refuse(self, request: dict[str, Any], reason: str) -> None:
         self._count("failed")
@@ -169,15 +230,17 @@ class Extractor:
         self.counts[reason] = self.counts.get(reason, 0) + 1
 
 
-def _spawn(request: dict[str, Any], source: int, output: int) -> int:
-    command = child_command(_CHILD, [json.dumps(request)])
-    return os.posix_spawn(
-        command[0],
-        command,
-        {},
-        file_actions=[(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, output, 1)],
-        setsigmask=(),
-    )
+def _spawn(jobs: list[_Job], sources: list[int]) -> int:
+    """Start a child that inherits just the descriptors of these jobs."""
+    requests = [job.request for job in jobs]
+    for descriptor in [*sources, *(request["output"] for request in requests)]:
+        os.set_inheritable(descriptor, True)
+    try:
+        command = child_command(_CHILD, [json.dumps(requests)])
+        return os.posix_spawn(command[0], command, {}, setsigmask=())
+    finally:
+        for request in requests:
+            os.set_inheritable(request["output"], False)
 
 
 def _load_address(name: str) -> dict[str, int]:

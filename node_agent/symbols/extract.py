@@ -1,8 +1,9 @@
-"""Child process: one symbol extract, from the file on standard input to standard output.
+"""Child process: symbol extracts, each from one open file to another.
 
-Arguments: a JSON object with node, module_kind, build_id (hex), name, and for kernel modules base
-and size. Standard input is the ELF file, or /proc/kallsyms opened by the parent (the kernel decides
-at the opening whether addresses are shown). What cannot be extracted is an extract with `refused`.
+The argument is a JSON list of objects with node, module_kind, build_id (hex), name, the numbers of
+the inherited descriptors `input` and `output`, and for kernel modules base and size. The input is
+the ELF file, or /proc/kallsyms opened by the parent (the kernel decides at the opening whether
+addresses are shown). What cannot be extracted is an extract with `refused`.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 from node_agent.symbols.build_ids import read_build_id
 from node_agent.symbols.confine import confine
 from node_agent.symbols.errors import SymbolError
-from node_agent.symbols.kallsyms import parse_symbols, read_chunks
+from node_agent.symbols.kallsyms import read_chunks
 from node_agent.symbols.kernel_table import encode_table, kernel_table, module_table
 from node_agent.symbols.reduced_elf import reduce_elf
 from wire.codec import encode
@@ -24,18 +25,17 @@ CPU_S = 60
 MEMORY_BYTES = 1 << 30
 # Symbol tables compress to about a third; the message's own limit is checked again below.
 MAX_SYMBOL_BYTES = 160 << 20
-_INPUT, _OUTPUT = 0, 1
 
 
 def main(arguments: list[str]) -> int:
-    """Make the extract that arguments[0] asks for."""
-    request = json.loads(arguments[0])
+    """Make the extracts that arguments[0] asks for."""
+    requests = json.loads(arguments[0])
     # Nobody waits for an extract, so it takes only what the host's own work leaves.
     confine(CPU_S, MEMORY_BYTES, MAX_EXTRACT_BYTES, 19)
-    encoded = encode_extract(request, _INPUT)
-    view = memoryview(encoded)
-    while view:
-        view = view[os.write(_OUTPUT, view) :]
+    for request in requests:
+        view = memoryview(encode_extract(request, request["input"]))
+        while view:
+            view = view[os.write(request["output"], view) :]
     return 0
 
 
@@ -74,12 +74,10 @@ def _extract(request: dict[str, Any], data: bytes, refused: str) -> SymbolExtrac
 def _read_symbols(request: dict[str, Any], descriptor: int) -> bytes:
     kind = request["module_kind"]
     if kind == ModuleKind.KERNEL:
-        return encode_table(kernel_table(parse_symbols(read_chunks(descriptor))))
+        return encode_table(kernel_table(b"".join(read_chunks(descriptor))))
     if kind == ModuleKind.KERNEL_MODULE:
-        symbols = parse_symbols(read_chunks(descriptor))
-        return encode_table(
-            module_table(symbols, request["name"], request["base"], request["size"])
-        )
+        text = b"".join(read_chunks(descriptor))
+        return encode_table(module_table(text, request["name"], request["base"], request["size"]))
     size = os.fstat(descriptor).st_size
 
     def read(offset: int, length: int) -> bytes:

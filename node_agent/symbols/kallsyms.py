@@ -44,18 +44,6 @@ class KernelRanges(NamedTuple):
     bpf: tuple[Symbol, ...]
 
 
-def parse_symbols(chunks: Iterable[bytes]) -> Iterator[Symbol]:
-    """Every symbol in the text of kallsyms, given in pieces of any size."""
-    rest = b""
-    for chunk in chunks:
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        for line in lines:
-            symbol = _parse_line(line)
-            if symbol is not None:
-                yield symbol
-
-
 def read_ranges(chunks: Iterable[bytes]) -> KernelRanges:
     """The bounds of the kernel's text, and the BPF programs.
 

@@ -15,7 +15,7 @@ from node_agent.symbols.confine import confine
 from node_agent.symbols.demangle import demangle
 from node_agent.symbols.errors import SymbolError
 from node_agent.symbols.functions import read_functions
-from node_agent.symbols.kallsyms import Symbol, parse_symbols, read_chunks
+from node_agent.symbols.kallsyms import read_chunks
 from node_agent.symbols.kernel_table import kernel_table, module_table
 from wire.schema import ModuleKind
 
@@ -32,15 +32,14 @@ def main(_arguments: list[str]) -> int:
 
 def name_offsets(request: list[dict[str, Any]]) -> list[list[str | None]]:
     """Names for the offsets of each module of the request."""
-    kernel: list[Symbol] | None = None
+    kernel = b""
     answer = []
     for module in request:
         try:
             if module["kind"] == ModuleKind.NATIVE:
                 answer.append(_name_native(module))
                 continue
-            if kernel is None:
-                kernel = list(parse_symbols(read_chunks(module["fd"])))
+            kernel = kernel or b"".join(read_chunks(module["fd"]))
             answer.append(_name_kernel(module, kernel))
         except (SymbolError, OSError, MemoryError) as error:
             print(f"no symbols of {module['name']}: {error}", file=sys.stderr)
@@ -60,16 +59,16 @@ def _name_native(module: dict[str, Any]) -> list[str | None]:
     return [None if name is None else demangle(name) for name in names]
 
 
-def _name_kernel(module: dict[str, Any], symbols: list[Symbol]) -> list[str | None]:
+def _name_kernel(module: dict[str, Any], text: bytes) -> list[str | None]:
     if module["kind"] == ModuleKind.KERNEL:
-        table = kernel_table(symbols)
+        table = kernel_table(text)
     else:
-        table = module_table(symbols, module["name"], module["base"], module["size"])
+        table = module_table(text, module["name"], module["base"], module["size"])
     starts = [offset for offset, _ in table]
     names: list[str | None] = []
     for offset in module["offsets"]:
         index = bisect_right(starts, offset) - 1
-        names.append(table[index][1] if index >= 0 else None)
+        names.append(table[index][1].decode("utf-8", "replace") if index >= 0 else None)
     return names
 
 

@@ -100,10 +100,10 @@ def start_sampler(tmp_path: Path) -> Iterator[Callable[..., Sampler]]:
 
 @pytest.fixture
 def shares(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """With a build id that no other process of this host has."""
     path = tmp_path / "shares"
-    subprocess.run(
-        ["gcc", "-O1", "-fno-omit-frame-pointer", "-o", path, PROGRAMS / "shares.c"], check=True
-    )
+    flags = ["-O1", "-fno-omit-frame-pointer", f"-Wl,--build-id=0x{os.urandom(20).hex()}"]
+    subprocess.run(["gcc", *flags, "-o", path, PROGRAMS / "shares.c"], check=True)
     process = subprocess.Popen([path])
     yield process
     process.kill()

@@ -32,12 +32,26 @@ def _request(kind: ModuleKind, build_id: bytes, name: str) -> dict[str, object]:
     return {"node": "web-1", "module_kind": int(kind), "build_id": build_id.hex(), "name": name}
 
 
+def _extract_all(requests: list[dict[str, object]], sources: list[Path]) -> list[SymbolExtract]:
+    """As the sampler does it: one child, descriptors inherited."""
+    inputs = [os.open(source, os.O_RDONLY) for source in sources]
+    outputs = [os.memfd_create("extract") for _ in sources]
+    for request, source, target in zip(requests, inputs, outputs, strict=True):
+        request.update(input=source, output=target)
+    command = child_command("node_agent.symbols.extract", [json.dumps(requests)])
+    done = subprocess.run(
+        command, capture_output=True, env={}, check=True, pass_fds=[*inputs, *outputs]
+    )
+    assert (done.stdout, done.stderr) == (b"", b"")
+    extracts = [decode(os.pread(target, 1 << 30, 0), SymbolExtract) for target in outputs]
+    for descriptor in [*inputs, *outputs]:
+        os.close(descriptor)
+    return extracts
+
+
 def _extract(request: dict[str, object], source: Path) -> SymbolExtract:
-    command = child_command("node_agent.symbols.extract", [json.dumps(request)])
-    with source.open("rb") as file:
-        done = subprocess.run(command, stdin=file, capture_output=True, env={}, check=True)
-    assert done.stderr == b""
-    return decode(done.stdout, SymbolExtract)
+    [extract] = _extract_all([request], [source])
+    return extract
 
 
 def _id(path: Path) -> bytes:
@@ -75,6 +89,20 @@ def test_other_files_are_refused_in_words(tmp_path: Path, content: bytes, reason
     path.write_bytes(content)
     extract = _extract(_request(ModuleKind.NATIVE, _id(path), "script"), path)
     assert (extract.data, extract.refused) == (b"", reason)
+
+
+def test_one_child_makes_several_and_a_refusal_spoils_nothing(
+    c_program: Path, cpp_program: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh")
+    paths = [c_program, script, cpp_program]
+    requests = [_request(ModuleKind.NATIVE, _id(path), path.name) for path in paths]
+    extracts = _extract_all(requests, paths)
+    assert [extract.name for extract in extracts] == ["c_program", "script", "cpp_program"]
+    assert [bool(extract.refused) for extract in extracts] == [False, True, False]
+    assert b"helper" in extracts[0].data
+    assert b"shapes" in extracts[2].data
 
 
 def test_another_build_than_asked_for_is_refused(c_program: Path, cpp_program: Path) -> None:
