@@ -20,6 +20,8 @@
 #define bpf_core_type_size(type)	       sizeof(type)
 #define __builtin_preserve_access_index(place) (place)
 
+#define barrier_var(variable) asm volatile("" : "+r"(variable))
+
 /* By number: bcc falls back to bpf_probe_read() where its process may not see kernel symbols. */
 static long (*read_kernel)(void *, __u32, const void *) = (void *)BPF_FUNC_probe_read_kernel;
 

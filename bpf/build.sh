@@ -4,7 +4,10 @@
 set -eu
 cd "$(dirname "$0")"
 out=../node_agent/kernel/objects
-mkdir -p "$out"
+sources=../node_agent/kernel/source
+mkdir -p "$out" "$sources"
+# The agent carries the sources too: where the kernel has no type information, bcc compiles them.
+cp ./*.bpf.c ./*.h "$sources"
 for source in *.bpf.c; do
 	object=$out/${source%.c}.o
 	# clang for the bpf target does not know Debian's multiarch folder, where asm/types.h lives.

@@ -88,7 +88,7 @@ static __always_inline __u32 namespaced_tgid(struct task_struct *leader)
 	return 0;
 }
 
-static __always_inline void count_sample(struct stack_event *event, __u32 depth, void *counts,
+static __always_inline void count_sample(struct stack_event *event, __u64 depth, void *counts,
 					 struct counters *counter)
 {
 	__u64 one = 1, size = offsetof(struct stack_event, addresses) + depth * sizeof(__u64);
@@ -97,6 +97,7 @@ static __always_inline void count_sample(struct stack_event *event, __u32 depth,
 	if (!count) {
 		if (bpf_map_update_elem(counts, &event->key, &one, BPF_NOEXIST) == 0) {
 			counter->samples++;
+			barrier_var(size); /* or the compiler checks another register */
 			if (size > sizeof(*event) ||
 			    bpf_ringbuf_output(MAP(stacks), event, size, BPF_RB_NO_WAKEUP))
 				counter->ring_full++;
@@ -120,7 +121,8 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 	struct stack_event *event = bpf_map_lookup_elem(MAP(scratch), &zero);
-	__u32 generation = state->generation, depth;
+	__u32 generation = state->generation;
+	__u64 depth;
 
 	if (!event)
 		return;

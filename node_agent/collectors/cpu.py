@@ -13,12 +13,14 @@ from node_agent.collectors.stacks import (
     RawStack,
     SampleKey,
 )
+from node_agent.kernel.chain import load_program
 from node_agent.kernel.cpus import online_cpus, possible_cpus
 from node_agent.kernel.errors import KernelError, PerfEventError
-from node_agent.kernel.libbpf import OBJECTS, LoadedObject, load_object
+from node_agent.kernel.libbpf import OBJECTS, LoadedObject
 from node_agent.kernel.maps import Control, CountMap, PerCpuCounters, accounted_bytes
 from node_agent.kernel.namespaces import pid_namespace_setting
 from node_agent.kernel.perf_event import CpuClock
+from node_agent.kernel.program import Program
 from node_agent.kernel.ring_buffer import RingBuffer
 from node_agent.kernel.structs import (
     COUNTER_NAMES,
@@ -73,7 +75,8 @@ class CpuCollector:
 
     `max_samples` bounds the distinct samples held in one interval; `only_tgid` leaves out all
     other processes. `heartbeat_limit_s` is how long the kernel program goes on when neither
-    `poll` nor `take_interval` is called.
+    `poll` nor `take_interval` is called. `mode` is how the program is loaded: "core", "bcc", or
+    "auto" for the first of them that works.
     """
 
     def __init__(
@@ -83,7 +86,10 @@ class CpuCollector:
         interval_s: float,
         only_tgid: int | None = None,
         heartbeat_limit_s: float = HEARTBEAT_LIMIT_S,
+        mode: str = "core",
     ) -> None:
+        self.mode = mode  # from `start` on: the one that worked
+        self.mode_reasons: dict[str, str] = {}  # why better ones did not, by mode
         self._rate_hz = rate_hz
         self._settings = SettingsC(int(heartbeat_limit_s * 1e9), 0, only_tgid or 0)
         self._interval_s = interval_s
@@ -110,13 +116,14 @@ class CpuCollector:
             ctypes.sizeof(StackEventC) + ctypes.sizeof(CountersC),
         )
         entries = self._sizes.count_entries
-        loaded = load_object(
+        program = Program(
             OBJECTS / "cpu.bpf.o",
             (_PROGRAM,),
             _MAPS,
-            {"counts_even": entries, "counts_odd": entries, "stacks": self._sizes.ring_bytes},
             self._settings,
+            {"counts_even": entries, "counts_odd": entries, "stacks": self._sizes.ring_bytes},
         )
+        self.mode, loaded, self.mode_reasons = load_program(program, self.mode)
         try:
             running = self._open_maps(loaded, entries)
         except BaseException:

@@ -23,7 +23,23 @@ class ObjectError(KernelError):
 
 
 class LoadError(KernelError):
-    """The kernel refused a BPF object."""
+    """The kernel refused a BPF object; `code` is its errno, 0 if unknown."""
+
+    def __init__(self, what: str, why: str, remedy: str, code: int = 0) -> None:
+        super().__init__(what, why, remedy)
+        self.code = code
+
+
+class BccError(KernelError):
+    """bcc is missing, or its child did not compile the program."""
+
+
+class HeadersError(KernelError):
+    """There are no headers of the running kernel."""
+
+
+class NoModeError(KernelError):
+    """Every mode of loading a program failed."""
 
 
 class PerfEventError(KernelError):

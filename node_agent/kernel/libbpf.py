@@ -17,6 +17,7 @@ BUNDLED_FOLDERS = (Path(__file__).parent / "lib", Path("/opt/flamefleet/lib"))
 OBJECTS = Path(__file__).parent / "objects"
 _DEPENDENCIES = ("libz.so.1", "libzstd.so.1", "libelf.so.1")  # before libbpf, in this order
 _MAX_LOG_LINES = 200
+_MAX_LOG_BYTES = 1 << 20  # the reason of a refusal is at the end of a long log
 
 _pointer = ctypes.c_void_p
 _int = ctypes.c_int
@@ -32,6 +33,16 @@ _FUNCTIONS = {
     "bpf_map__set_max_entries": (_int, (_pointer, ctypes.c_uint32)),
     "bpf_map__set_initial_value": (_int, (_pointer, _pointer, ctypes.c_size_t)),
     "bpf_map__fd": (_int, (_pointer,)),
+    "bpf_map__type": (_int, (_pointer,)),
+    "bpf_map__key_size": (ctypes.c_uint32, (_pointer,)),
+    "bpf_map__value_size": (ctypes.c_uint32, (_pointer,)),
+    "bpf_map__max_entries": (ctypes.c_uint32, (_pointer,)),
+    "bpf_map__map_flags": (ctypes.c_uint32, (_pointer,)),
+    "bpf_map_create": (
+        _int,
+        (_int, _bytes, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, _pointer),
+    ),
+    "bpf_prog_load": (_int, (_int, _bytes, _bytes, _bytes, ctypes.c_size_t, _pointer)),
     "bpf_program__fd": (_int, (_pointer,)),
     "bpf_map_lookup_elem": (_int, (_int, _pointer, _pointer)),
     "bpf_map_lookup_and_delete_batch": (
@@ -108,7 +119,7 @@ class _Log:
     def _take(self, level: int, text: int, arguments: int) -> int:
         # 0 is a warning; more is chatter. A va_list is a pointer on x86-64.
         if level == 0:
-            buffer = ctypes.create_string_buffer(65536)
+            buffer = ctypes.create_string_buffer(_MAX_LOG_BYTES)
             self._libc.vsnprintf(buffer, len(buffer), text, arguments)
             self.lines.extend(buffer.value.decode("utf-8", "replace").splitlines())
             del self.lines[:-_MAX_LOG_LINES]
@@ -228,4 +239,4 @@ def _load_error(name: str, code: int, log: _Log) -> LoadError:
         remedy = "Give the agent CAP_BPF and CAP_PERFMON."
     detail = log.summary()
     why = f"{os.strerror(code)}{f' ({detail})' if detail else ''}"
-    return LoadError(f"The kernel refused {name}", why, remedy)
+    return LoadError(f"The kernel refused {name}", why, remedy, code)
