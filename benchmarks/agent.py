@@ -67,15 +67,42 @@ def perf_record(rate_hz: int, folder: Path) -> Iterator[list[int]]:
 @contextmanager
 def bcc_profile(rate_hz: int, folder: Path) -> Iterator[list[int]]:
     """bcc's profile tool, folded output at its end."""
-    with _running([BCC_PROFILE, "-F", str(rate_hz), "-f", "100000"]) as pids:
+    with _running(
+        [BCC_PROFILE, "-F", str(rate_hz), "-f", "100000"], kernel_headers(folder)
+    ) as pids:
         yield pids
 
 
+def kernel_headers(folder: Path) -> dict[str, str]:
+    """Where bcc finds kernel headers: the running kernel's, else Debian's newest, joined.
+
+    Debian splits its headers into two trees; bcc wants one. Those of another kernel are good
+    enough for a profiler that reads hardly any kernel struct.
+    """
+    if Path(f"/lib/modules/{os.uname().release}/build").exists():
+        return {}
+    trees = sorted(Path("/usr/src").glob("linux-headers-*[0-9]-amd64"))
+    if not trees:
+        return {}
+    joined = folder / "headers"
+    common = trees[-1].with_name(trees[-1].name.replace("-amd64", "-common"))
+    for tree in (common, trees[-1]):
+        subprocess.run(["cp", "-asfT", str(tree), str(joined)], check=True)
+    return {"BCC_KERNEL_SOURCE": str(joined)}
+
+
 @contextmanager
-def _running(command: list[str]) -> Iterator[list[int]]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _running(command: list[str], environment: dict[str, str] | None = None) -> Iterator[list[int]]:
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    )
     try:
         yield [process.pid]
+        if process.poll() is not None:
+            raise SystemExit(f"{command[0]} ended early with status {process.returncode}")
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)

@@ -183,7 +183,9 @@ def describe_frame(row: FrameRow) -> tuple[Function, bool]:
 def _describe_named(row: FrameRow) -> tuple[Function, bool]:
     name = row.function or row.module
     marker = name.startswith("[") and name.endswith("]")  # [unmapped], [jit], [stack lost]
-    if row.build_id == _JIT_MODULE:
+    if (
+        row.build_id == _JIT_MODULE or name == "[jit]"
+    ):  # the agent's marker has no module of its own
         kind = "jit"
     elif row.build_id == _BPF_MODULE:
         kind = "kernel"

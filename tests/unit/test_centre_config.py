@@ -39,7 +39,7 @@ def test_defaults():
     config = load_config(overrides=URLS)
 
     assert config == CentreConfig("postgresql://a/b", "redis://c/0")
-    assert (config.host, config.port) == ("127.0.0.1", 8410)
+    assert (config.host, config.port) == ("127.0.0.1", 8380)
     assert config.retention == Retention(7200, 7 * 86400, 7 * 86400)
     assert (config.overhead_cpu_percent, config.overhead_memory_bytes) == (1.0, 50 * 1024 * 1024)
 

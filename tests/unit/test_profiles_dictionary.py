@@ -72,6 +72,11 @@ def row(id_, function=None, **changes):
             True,
         ),
         (
+            row(1, "[jit]", kind=ModuleKind.NAMED, build_id=b"[unknown]", module="[unknown]"),
+            Function("[jit]", "", "jit"),
+            True,
+        ),
+        (
             row(1, "LazyCompile:~f", kind=ModuleKind.NAMED, build_id=b"[jit]", module="node"),
             Function("LazyCompile:~f", "node", "jit"),
             False,
