@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.collectors.cpu import CpuCollector
 from node_agent.symbols import kallsyms
 from node_agent.symbols.errors import KernelSymbolsError
 from node_agent.symbols.kallsyms import (
@@ -108,16 +109,19 @@ def test_frames_of_the_running_kernel() -> None:
 
 
 def test_bpf_programs_are_named_by_their_tag() -> None:
-    programs = [
-        (int(line[:16], 16), line[19:].split(b"\t")[0].decode())
-        for line in _host_text().splitlines()
-        if b" bpf_prog_" in line and line.endswith(b"[bpf]")
-    ]
-    if not programs:
-        pytest.skip("no BPF program is loaded in this kernel")
-    registry = ModuleRegistry()
-    address, name = programs[0]
-    frame = KernelFrames(registry).frame(address + 1)
+    collector = CpuCollector(19, 1000, 1.0)
+    collector.start()  # so that there is one
+    try:
+        programs = [
+            (int(line[:16], 16), line[19:].split(b"\t")[0].decode())
+            for line in _host_text().splitlines()
+            if b" bpf_prog_" in line and line.endswith(b"_sample_cpu\t[bpf]")
+        ]
+        registry = ModuleRegistry()
+        address, name = programs[0]
+        frame = KernelFrames(registry).frame(address + 1)
+    finally:
+        collector.stop()
     assert frame == pack_frame(module_hash(BPF), name_hash(Name(name)))
 
 
