@@ -10,7 +10,7 @@ behind that is left out: it would only make the same stack look different each t
 """
 
 import time
-from typing import Protocol
+from typing import Protocol, cast
 
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey
 from node_agent.generations import GenerationCache
@@ -172,12 +172,21 @@ class Normalizer:
         if not process.space.is_readable():
             self._count("process_gone" if process.space.gone else "mappings_denied")
             return [self._registry.unmapped]
-        unmapped = self._registry.unmapped
         leaf = addresses[0]
-        frames = [process.leaves.get(leaf) or self._resolve_user(process, leaf, True)]
-        known = process.frames
+        last = process.leaves.get(leaf) or self._resolve_user(process, leaf, True)
+        known = process.frames.get
+        frames: list[bytes | None] = [known(address) for address in addresses[:0:-1]]
+        if None in frames:
+            return [*self._walk(addresses, process), last]
+        frames.append(last)
+        return cast("list[bytes]", frames)
+
+    def _walk(self, addresses: tuple[int, ...], process: _Process) -> list[bytes]:
+        """The callers of the leaf, root first, as far as they lie in mappings."""
+        unmapped = self._registry.unmapped
+        frames = []
         for address in addresses[1:]:
-            frame = known.get(address) or self._resolve_user(process, address, False)
+            frame = process.frames.get(address) or self._resolve_user(process, address, False)
             frames.append(frame)
             if frame is unmapped:
                 self._count("stack_astray")

@@ -30,28 +30,27 @@ class AddressSpace:
         self.refresh_s = REFRESH_S
 
     def is_readable(self) -> bool:
-        """Whether there are mappings; reads them the first time."""
-        if self.mappings is None and not self.gone:
-            now = time.monotonic()
-            if now - self.read_at > REFRESH_S:
-                self._read(now)
+        """Whether there are mappings; reads them the first time, and when they are old."""
+        now = time.monotonic()
+        age_s = now - self.read_at
+        if age_s > STALE_S or (self.mappings is None and age_s > REFRESH_S):
+            self._read(now)
         return self.mappings is not None
 
     def find(self, address: int) -> Mapping | None:
-        """The mapping that holds `address`.
+        """The mapping that holds `address`; call `is_readable` before.
 
         Looks again when there is none, but not often: without frame pointers many "return
         addresses" are no addresses at all.
         """
         if self.mappings is None:
             return None
-        now = time.monotonic()
-        if now - self.read_at > STALE_S:
-            self._read(now)
         found = self.mappings.find(address)
-        if found is None and now - self.read_at > self.refresh_s:
-            self._read(now)
-            found = self.mappings.find(address)
+        if found is None:
+            now = time.monotonic()
+            if now - self.read_at > self.refresh_s:
+                self._read(now)
+                found = self.mappings.find(address)
         return found
 
     def _read(self, now: float) -> None:

@@ -1,15 +1,18 @@
 """Definitions of the stacks that are new in this run: which are due, and their message."""
 
+import struct
 from array import array
+from typing import cast
 
 from node_agent.generations import GenerationCache
 from node_agent.symbols.modules import ModuleRegistry
-from wire.limits import MAX_DEFINITION_FRAMES, MAX_STACK_FRAMES
+from wire.limits import MAX_DEFINITION_FRAMES
 from wire.schema import Definitions, Module, ModuleKind, Name
 
 # Definitions of one batch: beyond this they would not fit the message's decoded size.
 MAX_PENDING_FRAMES = min(MAX_DEFINITION_FRAMES, 2_000_000)
 _FRAME_BYTES = 16
+_FRAME = struct.Struct("16s")
 
 
 class DefinitionBook:
@@ -58,42 +61,56 @@ def build_definitions(
     """The message that defines `stacks` (hash to packed frames); None when there are none."""
     if not stacks:
         return None
-    modules: list[Module] = []
-    module_rows: dict[int, int] = {}
-    names: list[Name] = []
-    name_rows: dict[int, int] = {}
-    frame_rows: dict[bytes, int] = {}
-    frame_module, frame_offset = array("I"), array("Q")
+    table = _Frames(registry)
     lengths, stack_frames = array("H"), array("I")
     for packed in stacks.values():
-        lengths.append(min(len(packed) // _FRAME_BYTES, MAX_STACK_FRAMES))
-        for position in range(0, len(packed), _FRAME_BYTES):
-            frame = packed[position : position + _FRAME_BYTES]
-            row = frame_rows.get(frame)
-            if row is None:
-                row = frame_rows[frame] = len(frame_rows)
-                hash64 = int.from_bytes(frame[:8], "little")
-                offset = int.from_bytes(frame[8:], "little")
-                module = registry.modules[hash64]
-                if hash64 not in module_rows:
-                    module_rows[hash64] = len(modules)
-                    modules.append(module)
-                if module.kind == ModuleKind.NAMED:
-                    if offset not in name_rows:
-                        name_rows[offset] = len(names)
-                        names.append(registry.names[offset])
-                    offset = name_rows[offset]
-                frame_module.append(module_rows[hash64])
-                frame_offset.append(offset)
-            stack_frames.append(row)
+        rows = [table.rows.get(frame) for (frame,) in _FRAME.iter_unpack(packed)]
+        if None in rows:
+            rows = [table.row(frame) for (frame,) in _FRAME.iter_unpack(packed)]
+        lengths.append(len(rows))
+        stack_frames.extend(cast("list[int]", rows))
     return Definitions(
         node,
         run,
-        modules,
-        names,
-        frame_module.tobytes(),
-        frame_offset.tobytes(),
+        table.modules,
+        table.names,
+        table.frame_module.tobytes(),
+        table.frame_offset.tobytes(),
         b"".join(stacks),
         lengths.tobytes(),
         stack_frames.tobytes(),
     )
+
+
+class _Frames:
+    """The message's tables of frames, modules and names, each entry once."""
+
+    def __init__(self, registry: ModuleRegistry) -> None:
+        self.rows: dict[bytes, int] = {}
+        self.modules: list[Module] = []
+        self.names: list[Name] = []
+        self.frame_module = array("I")
+        self.frame_offset = array("Q")
+        self._registry = registry
+        self._module_rows: dict[int, int] = {}
+        self._name_rows: dict[int, int] = {}
+
+    def row(self, frame: bytes) -> int:
+        known = self.rows.get(frame)
+        if known is not None:
+            return known
+        hash64 = int.from_bytes(frame[:8], "little")
+        offset = int.from_bytes(frame[8:], "little")
+        module = self._registry.modules[hash64]
+        if hash64 not in self._module_rows:
+            self._module_rows[hash64] = len(self.modules)
+            self.modules.append(module)
+        if module.kind == ModuleKind.NAMED:
+            if offset not in self._name_rows:
+                self._name_rows[offset] = len(self.names)
+                self.names.append(self._registry.names[offset])
+            offset = self._name_rows[offset]
+        self.frame_module.append(self._module_rows[hash64])
+        self.frame_offset.append(offset)
+        row = self.rows[frame] = len(self.rows)
+        return row
