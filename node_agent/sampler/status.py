@@ -103,6 +103,8 @@ def read_shipper_usage(spool: Spool) -> ShipperUsage | None:
         if status is None or time.time() - float(status["at"]) > FRESH_S:
             return None
         usage = status["usage"]
-        return ShipperUsage(int(usage["pid"]), int(usage["cpu_ns"]), int(usage["memory_bytes"]))
-    except (KeyError, TypeError, ValueError):
+        numbers = [int(usage[name]) for name in ("pid", "cpu_ns", "memory_bytes")]
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    # Another user's words: what no process can have used would not even fit the message.
+    return ShipperUsage(*numbers) if all(0 <= number < 1 << 62 for number in numbers) else None

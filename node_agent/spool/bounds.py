@@ -104,6 +104,10 @@ class Bounds:
             else:
                 kept.append(file)
         kept += self._extracts.files() + self._refused.files()
+        for folder in (self._batches, self._extracts, self._refused):
+            if folder.foreign:
+                self._dropped["foreign_file"] += folder.foreign
+                folder.foreign = 0
         self._oldest_s = min((file.modified_s for file in kept), default=0.0)
         self._estimate_bytes = sum(file.bytes for file in kept)
         self._scanned_at_s = time.monotonic()

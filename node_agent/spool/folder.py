@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,9 @@ from node_agent.spool.entries import TEMPORARY, Stored
 
 FOLDER_MODE = 0o2770  # set-group-ID: what one user makes, the other's group may use
 FILE_MODE = 0o640
+# A day of batches with their definitions is 17,000 files. Whoever may write here may make millions:
+# what a listing holds in memory has to have an end.
+MAX_LISTED = 50_000
 STALE_TEMPORARY_S = 600.0  # longer than a child takes to make an extract
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,19 +36,20 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Folder:
-    """An open folder. Every method raises SpoolError (or a subclass that names the cause)."""
+    """An open folder. Every method raises SpoolError (or a subclass that names the cause).
+
+    `foreign` counts what was found and removed that is no regular file: nothing of ours."""
 
     def __init__(self, root: Path, name: str) -> None:
         """Open `root`/`name`, making it (and `root`) where it is missing."""
         self.path = root / name
         self.name = name
         self._count = 0
+        self.foreign = 0
         with translated(root, "make"):
-            _make(root)
-        with translated(self.path, "make"):
-            _make(self.path)
-        with translated(self.path, "open"):
-            self._fd = os.open(self.path, _FOLDER_FLAGS)
+            os.close(_open_folder(root))
+        with translated(self.path, "open or make"):
+            self._fd = _open_folder(self.path)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -52,19 +57,25 @@ class Folder:
     def names(self) -> list[str]:
         """Names of the finished files, unordered."""
         with translated(self.path, "list"), os.scandir(self._fd) as scan:
-            return [entry.name for entry in scan if not entry.name.startswith(TEMPORARY)]
+            names = islice((entry.name for entry in scan), MAX_LISTED)
+            return [name for name in names if not name.startswith(TEMPORARY)]
 
     def files(self) -> list[Stored]:
-        """The finished files; unfinished ones that nobody writes any more are removed."""
+        """The finished files, at most MAX_LISTED. Removes unfinished ones that nobody writes any
+        more, and whatever is no regular file: links, pipes, empty folders."""
         found = []
         now_s = time.time()
         with translated(self.path, "list"), os.scandir(self._fd) as scan:
-            for entry in scan:
+            for entry in islice(scan, MAX_LISTED):
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:  # the other process was quicker
                     continue
-                if not entry.name.startswith(TEMPORARY):
+                if not stat.S_ISREG(status.st_mode):
+                    self.foreign += 1
+                    with contextlib.suppress(SpoolError):
+                        self.remove(entry.name)
+                elif not entry.name.startswith(TEMPORARY):
                     found.append(Stored(self.name, entry.name, status.st_mtime, status.st_size))
                 elif now_s - status.st_mtime > STALE_TEMPORARY_S:
                     self.remove(entry.name)
@@ -138,12 +149,14 @@ class Folder:
             return file.read()
 
     def remove(self, name: str) -> bool:
-        """Remove the file; False when it was gone already."""
+        """Remove the file (or empty folder); False when it was gone already."""
         with translated(self.path / name, "remove"):
             try:
                 os.unlink(name, dir_fd=self._fd)
             except FileNotFoundError:
                 return False
+            except IsADirectoryError:
+                os.rmdir(name, dir_fd=self._fd)
             return True
 
     def move(self, name: str, other: "Folder") -> bool:
@@ -182,14 +195,20 @@ def translated(path: Path, action: str) -> Iterator[None]:
         raise SpoolError(message, "Check spool_dir and its file system.") from error
 
 
-def _make(path: Path) -> None:
-    if path.is_dir():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _open_folder(path: Path) -> int:
+    """A descriptor of the folder at `path`, made where it is missing."""
     try:
+        return os.open(path, _FOLDER_FLAGS)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o770)
-    except FileExistsError:
-        return
+    descriptor = os.open(path, _FOLDER_FLAGS)
     # A set-group-ID parent hands its bit on; a sandbox (RestrictSUIDSGID) may forbid to set it.
-    if stat.S_IMODE(path.stat().st_mode) != FOLDER_MODE:
-        path.chmod(FOLDER_MODE)
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) != FOLDER_MODE:
+        try:
+            os.fchmod(descriptor, FOLDER_MODE)  # not by name: that may be another's link by now
+        except OSError:
+            os.close(descriptor)
+            raise
+    return descriptor

@@ -32,7 +32,11 @@ DEFAULT_LIMIT_BYTES = 256 << 20
 DEFAULT_LIMIT_AGE_S = 86_400.0
 REFUSED_LIMIT_BYTES = 4 << 20
 _MAX_DIRECTIVES = 256
-_MAX_SMALL_BYTES = 1 << 20  # a directive or status file
+_MAX_DIRECTIVE_BYTES = 256 << 10
+_MAX_TAKEN_BYTES = 1 << 20  # read in one go; the rest waits for the next
+_MAX_STATUS_BYTES = 1 << 20
+# Of reading JSON that the other side wrote; nesting beyond the interpreter's limit is the last.
+_MALFORMED = (SpoolError, msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class PutResult(NamedTuple):
@@ -201,16 +205,21 @@ class Spool:
         `{"kind": "define", "hashes": [hex, ...]}`.
         """
         taken = []
+        left = _MAX_TAKEN_BYTES
         for name in sorted(self._directives.names())[:_MAX_DIRECTIVES]:
+            if left <= 0:
+                break
             try:
-                data = self._directives.read(name, _MAX_SMALL_BYTES)
-                directive = None if data is None else directives.check(msgspec.json.decode(data))
-            except (SpoolError, msgspec.MsgspecError, ValueError):
+                data = self._directives.read(name, _MAX_DIRECTIVE_BYTES) or b""
+                left -= len(data)
+                directive = directives.check(msgspec.json.decode(data)) if data else None
+                # What cannot be removed would come again and again: it is not obeyed.
+                if self._directives.remove(name) and directive is not None:
+                    taken.append(directive)
+            except _MALFORMED:
                 self.dropped["directive_malformed"] += 1
-                directive = None
-            self._directives.remove(name)
-            if directive is not None:
-                taken.append(directive)
+                with suppress(SpoolError):
+                    self._directives.remove(name)
         return taken
 
     # status
@@ -222,9 +231,9 @@ class Spool:
     def read_status(self, name: str) -> dict[str, Any] | None:
         """What the process `name` said last; None when there is nothing readable."""
         try:
-            data = self._status.read(f"{name}.json", _MAX_SMALL_BYTES)
+            data = self._status.read(f"{name}.json", _MAX_STATUS_BYTES)
             return None if data is None else msgspec.json.decode(data, type=dict[str, Any])
-        except (SpoolError, msgspec.MsgspecError):
+        except _MALFORMED:
             return None
 
     # bounds

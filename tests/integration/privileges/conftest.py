@@ -18,7 +18,7 @@ from node_agent.spool import Spool
 
 ROOT = Path(__file__).parents[3]
 SHARES = ROOT / "tests" / "data" / "programs" / "shares.c"
-USER = 61_234  # nobody else's
+USER, SHIPPER, SPOOL_GROUP = 61_234, 61_235, 61_236  # nobody else's
 FIVE = ("bpf", "perfmon", "sys_ptrace", "dac_read_search", "syslog")
 
 
@@ -31,27 +31,34 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def _as_user(user: int) -> list[str]:
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={SPOOL_GROUP}"]
+
+
 class Agent:
     """Runs commands of the agent: as `USER` on a copy of the interpreter with `capabilities` as
     permitted (None: the plain one as root)."""
 
-    def __init__(self, folder: Path, capabilities: tuple[str, ...] | None) -> None:
+    def __init__(self, folder: Path, packages: str, capabilities: tuple[str, ...] | None) -> None:
         self.folder = folder
         self.spool_dir = folder / "spool"
-        self.spool_dir.mkdir(mode=0o770)
+        self.spool_dir.mkdir()
+        self.spool_dir.chmod(0o2770)
         self._prefix: list[str] = []
         python = Path(sys.executable)
         if capabilities is not None:
             python = folder / "python"
             shutil.copy(Path(sys.executable).resolve(), python)
+            os.chown(python, 0, USER)  # as the package does: nobody else may run it
+            python.chmod(0o750)
             if capabilities:
                 names = ",".join(f"cap_{name}" for name in capabilities)
                 subprocess.run(["setcap", f"{names}=p", str(python)], check=True)
-            os.chown(self.spool_dir, USER, USER)
-            self._prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-        sites = [path for path in sys.path if path.endswith("site-packages")]
+            os.chown(self.spool_dir, USER, SPOOL_GROUP)
+            self.spool_dir.chmod(0o2770)
+            self._prefix = _as_user(USER)
         code = (
-            f"import sys; sys.path[:0] = {[str(ROOT), *sites]!r}\n"
+            f"import sys; sys.path.insert(0, {packages!r})\n"
             "from node_agent.cli import main; sys.exit(main(sys.argv[1:]))"
         )
         self._command = [*self._prefix, str(python), "-I", "-c", code]
@@ -73,12 +80,19 @@ class Agent:
         self._running.append(process)
         return process
 
+    def as_shipper(self, code: str, *arguments: str) -> str:
+        """Run Python code as the other user of the spool; what it printed."""
+        command = [*_as_user(SHIPPER), "/usr/bin/python3", "-I", "-c", code, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def status(self) -> dict[str, Any]:
         """What the sampler wrote about itself."""
         path = self.spool_dir / "status" / "sampler.json"
         try:
             return json.loads(path.read_bytes())  # type: ignore[no-any-return]
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return {}
 
     def spool(self) -> Spool:
@@ -115,14 +129,14 @@ class Agent:
 
 
 @pytest.fixture
-def make_agent(open_folder: Path) -> Iterator[Callable[..., Agent]]:
+def make_agent(open_folder: Path, open_packages: str) -> Iterator[Callable[..., Agent]]:
     """Makes an Agent; its sampler ends with the test."""
     if os.geteuid() != 0 or not (shutil.which("setpriv") and shutil.which("setcap")):
         pytest.skip("needs root, setpriv and setcap to make an interpreter with capabilities")
     made: list[Agent] = []
 
     def make(capabilities: tuple[str, ...] | None = FIVE) -> Agent:
-        made.append(Agent(open_folder, capabilities))
+        made.append(Agent(open_folder, open_packages, capabilities))
         return made[-1]
 
     yield make
