@@ -4,6 +4,7 @@ With FLAMEFLEET_REQUIRE=1 (set by `make test`) or CI=true a skipped test fails t
 that is missing must not look like success.
 """
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -30,6 +31,27 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if required and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, but every ability is required here: {report.longrepr}"
+
+
+@pytest.fixture(scope="session")
+def open_packages() -> Iterator[str]:
+    """A folder for sys.path that every user can read, with the agent and what it needs.
+
+    The checkout itself may lie where other users cannot go, in /root for example.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ff-packages-"))
+    folder.chmod(0o755)
+    umask = os.umask(0o022)
+    for name in ("wire", "node_agent", "msgspec", "zstandard", "tomli"):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            skipped = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(Path(spec.origin).parent, folder / name, ignore=skipped)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    yield str(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
