@@ -30,8 +30,8 @@ from wire.schema import ModuleKind
 MAX_QUEUED = 256
 TIMEOUT_S = 180.0
 MAX_AT_ONCE = 16  # extracts a child
-BURST_CPU_S = 0.5
-CPU_SHARE = 0.0025  # of the host's online CPUs
+BURST_CPU_S = 0.4
+CPU_SHARE = 0.0015  # of the online CPUs: with the burst half a percent of two, in a minute
 _CHILD = "node_agent.symbols.extract"
 
 
