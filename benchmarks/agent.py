@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,8 @@ def bpf_statistics() -> Iterator[None]:
 @contextmanager
 def flamefleet(rate_hz: int, folder: Path) -> Iterator[list[int]]:
     """The whole local fleet; yields the process ids of sampler and shipper."""
-    command = [str(Path(sys.executable).parent / "flamefleet"), "up", "--json", "--port", "0"]
+    command = [str(Path(sys.executable).parent / "flamefleet"), "up", "--json"]
+    command += ["--port", str(free_port())]
     preset = {19: "production", 99: "development"}[rate_hz]
     command += ["--data-dir", str(folder / f"data-{rate_hz}"), "--preset", preset]
     with (folder / f"up-{rate_hz}.log").open("wb") as log:
@@ -54,6 +56,13 @@ def flamefleet(rate_hz: int, folder: Path) -> Iterator[list[int]]:
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
