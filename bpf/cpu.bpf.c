@@ -9,7 +9,8 @@
  *                 idle CPU; the timer interrupt around it costs 10 to 20 us on a virtual
  *                 machine, which the agent calibrates
  *
- * Lost and left-out samples are counted in `counters`, never logged.
+ * Names that the kernel shows begin with ff_: `flamefleet-agent detach` finds them by that. Lost
+ * and left-out samples are counted in `ff_counters`, never logged.
  */
 #include "kernel.h"
 #include "events.h"
@@ -33,12 +34,12 @@ struct {
 	__type(key, struct sample_key);
 	__type(value, __u64);
 	__uint(max_entries, 1024);
-} counts_even SEC(".maps"), counts_odd SEC(".maps");
+} ff_counts_even SEC(".maps"), ff_counts_odd SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
-} stacks SEC(".maps");
+} ff_stacks SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -46,14 +47,14 @@ struct {
 	__type(value, struct control);
 	__uint(max_entries, 1);
 	__uint(map_flags, BPF_F_MMAPABLE);
-} control SEC(".maps");
+} ff_control SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
 	__type(value, struct counters);
 	__uint(max_entries, 1);
-} counters SEC(".maps");
+} ff_counters SEC(".maps");
 
 /* A stack_event is larger than the 512 bytes of BPF stack. */
 struct {
@@ -61,9 +62,11 @@ struct {
 	__type(key, __u32);
 	__type(value, struct stack_event);
 	__uint(max_entries, 1);
-} scratch SEC(".maps");
+} ff_scratch SEC(".maps");
 
 #endif
+
+#include "exclude.h"
 
 /*
  * The process id as the agent's own PID namespace numbers it, or 0 where the process has none.
@@ -99,7 +102,7 @@ static __always_inline void count_sample(struct stack_event *event, __u64 depth,
 			counter->samples++;
 			barrier_var(size); /* or the compiler checks another register */
 			if (size > sizeof(*event) ||
-			    bpf_ringbuf_output(MAP(stacks), event, size, BPF_RB_NO_WAKEUP))
+			    bpf_ringbuf_output(MAP(ff_stacks), event, size, BPF_RB_NO_WAKEUP))
 				counter->ring_full++;
 			return;
 		}
@@ -120,7 +123,7 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 	__u32 zero = 0;
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-	struct stack_event *event = bpf_map_lookup_elem(MAP(scratch), &zero);
+	struct stack_event *event = bpf_map_lookup_elem(MAP(ff_scratch), &zero);
 	__u32 generation = state->generation;
 	__u64 depth;
 
@@ -138,6 +141,10 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 	event->key.start_ns = BPF_CORE_READ(leader, start_boottime);
 	event->key.exec_id = BPF_CORE_READ(task, self_exec_id);
 	event->key.flags = BPF_CORE_READ(task, flags) & PF_KTHREAD ? SAMPLE_KERNEL_THREAD : 0;
+	if (settings.exclusions && is_excluded(task, event->key.flags & SAMPLE_KERNEL_THREAD)) {
+		counter->excluded++;
+		return;
+	}
 	event->key.cgroup_id = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(event->key.thread_name, sizeof(event->key.thread_name));
 	event->generation = generation;
@@ -148,18 +155,18 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 	}
 	event->key.stack_key = hash_stack(event, depth);
 	if (generation & 1)
-		count_sample(event, depth, MAP(counts_odd), counter);
+		count_sample(event, depth, MAP(ff_counts_odd), counter);
 	else
-		count_sample(event, depth, MAP(counts_even), counter);
+		count_sample(event, depth, MAP(ff_counts_even), counter);
 }
 
 SEC("perf_event")
-int sample_cpu(struct sample_context *ctx)
+int ff_sample_cpu(struct sample_context *ctx)
 {
 	__u32 zero = 0;
 	__u64 started_ns = bpf_ktime_get_ns();
-	struct counters *counter = bpf_map_lookup_elem(MAP(counters), &zero);
-	struct control *state = bpf_map_lookup_elem(MAP(control), &zero);
+	struct counters *counter = bpf_map_lookup_elem(MAP(ff_counters), &zero);
+	struct control *state = bpf_map_lookup_elem(MAP(ff_control), &zero);
 
 	if (!counter || !state)
 		return 0;

@@ -14,6 +14,8 @@
 #else
 
 #include <linux/bpf.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
@@ -42,8 +44,70 @@ struct pid {
 	struct upid numbers[1];
 };
 
+struct kernfs_node {
+	struct kernfs_node *parent; /* until 6.14 */
+	const char *name;
+	__u64 id;
+};
+
+struct kernfs_node___rcu {
+	struct kernfs_node *__parent; /* since 6.15 */
+};
+
+struct cgroup_root {
+	int hierarchy_id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+	struct cgroup_root *root;
+};
+
+struct list_head {
+	struct list_head *next;
+};
+
+/* One for each hierarchy that a css_set is in, chained by cgrp_link. */
+struct cgrp_cset_link {
+	struct cgroup *cgrp;
+	struct list_head cgrp_link;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp; /* in the v2 hierarchy */
+	struct list_head cgrp_links;
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct super_block {
+	__u32 s_dev;
+};
+
+struct dentry {
+	struct dentry *d_parent; /* itself at the root of its file system */
+	struct qstr d_name;
+	struct super_block *d_sb;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct file {
+	struct path f_path;
+};
+
+struct mm_struct {
+	struct file *exe_file;
+};
+
 struct task_struct {
 	unsigned int flags;
+	struct mm_struct *mm;
+	struct css_set *cgroups;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	__u64 start_boottime; /* since 5.5, before: real_start_time */
@@ -51,6 +115,15 @@ struct task_struct {
 };
 
 #pragma clang attribute pop
+
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
+{
+	struct kernfs_node___rcu *newer = (void *)node;
+
+	if (bpf_core_field_exists(newer->__parent))
+		return BPF_CORE_READ(newer, __parent);
+	return BPF_CORE_READ(node, parent);
+}
 
 #endif
 

@@ -2,7 +2,7 @@
 
 Flags beat the environment, the environment beats the file, the file beats the preset.
 Environment names are FLAMEFLEET_ and the setting in capitals (FLAMEFLEET_RATE_HZ); labels are
-FLAMEFLEET_LABELS="team=web,zone=a".
+FLAMEFLEET_LABELS="team=web,zone=a". What [agent.exclude] names is said in the file only.
 """
 
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from node_agent.errors import ConfigError
+from node_agent.exclusions import ExcludeConfig, check_exclude
 from node_agent.presets import DEFAULT_PRESET, find_preset
 from node_agent.settings import SETTINGS, SettingError, check_labels, nearest, parse
 
@@ -26,6 +27,7 @@ DEFAULT_SPOOL_LIMIT_BYTES = 256 << 20
 DEFAULT_SPOOL_LIMIT_AGE_S = 86_400.0
 DEFAULT_TIMEOUT_S = 10.0
 _MAX_CONFIG_BYTES = 1 << 20
+_TABLES = ("labels", "exclude")  # of [agent]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class AgentConfig:
     spool_limit_bytes: int = DEFAULT_SPOOL_LIMIT_BYTES
     spool_limit_age_s: float = DEFAULT_SPOOL_LIMIT_AGE_S
     labels: Mapping[str, str] = field(default_factory=dict)
+    exclude: ExcludeConfig = field(default_factory=ExcludeConfig)
     ship: ShipConfig = field(default_factory=ShipConfig)
 
 
@@ -68,6 +71,7 @@ def load_config(
     faults: list[str] = []
     values: dict[str, Any] = {}
     labels: dict[str, str] = {}
+    exclude = ExcludeConfig()
     sources = (
         (_read_file(path, faults), f" (in {path})"),
         (_read_environment(environ, faults), " (from the environment)"),
@@ -78,18 +82,20 @@ def load_config(
             try:
                 if name == "labels":
                     labels |= check_labels(value)
+                elif name == "exclude":
+                    exclude = check_exclude(value)
                 elif name in SETTINGS:
                     values[name] = parse(SETTINGS[name], value)
                 else:
                     faults.append(f"{name} is not a setting{nearest(name, SETTINGS)}{source}")
             except (SettingError, ConfigError) as error:
-                faults.append(f"{error}{source}")
+                faults += [f"{fault}{source}" for fault in str(error).splitlines()]
     if faults:
         raise ConfigError("\n".join(faults), "Correct the configuration and start again.")
-    return _build(values, labels)
+    return _build(values, labels, exclude)
 
 
-def _build(values: dict[str, Any], labels: dict[str, str]) -> AgentConfig:
+def _build(values: dict[str, Any], labels: dict[str, str], exclude: ExcludeConfig) -> AgentConfig:
     preset = find_preset(values.pop("preset", DEFAULT_PRESET))
     ship_names = [name for name, setting in SETTINGS.items() if setting.section == "ship"]
     ship = ShipConfig(**{name: values.pop(name) for name in ship_names if name in values})
@@ -100,6 +106,7 @@ def _build(values: dict[str, Any], labels: dict[str, str]) -> AgentConfig:
         budget_percent=preset.budget_percent,
         collectors=preset.collectors,
         labels=labels,
+        exclude=exclude,
         ship=ship,
         **values,
     )
@@ -121,7 +128,7 @@ def _read_file(path: Path | None, faults: list[str]) -> dict[str, Any]:
             continue
         known = [name for name, setting in SETTINGS.items() if setting.section == section]
         for name, value in content.items():
-            if name in known or (section, name) == ("agent", "labels"):
+            if name in known or (section == "agent" and name in _TABLES):
                 flat[name] = value
             else:
                 faults.append(

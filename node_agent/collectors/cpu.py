@@ -13,9 +13,11 @@ from node_agent.collectors.stacks import (
     RawStack,
     SampleKey,
 )
+from node_agent.exclusions import ExcludeConfig
 from node_agent.kernel.chain import load_program
 from node_agent.kernel.cpus import online_cpus, possible_cpus
 from node_agent.kernel.errors import KernelError, PerfEventError
+from node_agent.kernel.exclusions import Exclusions
 from node_agent.kernel.libbpf import OBJECTS, LoadedObject
 from node_agent.kernel.maps import Control, CountMap, PerCpuCounters, accounted_bytes
 from node_agent.kernel.namespaces import pid_namespace_setting
@@ -33,10 +35,13 @@ from node_agent.kernel.structs import (
 __all__ = ["CpuCollector", "Interval", "ProcessKey", "RawStack", "SampleKey", "Totals"]
 
 HEARTBEAT_LIMIT_S = 60.0
-_PROGRAM = "sample_cpu"
-_MAPS = ("counts_even", "counts_odd", "stacks", "control", "counters", "scratch")
+_PROGRAM = "ff_sample_cpu"
+_EVEN, _ODD, _STACKS, _CONTROL, _COUNTERS, _SCRATCH, _EXCLUSIONS = _MAPS = (
+    *("ff_counts_even", "ff_counts_odd", "ff_stacks", "ff_control", "ff_counters", "ff_scratch"),
+    "ff_exclusions",
+)
 _LOST = ("count_map_full", "stack_error", "ring_full")
-_SKIPPED = ("idle", "foreign_namespace", "other_process", "silent")
+_SKIPPED = ("idle", "foreign_namespace", "other_process", "excluded", "silent")
 # Every interrupt ends in exactly one of these.
 _OUTCOMES = ("samples", "count_map_full", "stack_error", *_SKIPPED)
 
@@ -74,9 +79,9 @@ class CpuCollector:
     """Samples all online CPUs. Not for use by several threads.
 
     `max_samples` bounds the distinct samples held in one interval; `only_tgid` leaves out all
-    other processes. `heartbeat_limit_s` is how long the kernel program goes on when neither
-    `poll` nor `take_interval` is called. `mode` is how the program is loaded: "core", "bcc", or
-    "auto" for the first of them that works.
+    other processes, `exclude` those that it names. `heartbeat_limit_s` is how long the kernel
+    program goes on when neither `poll` nor `take_interval` is called. `mode` is how the program is
+    loaded: "core", "bcc", or "auto" for the first of them that works.
     """
 
     def __init__(
@@ -87,11 +92,13 @@ class CpuCollector:
         only_tgid: int | None = None,
         heartbeat_limit_s: float = HEARTBEAT_LIMIT_S,
         mode: str = "core",
+        exclude: ExcludeConfig | None = None,
     ) -> None:
         self.mode = mode  # from `start` on: the one that worked
         self.mode_reasons: dict[str, str] = {}  # why better ones did not, by mode
         self._rate_hz = rate_hz
         self._settings = SettingsC(int(heartbeat_limit_s * 1e9), 0, only_tgid or 0)
+        self._exclusions = Exclusions(exclude or ExcludeConfig())
         self._interval_s = interval_s
         self._max_samples = max_samples
         self._sizes = MapSizes(0, 0, 0)
@@ -107,6 +114,7 @@ class CpuCollector:
         if self._running is not None:
             return
         self._settings.pid_namespace = pid_namespace_setting()
+        self._exclusions.configure(self._settings)
         self._sizes = plan_map_sizes(
             self._rate_hz,
             len(possible_cpus()),
@@ -121,7 +129,12 @@ class CpuCollector:
             (_PROGRAM,),
             _MAPS,
             self._settings,
-            {"counts_even": entries, "counts_odd": entries, "stacks": self._sizes.ring_bytes},
+            {
+                _EVEN: entries,
+                _ODD: entries,
+                _STACKS: self._sizes.ring_bytes,
+                _EXCLUSIONS: self._exclusions.max_entries,
+            },
         )
         self.mode, loaded, self.mode_reasons = load_program(program, self.mode)
         try:
@@ -130,6 +143,7 @@ class CpuCollector:
             loaded.close()
             raise
         try:
+            self._exclusions.enforce(loaded.maps[_EXCLUSIONS])
             running.control.beat()
             running.clock.start(online_cpus(), self._rate_hz)
         except BaseException:
@@ -144,12 +158,12 @@ class CpuCollector:
             loaded,
             CpuClock(loaded.programs[_PROGRAM]),
             (
-                CountMap(maps["counts_even"], key_bytes, entries),
-                CountMap(maps["counts_odd"], key_bytes, entries),
+                CountMap(maps[_EVEN], key_bytes, entries),
+                CountMap(maps[_ODD], key_bytes, entries),
             ),
-            PerCpuCounters(maps["counters"], COUNTER_NAMES),
-            Control(maps["control"]),
-            RingBuffer(maps["stacks"], self._sizes.ring_bytes),
+            PerCpuCounters(maps[_COUNTERS], COUNTER_NAMES),
+            Control(maps[_CONTROL]),
+            RingBuffer(maps[_STACKS], self._sizes.ring_bytes),
             dict.fromkeys(COUNTER_NAMES, 0),
             time.time_ns(),
             time.monotonic_ns(),
@@ -176,6 +190,7 @@ class CpuCollector:
         running = self._held()
         running.control.beat()
         self._follow_cpus(running)
+        self._exclusions.refresh()
         number = running.control.generation
         ended_ns, ended_monotonic_ns = time.time_ns(), time.monotonic_ns()
         running.control.next_generation()
@@ -207,6 +222,11 @@ class CpuCollector:
     def totals(self) -> Totals:
         seen = self._held().seen
         return Totals(seen["samples"], sum(seen[name] for name in _OUTCOMES), seen["own_ns"])
+
+    @property
+    def unresolved_exclusions(self) -> list[str]:
+        """Exclusions that have no effect at present, in words."""
+        return self._exclusions.unresolved
 
     def map_bytes(self) -> int:
         """Kernel memory of the maps: what the kernel accounts, or the estimate where that is more.

@@ -45,6 +45,8 @@ _FUNCTIONS = {
     "bpf_prog_load": (_int, (_int, _bytes, _bytes, _bytes, ctypes.c_size_t, _pointer)),
     "bpf_program__fd": (_int, (_pointer,)),
     "bpf_map_lookup_elem": (_int, (_int, _pointer, _pointer)),
+    "bpf_map_update_elem": (_int, (_int, _pointer, _pointer, ctypes.c_uint64)),
+    "bpf_map_delete_elem": (_int, (_int, _pointer)),
     "bpf_map_lookup_and_delete_batch": (
         _int,
         (_int, _pointer, _pointer, _pointer, _pointer, _pointer, _pointer),

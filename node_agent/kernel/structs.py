@@ -6,6 +6,21 @@ import struct
 MAX_STACK_DEPTH = 127
 THREAD_NAME_BYTES = 16
 SAMPLE_KERNEL_THREAD = 1 << 0
+EXCLUDE_USER = 1 << 0
+EXCLUDE_UNIT = 1 << 1
+EXCLUDE_CGROUP = 1 << 2
+EXCLUDE_EXECUTABLE_NAME = 1 << 3
+EXCLUDE_EXECUTABLE_PATH = 1 << 4
+MAX_PATH_PARTS = 20
+MAX_EXCLUDED_BYTES = 126
+
+
+class ExclusionC(ctypes.Structure):
+    _fields_ = (
+        ("id", ctypes.c_uint64),
+        ("device", ctypes.c_uint32),
+        ("kind", ctypes.c_uint32),
+    )
 
 
 class SampleKeyC(ctypes.Structure):
@@ -31,20 +46,13 @@ class StackEventC(ctypes.Structure):
     )
 
 
-class ControlC(ctypes.Structure):
-    _fields_ = (
-        ("beat_ns", ctypes.c_uint64),
-        ("generation", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
-    )
-
-
 class CountersC(ctypes.Structure):
     _fields_ = (
         ("samples", ctypes.c_uint64),
         ("idle", ctypes.c_uint64),
         ("foreign_namespace", ctypes.c_uint64),
         ("other_process", ctypes.c_uint64),
+        ("excluded", ctypes.c_uint64),
         ("silent", ctypes.c_uint64),
         ("count_map_full", ctypes.c_uint64),
         ("stack_error", ctypes.c_uint64),
@@ -53,11 +61,26 @@ class CountersC(ctypes.Structure):
     )
 
 
+class ControlC(ctypes.Structure):
+    _fields_ = (
+        ("beat_ns", ctypes.c_uint64),
+        ("generation", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("interval_start_ns", ctypes.c_uint64),
+        ("interval_start_monotonic_ns", ctypes.c_uint64),
+        ("booked", CountersC),
+    )
+
+
 class SettingsC(ctypes.Structure):
     _fields_ = (
         ("heartbeat_limit_ns", ctypes.c_uint64),
         ("pid_namespace", ctypes.c_uint32),
         ("only_tgid", ctypes.c_uint32),
+        ("cgroup_root_id", ctypes.c_uint64),
+        ("v1_cgroup_root_id", ctypes.c_uint64),
+        ("v1_hierarchy", ctypes.c_uint32),
+        ("exclusions", ctypes.c_uint32),
     )
 
 

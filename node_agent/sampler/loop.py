@@ -45,7 +45,9 @@ def _run(config: AgentConfig, environ: Mapping[str, str]) -> int:
     notifier = Notifier(environ)
     spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
     spool.create()
-    collector = CpuCollector(config.rate_hz, config.max_samples, config.interval_s)
+    collector = CpuCollector(
+        config.rate_hz, config.max_samples, config.interval_s, exclude=config.exclude
+    )
     with using(*KERNEL_PROGRAMS):
         calibration = calibrate_interrupt_ns()
         collector.start()
@@ -53,6 +55,8 @@ def _run(config: AgentConfig, environ: Mapping[str, str]) -> int:
         intake = Intake(config, spool)
         loop = _Loop(config, spool, collector, Meter(collector, calibration), intake)
         say(f"sampling at {config.rate_hz} Hz, run {intake.run.hex()}, into {config.spool_dir}")
+        for words in collector.unresolved_exclusions:
+            say(f"an exclusion has no effect until this changes: {words}")
         # What lives now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()

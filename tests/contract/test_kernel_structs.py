@@ -17,8 +17,14 @@ MIRRORS = {
     "control": structs.ControlC,
     "counters": structs.CountersC,
     "settings": structs.SettingsC,
+    "exclusion": structs.ExclusionC,
 }
-CONSTANTS = ("MAX_STACK_DEPTH", "THREAD_NAME_BYTES", "SAMPLE_KERNEL_THREAD")
+CONSTANTS = (
+    *("MAX_STACK_DEPTH", "THREAD_NAME_BYTES", "SAMPLE_KERNEL_THREAD"),
+    *("EXCLUDE_USER", "EXCLUDE_UNIT", "EXCLUDE_CGROUP"),
+    *("EXCLUDE_EXECUTABLE_NAME", "EXCLUDE_EXECUTABLE_PATH"),
+    *("MAX_PATH_PARTS", "MAX_EXCLUDED_BYTES"),
+)
 
 
 @pytest.fixture(scope="module")

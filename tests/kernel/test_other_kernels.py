@@ -13,11 +13,12 @@ HERE = Path(__file__).parent
 
 PROBE = "python3 -B /opt/probe.py"
 DD = "dd=dd if=/dev/zero of=/dev/null bs=64k"
-# one boot for all: the initial PID namespace, a CPU that goes and comes back, then a nested
-# namespace with a load outside of it
+# one boot for all: the initial PID namespace, exclusions, a CPU that goes and comes back, then a
+# nested namespace with a load outside of it
 SCRIPT = f"""
 set -e
 {PROBE} 100 busy=/opt/busy '{DD}'
+python3 -B /opt/exclude.py /opt/busy 30
 python3 -B /opt/hotplug.py
 /opt/busy >/dev/null &
 unshare --pid --fork --mount-proc {PROBE} 50 busy=/opt/busy
@@ -44,7 +45,7 @@ def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )
 def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, release: str) -> None:
-    initial, hotplug, nested = run_under(suite, kernel_root, SCRIPT)
+    initial, excluded, hotplug, nested = run_under(suite, kernel_root, SCRIPT)
 
     assert initial["release"].startswith(release)
     busy, dd = initial["programs"]["busy"], initial["programs"]["dd"]
@@ -60,6 +61,11 @@ def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, relea
     assert initial["samples"] < initial["interrupts"] + 50
     assert initial["kernel_ns"] > initial["samples"] * 100
     assert 0 < initial["map_bytes"] < 16 * 1024 * 1024
+
+    free = {name for name in excluded["counts"] if name.startswith("free")}
+    assert len(excluded["counts"]) == 7, excluded
+    assert {name for name, count in excluded["counts"].items() if count} == free, excluded
+    assert min(excluded["cpu_s"].values()) >= 0.2, excluded
 
     both, one, both_again = hotplug["rates"]  # 99 Hz a CPU
     assert both > 130, hotplug
