@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rate", dest="rate_hz", metavar="HZ", help="samples a second and CPU")
     run.add_argument("--interval", dest="interval_s", metavar="S", help="seconds a batch (10)")
     run.add_argument("--max-samples", metavar="N", help="distinct stacks held at once (100000)")
+    run.add_argument("--mode", help="how the kernel program is loaded: auto, core or bcc (auto)")
     run.add_argument("--name", help="name of this node (the host name)")
 
     ship = commands.add_parser("ship", help="deliver the spool to the centre")

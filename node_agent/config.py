@@ -26,6 +26,7 @@ DEFAULT_SPOOL_DIR = Path("/var/lib/flamefleet/spool")
 DEFAULT_SPOOL_LIMIT_BYTES = 256 << 20
 DEFAULT_SPOOL_LIMIT_AGE_S = 86_400.0
 DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_MODE = "auto"  # how the kernel program is loaded: the first that works of core, bcc
 _MAX_CONFIG_BYTES = 1 << 20
 _TABLES = ("labels", "exclude")  # of [agent]
 
@@ -54,6 +55,7 @@ class AgentConfig:
     spool_dir: Path = DEFAULT_SPOOL_DIR
     spool_limit_bytes: int = DEFAULT_SPOOL_LIMIT_BYTES
     spool_limit_age_s: float = DEFAULT_SPOOL_LIMIT_AGE_S
+    mode: str = DEFAULT_MODE
     labels: Mapping[str, str] = field(default_factory=dict)
     exclude: ExcludeConfig = field(default_factory=ExcludeConfig)
     ship: ShipConfig = field(default_factory=ShipConfig)

@@ -108,6 +108,12 @@ def _preset(value: Any) -> str:
     return find_preset(value if isinstance(value, str) else repr(value)).name
 
 
+def _mode(value: Any) -> str:
+    if value not in ("auto", "core", "bcc"):
+        raise ValueError
+    return str(value)
+
+
 def _url(value: Any) -> str:
     from urllib.parse import urlsplit
 
@@ -138,6 +144,7 @@ SETTINGS = {
             _integer(1 << 20, 1 << 40),
             "a whole number of 1048576 (1 MiB) to 1099511627776 (1 TiB) bytes",
         ),
+        Setting("mode", "agent", _mode, "auto, core or bcc"),
         # The aggregator accepts nothing older than 48 hours.
         Setting(
             "spool_limit_age_s", "agent", _seconds(60, 172_800), "60 to 172800 seconds (48 hours)"

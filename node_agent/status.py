@@ -37,6 +37,7 @@ def summarize(
         "version": sampler.get("version"),
         "uptime_s": max(0.0, now_s - _number(sampler, "started_at")) if running else None,
         "mode": sampler.get("mode"),
+        "mode_reason": sampler.get("mode_reason") or None,
         "preset": sampler.get("preset"),
         "collectors": _list(sampler, "collectors"),
         "rate_hz": sampler.get("rate_hz"),
@@ -75,6 +76,7 @@ def render(status: Report) -> str:
         collectors = ", ".join(map(str, status["collectors"]))
         lines += [
             ("mode", f"{mode}, preset {status['preset']}, collectors: {collectors}"),
+            *_mode_reason(status),
             ("rate", f"{status['rate_hz']} Hz, a batch every {_number(status, 'interval_s'):g} s"),
             ("overhead", _overhead(status["overhead"])),
             ("samples", f"{status['samples']}, lost: {_listed(status['lost'])}"),
@@ -96,6 +98,11 @@ def render(status: Report) -> str:
         lines.append(("error", str(shipper["last_error"].get("message"))))
     lines += [("ALERT", str(alert.get("message"))) for alert in shipper["alerts"]]
     return "\n".join(f"{name:<9} {_printable(text)}" for name, text in lines)
+
+
+def _mode_reason(status: Report) -> list[tuple[str, str]]:
+    reason = status["mode_reason"]
+    return [("", f"because {reason}")] if reason else []
 
 
 def _agent(status: Report) -> str:

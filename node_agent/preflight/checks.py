@@ -36,6 +36,7 @@ def run_checks(facts: Facts) -> list[Check]:
         check_machine(facts),
         check_kernel(facts),
         check_btf(facts),
+        check_mode(facts),
         check_libbpf(facts),
         check_lockdown(facts),
         *(check_capability(facts, name, loss) for name, loss in LOSS.items()),
@@ -44,6 +45,7 @@ def run_checks(facts: Facts) -> list[Check]:
         check_kptr_restrict(facts),
         check_pid_namespace(facts),
         check_tracefs(facts),
+        check_cgroups(facts),
         check_collector(facts),
     ]
 
@@ -94,10 +96,26 @@ def check_btf(facts: Facts) -> Check:
         return Check("BTF", State.OK, f"{facts.btf_bytes / 1e6:.1f} MB of type information (CO-RE)")
     return Check(
         "BTF",
-        State.REFUSED,
+        State.DEGRADED if facts.bcc is None else State.REFUSED,
         "/sys/kernel/btf/vmlinux is missing: the programs cannot be fitted to this kernel",
         "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution's since 2021)",
     )
+
+
+def check_mode(facts: Facts) -> Check:
+    """How the program is loaded, named before anything starts; why not in a better way."""
+    core = facts.mode_reasons.get("core") or "there is no BTF"
+    if facts.mode == "core" or (facts.mode is None and facts.btf_bytes):
+        return Check("mode", State.OK, "CO-RE: the compiled program is fitted to this kernel")
+    if facts.mode == "bcc" or facts.bcc is None:
+        return Check(
+            "mode",
+            State.DEGRADED,
+            f"bcc, which takes seconds and 150 MB at every start; no CO-RE, as {core}",
+            "boot a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y)",
+        )
+    why = f"none: no CO-RE, as {core}; no bcc, as {facts.bcc.why}"
+    return Check("mode", State.REFUSED, why, facts.bcc.remedy)
 
 
 def check_libbpf(facts: Facts) -> Check:
@@ -204,6 +222,22 @@ def check_tracefs(facts: Facts) -> Check:
         State.DEGRADED,
         "not mounted: collectors that need tracepoints stay off (CPU sampling does not)",
         "mount -t tracefs tracefs /sys/kernel/tracing",
+    )
+
+
+def check_cgroups(facts: Facts) -> Check:
+    known = {
+        "v2": "v2",
+        "hybrid": "hybrid: units are named by /proc, exclusions go by the v2 tree",
+    }
+    if facts.cgroups in known:
+        return Check("cgroups", State.OK, known[facts.cgroups])
+    why = "v1 only" if facts.cgroups == "v1" else "no cgroup file system is mounted"
+    return Check(
+        "cgroups",
+        State.DEGRADED,
+        f"{why}: units that end quickly have no name, and none can be excluded by cgroup",
+        "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 cgroup2 /sys/fs/cgroup",
     )
 
 

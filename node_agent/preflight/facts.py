@@ -1,7 +1,8 @@
 """What the checks judge: read from the host, or really tried on it."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,13 +37,20 @@ class Facts:
     libbpf: Failure | None  # of loading the library
     perf_event: Failure | None  # of opening a system-wide sampling event
     collector: Failure | None  # of loading and attaching the program for a moment
+    mode: str | None = "core"  # the one in which it was loaded
+    mode_reasons: Mapping[str, str] = field(default_factory=dict)  # why better ones were not
+    bcc: Failure | None = None  # what bcc lacks; where it was not needed nothing was compiled
+    cgroups: str = "v2"  # "v2", "hybrid", "v1" or "none"
 
 
-def read_facts() -> Facts:
-    """Look at this host. Raises permitted capabilities first, as `run` does."""
+def read_facts(mode: str = "auto") -> Facts:
+    """Look at this host, and try the collector in `mode`. Raises permitted capabilities first, as
+    `run` does."""
     capabilities = raise_permitted()
     system = os.uname()
     libbpf = _try_libbpf()
+    tried = _Tried(libbpf, None, {}) if libbpf else _try_collector(mode)
+    mounts = _head(Path("/proc/self/mounts"), 1 << 20)
     return Facts(
         machine=system.machine,
         kernel_release=system.release,
@@ -54,11 +62,15 @@ def read_facts() -> Facts:
         kernel_symbols_visible=parse_visible(_head(Path("/proc/kallsyms"))),
         lockdown=parse_lockdown(_head(Path("/sys/kernel/security/lockdown"))),
         command_line=_head(Path("/proc/cmdline")),
-        tracefs_mounted=parse_mounts(_head(Path("/proc/self/mounts"), 1 << 20), "tracefs"),
+        tracefs_mounted=parse_mounts(mounts, "tracefs"),
         nested_pid_namespace=_is_nested(),
         libbpf=libbpf,
         perf_event=_try_perf_event(),
-        collector=libbpf or _try_collector(),
+        collector=tried.failure,
+        mode=tried.mode,
+        mode_reasons=tried.reasons,
+        bcc=_look_for_bcc(),
+        cgroups=parse_cgroups(mounts),
     )
 
 
@@ -77,6 +89,25 @@ def parse_visible(text: str) -> bool:
 def parse_mounts(text: str, kind: str) -> bool:
     """Whether a file system of `kind` is in the text of /proc/self/mounts."""
     return any(line.split(" ")[2:3] == [kind] for line in text.splitlines())
+
+
+def parse_cgroups(text: str) -> str:
+    """Which versions of cgroups the text of /proc/self/mounts has."""
+    first, second = parse_mounts(text, "cgroup"), parse_mounts(text, "cgroup2")
+    if first and second:
+        return "hybrid"
+    return "v2" if second else "v1" if first else "none"
+
+
+def _look_for_bcc() -> Failure | None:
+    from node_agent.kernel import bcc
+    from node_agent.kernel.errors import KernelError
+
+    try:
+        bcc.find_missing()
+    except KernelError as error:
+        return Failure(error.why, error.remedy)
+    return None
 
 
 def _try_libbpf() -> Failure | None:
@@ -102,17 +133,23 @@ def _try_perf_event() -> Failure | None:
     return None
 
 
-def _try_collector() -> Failure | None:
+class _Tried(NamedTuple):
+    failure: Failure | None
+    mode: str | None
+    reasons: dict[str, str]
+
+
+def _try_collector(mode: str) -> _Tried:
     from node_agent.collectors.cpu import CpuCollector
     from node_agent.kernel.errors import KernelError
 
-    collector = CpuCollector(_TRIED_RATE_HZ, 1000, 1.0)
+    collector = CpuCollector(_TRIED_RATE_HZ, 1000, 1.0, mode=mode)
     try:
         collector.start()
     except KernelError as error:
-        return Failure(str(error), error.remedy)
+        return _Tried(Failure(str(error), error.remedy), None, {})
     collector.stop()
-    return None
+    return _Tried(None, collector.mode, collector.mode_reasons)
 
 
 def _is_nested() -> bool:

@@ -36,11 +36,7 @@ def parse_cgroup(text: str) -> CgroupNames:
     The deepest service or container counts. With both hierarchies the v2 line counts when it says
     something, else the v1 line of systemd, else any line.
     """
-    paths = {}
-    for line in text.splitlines():
-        hierarchy, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        paths["v2" if hierarchy == "0" else controllers] = path
+    paths = _paths(text)
     best = ["v2", "name=systemd", *paths]
     for controllers in best:
         names = _names_of_path(paths.get(controllers, ""))
@@ -116,7 +112,9 @@ class Identities:
             # It has ended: another process of the same cgroup may have told us before.
             return self._by_cgroup.get(cgroup_id) or CgroupNames("", "")
         names = parse_cgroup(text)
-        self._by_cgroup.put(cgroup_id, names)
+        # The kernel program knows the v2 cgroup only: where v1 tells the unit, many share that.
+        if names == _names_of_path(_paths(text).get("v2", "")):
+            self._by_cgroup.put(cgroup_id, names)
         return names
 
     def _bounded(self, label: str, value: str) -> str:
@@ -128,6 +126,16 @@ class Identities:
                 return OTHER
             values.add(value)
         return value
+
+
+def _paths(text: str) -> dict[str, str]:
+    """Paths by their controllers; that of the second version by "v2"."""
+    paths = {}
+    for line in text.splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        paths["v2" if hierarchy == "0" else controllers] = path
+    return paths
 
 
 def _names_of_path(path: str) -> CgroupNames:

@@ -106,7 +106,7 @@ def _sample(
     normalizer = Normalizer(registry, KernelFrames(registry), stacks, MAX_SAMPLES)
     identities = Identities({})
     lost: dict[str, int] = {}
-    collector = CpuCollector(rate, MAX_SAMPLES, INTERVAL_S, only_tgid=pid)
+    collector = CpuCollector(rate, MAX_SAMPLES, INTERVAL_S, only_tgid=pid, mode="auto")
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         with using(*KERNEL_PROGRAMS):

@@ -38,7 +38,8 @@ class Intake:
     `lost` counts what this run had to give up: `intervals` that the disk did not take in time.
     """
 
-    def __init__(self, config: AgentConfig, spool: Spool) -> None:
+    def __init__(self, config: AgentConfig, spool: Spool, facts: dict[str, str]) -> None:
+        self.facts = facts  # of this run; every batch carries them
         self.run = os.urandom(16)
         self.sequence = 0
         self.started_at = time.time()
@@ -131,7 +132,7 @@ class Intake:
                 raise
 
     def _facts(self) -> dict[str, str]:
-        return dict(_facts(self._config))
+        return dict(_facts(self._config)) | self.facts
 
     def _count(self, reason: str) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + 1
@@ -139,6 +140,5 @@ class Intake:
 
 def _facts(config: AgentConfig) -> Iterator[tuple[str, str]]:
     yield "kernel", os.uname().release
-    yield "mode", "core"
     yield "preset", config.preset
     yield "machine", os.uname().machine

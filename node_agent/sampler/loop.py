@@ -12,6 +12,7 @@ from node_agent.collectors.cpu import CpuCollector
 from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
 from node_agent.overhead import Meter, calibrate_interrupt_ns
+from node_agent.sampler.facts import mode_facts
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.notify import Notifier
 from node_agent.sampler.status import SamplerStatus, read_shipper_usage
@@ -46,14 +47,22 @@ def _run(config: AgentConfig, environ: Mapping[str, str]) -> int:
     spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
     spool.create()
     collector = CpuCollector(
-        config.rate_hz, config.max_samples, config.interval_s, exclude=config.exclude
+    collector = CpuCollector(
+        config.rate_hz,
+        config.max_samples,
+        config.interval_s,
+        mode=config.mode,
+        exclude=config.exclude,
+    )
     )
     with using(*KERNEL_PROGRAMS):
         calibration = calibrate_interrupt_ns()
         collector.start()
     try:
-        intake = Intake(config, spool)
+        intake = Intake(config, spool, mode_facts(collector))
         loop = _Loop(config, spool, collector, Meter(collector, calibration), intake)
+        for mode, reason in collector.mode_reasons.items():
+            say(f"mode {collector.mode}, since {mode} failed: {reason}")
         say(f"sampling at {config.rate_hz} Hz, run {intake.run.hex()}, into {config.spool_dir}")
         for words in collector.unresolved_exclusions:
             say(f"an exclusion has no effect until this changes: {words}")
@@ -110,6 +119,7 @@ class _Loop:
             if now >= directives_at:
                 directives_at = now + DIRECTIVES_EVERY_S
                 self._obey()
+            self._intake.extractor.step()
             if now >= rotate_at:
                 rotate_at = now + ROTATE_EVERY_S
                 self._intake.rotate()
@@ -146,4 +156,3 @@ class _Loop:
             directives = []
         for directive in directives:
             self._intake.obey(directive)
-        self._intake.extractor.step()

@@ -17,6 +17,7 @@ NAMES = {
     "machine",
     "kernel",
     "BTF",
+    "mode",
     "libbpf",
     "lockdown",
     "CAP_BPF",
@@ -29,6 +30,7 @@ NAMES = {
     "kptr_restrict",
     "PID namespace",
     "tracefs",
+    "cgroups",
     "CPU collector",
 }
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

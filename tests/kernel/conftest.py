@@ -113,3 +113,24 @@ def kernel_root(tmp_path_factory: pytest.TempPathFactory, busy_program: BusyProg
         shutil.copy(HERE / name, root / "opt" / name)
     shutil.copy(busy_program.path, root / "opt/busy")
     return root
+
+
+@pytest.fixture
+def bcc_root(kernel_root: Path, tmp_path: Path) -> Path:
+    """`kernel_root` with Debian's bcc (220 MB of compiler) and the headers of Debian's 6.1."""
+    found = subprocess.run(
+        [HERE / "kernels.sh", "headers", "bookworm"], check=True, capture_output=True, text=True
+    )
+    root = tmp_path / "root"
+    subprocess.run(["cp", "-al", kernel_root, root], check=True)
+    libraries = Path("/usr/lib", f"{os.uname().machine}-linux-gnu")
+    copy_with_libraries(root, libraries / "libbcc.so.0", libraries / "librt.so.1")
+    package = Path("usr/lib/python3/dist-packages/bcc")
+    shutil.copytree(Path("/", package), root / package)
+    for tree in Path(found.stdout.strip(), "usr/src").iterdir():
+        target = root / "usr/src" / tree.name
+        target.mkdir(parents=True)
+        shutil.copy(tree / "Makefile", target)
+        for part in ("include", "arch/x86/include"):
+            shutil.copytree(tree / part, target / part, symlinks=True)
+    return root

@@ -5,6 +5,7 @@
 #
 #   kernels.sh list                           suites that can be tried (kernel line, where seen)
 #   kernels.sh fetch SUITE                    download and unpack that suite's cloud kernel (once)
+#   kernels.sh headers SUITE                  the same for its kernel headers; prints the folder they are in
 #   kernels.sh run SUITE ROOTDIR -- CMD…      boot it with ROOTDIR (a folder with a root filesystem, copied,
 #                                             never changed) as / and run CMD as root; exit status is CMD's
 # The initial RAM disk and the disk image are made anew for each run; only the kernel is kept, in
@@ -17,13 +18,28 @@ die() { echo "kernels.sh: $*" >&2; exit 1; }
 need() { local p; for p in qemu-system-x86:qemu-system-x86_64 cpio:cpio busybox-static:busybox kmod:depmod e2fsprogs:mke2fs; do
   command -v "${p#*:}" >/dev/null || apt-get install -y -qq --no-install-recommends "${p%%:*}" >&2; done; }
 
-fetch() {
-  local suite=$1 d=$CACHE/$1 uri line pkg file
-  [ -e "$d/.ok" ] && return; need; rm -rf "$d"; mkdir -p "$d/apt/lists/partial" "$d/apt/cache/archives/partial" "$d/root"
+# Package lists of the suite in $d/apt; sets the array `a` of apt's options.
+lists() {
+  local suite=$1 d=$CACHE/$1 uri
+  mkdir -p "$d/apt/lists/partial" "$d/apt/cache/archives/partial"
   uri=$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $suite main" >"$d/apt/sources.list"
-  local a=(-qq -o Dir::Etc::sourcelist="$d/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$d/apt/lists" -o Dir::Cache="$d/apt/cache" -o APT::Sandbox::User=root)
+  a=(-qq -o Dir::Etc::sourcelist="$d/apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$d/apt/lists" -o Dir::Cache="$d/apt/cache" -o APT::Sandbox::User=root)
   apt-get "${a[@]}" update >&2
+}
+
+headers() {
+  local suite=$1 d=$CACHE/$1 v common file a; fetch "$suite"
+  [ -e "$d/headers/.ok" ] && return; rm -rf "$d/headers"; mkdir -p "$d/headers"; v=$(cat "$d/version"); lists "$suite"
+  common=$(apt-cache "${a[@]}" depends "linux-headers-$v" | awk '/Depends: linux-headers.*common/{print $2; exit}')
+  [ -n "$common" ] || die "no headers of $v in $suite"
+  (cd "$d/headers" && apt-get "${a[@]}" download "linux-headers-$v" "$common" >&2
+   for file in *.deb; do dpkg-deb -x "$file" .; rm "$file"; done); rm -rf "$d/apt"; touch "$d/headers/.ok"
+}
+
+fetch() {
+  local suite=$1 d=$CACHE/$1 line pkg file a
+  [ -e "$d/.ok" ] && return; need; rm -rf "$d"; mkdir -p "$d/root"; lists "$suite"
   pkg=$(apt-cache "${a[@]}" depends linux-image-cloud-amd64 | awk '/Depends: linux-image/{print $2; exit}'); [ -n "$pkg" ] || die "no cloud kernel in $suite"
   (cd "$d" && apt-get "${a[@]}" download "$pkg" >&2); file=$(ls "$d"/linux-image-*.deb)
   dpkg-deb -x "$file" "$d/root"; rm -rf "$file" "$d/apt"
@@ -70,6 +86,7 @@ INIT
 case ${1:-} in
   list) echo "bullseye 5.10 | bookworm 6.1 | bookworm-backports, trixie 6.12 | sid newest";;
   fetch) fetch "$2"; cat "$CACHE/$2/version";;
+  headers) headers "$2" && echo "$CACHE/$2/headers";;
   run) shift; run "$@";;
-  *) sed -n '2,13p' "$0"; exit 2;;
+  *) sed -n '2,14p' "$0"; exit 2;;
 esac

@@ -50,7 +50,8 @@ def describe(
 def main() -> None:
     wanted = int(sys.argv[1])
     programs = dict(argument.split("=", 1) for argument in sys.argv[2:])
-    collector = CpuCollector(rate_hz=99, max_samples=100_000, interval_s=10)
+    mode = os.environ.get("MODE", "core")
+    collector = CpuCollector(rate_hz=99, max_samples=100_000, interval_s=10, mode=mode)
     null = subprocess.DEVNULL
     children = [subprocess.Popen(c.split(), stdout=null, stderr=null) for c in programs.values()]
     collector.start()
@@ -78,6 +79,8 @@ def main() -> None:
         skipped.update(interval.skipped)
     found = {
         "release": os.uname().release,
+        "mode": collector.mode,
+        "mode_reasons": collector.mode_reasons,
         "programs": {name: describe(name, intervals, stacks) for name in programs},
         "samples": sum(interval.samples for interval in intervals),
         "interrupts": sum(interval.interrupts for interval in intervals),

@@ -36,6 +36,7 @@ GOOD = Facts(
     perf_event=None,
     collector=None,
 )
+NO_BCC = Failure("it is not installed", "apt install python3-bpfcc")
 DENIED = Failure("Permission denied", "Lower the rate.")
 
 
@@ -64,8 +65,28 @@ def test_a_good_host_has_nothing_to_mend():
         ("kernel", {"kernel_release": "6.8.0-45-generic"}, "ok", "no test has run on 6.8", ""),
         ("kernel", {"kernel_release": "6.18.44"}, "ok", "6.18.44", ""),
         ("kernel", {"kernel_release": "linux"}, "refused", "no kernel release", "5.15"),
-        ("BTF", {"btf_bytes": None}, "refused", "is missing", "CONFIG_DEBUG_INFO_BTF"),
-        ("BTF", {"btf_bytes": 0}, "refused", "is missing", "CONFIG_DEBUG_INFO_BTF"),
+        ("BTF", {"btf_bytes": None}, "degraded", "is missing", "CONFIG_DEBUG_INFO_BTF"),
+        ("BTF", {"btf_bytes": 0, "bcc": NO_BCC}, "refused", "is missing", "CONFIG_DEBUG_INFO_BTF"),
+        ("mode", {"mode": None}, "ok", "CO-RE", ""),
+        ("mode", {"mode": None, "bcc": NO_BCC}, "ok", "CO-RE", ""),
+        (
+            "mode",
+            {"mode": "bcc", "mode_reasons": {"core": "the verifier said no"}},
+            "degraded",
+            "bcc, which takes seconds and 150 MB at every start; no CO-RE, as the verifier said no",
+            "BTF",
+        ),
+        ("mode", {"mode": None, "btf_bytes": None}, "degraded", "there is no BTF", "BTF"),
+        (
+            "mode",
+            {"mode": None, "btf_bytes": None, "bcc": NO_BCC},
+            "refused",
+            "none: no CO-RE, as there is no BTF; no bcc, as it is not installed",
+            "apt install python3-bpfcc",
+        ),
+        ("cgroups", {"cgroups": "hybrid"}, "ok", "go by the v2 tree", ""),
+        ("cgroups", {"cgroups": "v1"}, "degraded", "v1 only", "unified_cgroup_hierarchy"),
+        ("cgroups", {"cgroups": "none"}, "degraded", "no cgroup file system", "mount -t cgroup2"),
         ("libbpf", {"libbpf": Failure("no such file", "apt x")}, "refused", "no such", "apt x"),
         ("lockdown", {"lockdown": "integrity"}, "ok", "integrity", ""),
         ("lockdown", {"lockdown": "confidentiality"}, "refused", "confidentiality", "integrity"),
@@ -188,7 +209,7 @@ def test_a_check_says_state_reason_and_remedy(name, changes, state, why, remedy)
 def test_only_a_refused_check_makes_profiling_impossible():
     degraded = dataclasses.replace(GOOD, tracefs_mounted=False, kptr_restrict=2)
     assert is_possible(run_checks(degraded))
-    assert not is_possible(run_checks(dataclasses.replace(GOOD, btf_bytes=None)))
+    assert not is_possible(run_checks(dataclasses.replace(GOOD, btf_bytes=None, bcc=NO_BCC)))
 
 
 @pytest.mark.parametrize(

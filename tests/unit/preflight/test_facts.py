@@ -1,7 +1,7 @@
 import pytest
 
 from node_agent.capabilities import parse_sets
-from node_agent.preflight.facts import parse_lockdown, parse_mounts, parse_visible
+from node_agent.preflight.facts import parse_cgroups, parse_lockdown, parse_mounts, parse_visible
 
 STATUS = """Name:\tpython3
 NoNewPrivs:\t1
@@ -44,6 +44,19 @@ def test_kernel_symbols():
     assert not parse_visible("")
     # The first symbols of a per-CPU kernel are at 0 for everybody.
     assert parse_visible(hidden + "ffffffff81000000 T _text\n")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "version"),
+    [
+        (("cgroup2",), "v2"),
+        (("tmpfs", "cgroup", "cgroup2"), "hybrid"),
+        (("tmpfs", "cgroup"), "v1"),
+        (("tmpfs",), "none"),
+    ],
+)
+def test_cgroups(kinds, version):
+    assert parse_cgroups("".join(f"x /sys/fs/cgroup {kind} rw 0 0\n" for kind in kinds)) == version
 
 
 def test_mounts():

@@ -117,3 +117,22 @@ def test_a_program_in_memory_has_no_random_name(tmp_path: Path) -> None:
     child.kill()
     child.wait()
     assert labels["executable"] == "memfd"
+
+
+def test_an_ended_process_is_not_named_after_others_where_v1_tells_the_unit(tmp_path, monkeypatch):
+    """GIVEN a host whose processes all are in the root of the v2 tree."""
+    from node_agent.processes import identity
+
+    for pid, text in (
+        (7, "1:name=systemd:/system.slice/ssh.service\n0::/\n"),
+        (8, "0::/a.service\n"),
+    ):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cgroup").write_text(text)
+    monkeypatch.setattr(identity, "Path", lambda name: tmp_path / str(name).removeprefix("/proc/"))
+    identities = identity.Identities({})
+
+    assert identities.labels((7, 1, 1), 1, "sshd", False)["service"] == "ssh"
+    assert identities.labels((8, 1, 1), 50, "a", False)["service"] == "a"
+    assert identities.labels((99, 1, 1), 1, "gone", False)["service"] == "gone"
+    assert identities.labels((98, 1, 1), 50, "gone", False)["service"] == "a"

@@ -1,0 +1,20 @@
+"""What every batch of a run says about how it was sampled."""
+
+from node_agent.collectors.cpu import CpuCollector
+
+MAX_FACT_BYTES = 200
+
+
+def mode_facts(collector: CpuCollector) -> dict[str, str]:
+    """How the program was loaded, and why not in a better way."""
+    facts = {"mode": collector.mode}
+    if collector.mode_reasons:
+        reasons = (f"{mode}: {why}" for mode, why in collector.mode_reasons.items())
+        facts["mode_reason"] = clip("; ".join(reasons))
+    return facts
+
+
+def clip(text: str) -> str:
+    """At most MAX_FACT_BYTES of `text`, as the centre wants facts."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return printable.encode()[:MAX_FACT_BYTES].decode("utf-8", "ignore")
