@@ -8,7 +8,10 @@ can replace its files, but it cannot make us read one that it has not mapped.
 import ctypes
 import errno
 import os
+import re
 import stat
+import time
+from functools import lru_cache
 from pathlib import Path
 
 from node_agent.processes.errors import FileUnavailableError
@@ -19,7 +22,8 @@ _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-_DELETED = b" (deleted)"
+_MAX_MOUNTINFO_BYTES = 4 << 20
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -38,7 +42,8 @@ def stat_mapped(tgid: int, mapping: Mapping) -> os.stat_result | None:
         return None
     try:
         # Not Path.stat: the name is bytes, and this is called for every new mapping.
-        status = os.stat(b"/proc/%d/root%b" % (tgid, mapping.path))  # noqa: PTH116
+        path = b"/proc/%d/root%b" % (tgid, mapping.path)
+        status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
     except (OSError, ValueError):
         return None
     return status if status.st_ino == mapping.inode else None
@@ -68,19 +73,43 @@ def open_mapped(tgid: int, mapping: Mapping) -> int:
 
 
 def is_fuse(tgid: int, mapping: Mapping) -> bool:
-    """Whether the mapped file lies on a FUSE file system (or nobody can tell)."""
-    if mapping.major != 0:  # a block device of its own: FUSE has only anonymous ones
-        return False
-    wanted = b"%d:%d" % (mapping.major, mapping.minor)
+    """Whether the mapped file, or a folder on the way to it, lies on a FUSE file system (or nobody
+    can tell). A process may have mounted one over the place that it mapped the file from."""
+    mounts = _fuse_mounts(tgid, int(time.monotonic()))
+    if mounts is None:
+        return mapping.major == 0  # a block device of its own: FUSE has only anonymous ones
+    return any(
+        device == (mapping.major, mapping.minor)
+        or mapping.path == point
+        or mapping.path.startswith(point.rstrip(b"/") + b"/")
+        for device, point in mounts
+    )
+
+
+@lru_cache(maxsize=1)  # the mappings of one process are looked at one after the other
+def _fuse_mounts(tgid: int, _second: int) -> tuple[tuple[tuple[int, int], bytes], ...] | None:
+    """Device and mount point of every FUSE file system that the process sees (format: man 5
+    proc_pid_mountinfo); None when they can't be told."""
     try:
-        text = Path(f"/proc/{tgid}/mountinfo").read_bytes()
+        with Path(f"/proc/{tgid}/mountinfo").open("rb") as file:
+            text = file.read(_MAX_MOUNTINFO_BYTES)
     except OSError:
-        return True
+        return None
+    if len(text) == _MAX_MOUNTINFO_BYTES:
+        return None
+    found = []
     for line in text.splitlines():
-        fields = line.split(b" ")
-        if len(fields) > 6 and fields[2] == wanted and b"-" in fields:
-            return fields[fields.index(b"-") + 1].startswith(b"fuse")
-    return False  # btrfs and overlayfs show other numbers in maps than in mountinfo
+        # The optional fields end at the first hyphen that stands alone.
+        place, _, kind = line.partition(b" - ")
+        fields = place.split(b" ")
+        if len(fields) > 4 and kind.startswith(b"fuse"):
+            major, _, minor = fields[2].partition(b":")
+            found.append(((int(major), int(minor)), _unescape(fields[4])))
+    return tuple(found)
+
+
+def _unescape(path: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), path)
 
 
 def _open_by_name(tgid: int, mapping: Mapping) -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from wire.pprof import Frame
 from wire.schema import Module, ModuleKind
 
 MAX_FILES = 400  # open at once; modules beyond this, by number of frames, stay without names
-TIMEOUT_S = 300.0
+TIMEOUT_S = 200.0  # longer than the child gives itself
+MAX_CHILDREN = 5
 _CHILD = "node_agent.symbols.local"
 _FRAME_BYTES = 16
 
@@ -75,7 +77,7 @@ def _ask_child(
                     "offsets": sorted(offsets[hash64]),
                 }
             )
-        answer = _run_child(request)
+        answer = _ask_children(request)
     finally:
         for entry in request:
             os.close(entry["fd"])
@@ -99,23 +101,43 @@ def _open(hash64: int, module: Module, registry: ModuleRegistry) -> int | None:
     return None
 
 
+def _ask_children(request: list[dict[str, Any]]) -> list[list[str | None]]:
+    """Names for each module of `request`. A file that ends its reader costs only its own names:
+    the modules behind it get another child."""
+    answers: list[list[str | None]] = []
+    for _ in range(MAX_CHILDREN):
+        left = request[len(answers) :]
+        if not left:
+            break
+        answers += _run_child(left)
+        if len(answers) < len(request):
+            name = request[len(answers)]["name"]
+            print(f"flamefleet-agent record: no names in {name}", file=sys.stderr)
+            answers.append([])
+    return answers
+
+
 def _run_child(request: list[dict[str, Any]]) -> list[list[str | None]]:
-    if not request:
-        return []
+    """As many answers as the child gave before it ended."""
     try:
-        done = subprocess.run(
+        output = subprocess.run(
             child_command(_CHILD, []),
             input=json.dumps(request).encode(),
             capture_output=True,
             pass_fds=[entry["fd"] for entry in request],
             timeout=TIMEOUT_S,
-            check=True,
+            check=False,
             env={},
-        )
-        answer: list[list[str | None]] = json.loads(done.stdout)
-        return answer
-    except (subprocess.SubprocessError, OSError, ValueError):
-        return []  # every frame keeps its module and offset
+        ).stdout
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+    except OSError:
+        output = b""
+    lines = output.split(b"\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines[: len(request)]]
+    except ValueError:
+        return []
 
 
 def _load_addresses() -> dict[str, tuple[int, int]]:

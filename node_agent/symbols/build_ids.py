@@ -8,7 +8,6 @@ from _blake2 import blake2b
 from collections.abc import Iterable
 
 from node_agent.symbols.elf import (
-    MAX_NOTE_BYTES,
     PT_NOTE,
     Note,
     ReadAt,
@@ -21,6 +20,9 @@ from node_agent.symbols.errors import ElfError
 _NT_GNU_BUILD_ID = 3
 _NT_GO_BUILD_ID = 4
 _ENDS_BYTES = 4_096
+# This runs in the sampler itself. Real note segments have some hundred bytes together; a thousand
+# of a megabyte each would keep it busy for a minute.
+_MAX_NOTES_BYTES = 64 << 10
 
 
 def find_build_id(notes: Iterable[Note]) -> bytes | None:
@@ -42,8 +44,10 @@ def read_note_build_id(read: ReadAt) -> bytes | None:
     Raises ElfError when the file cannot be read as ELF.
     """
     header = read_header(read)
+    left = _MAX_NOTES_BYTES
     for segment in read_segments(read, header):
-        if segment.type == PT_NOTE and segment.filesz <= MAX_NOTE_BYTES:
+        if segment.type == PT_NOTE and segment.filesz <= left:
+            left -= segment.filesz
             found = find_build_id(parse_notes(read(segment.offset, segment.filesz)))
             if found is not None:
                 return found

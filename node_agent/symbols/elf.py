@@ -26,6 +26,7 @@ MAX_SEGMENTS = 1_024
 MAX_SECTIONS = 65_535
 MAX_NAMES_BYTES = 4 << 20
 MAX_NOTE_BYTES = 1 << 20
+MAX_STRING_BYTES = 4_096  # longer names are cut: many symbols may share one of megabytes
 
 
 class Segment(NamedTuple):
@@ -142,11 +143,13 @@ def read_sections(read: ReadAt, header: Header, file_size: int) -> list[Section]
 
 
 def string_at(table: bytes, index: int) -> str:
-    """The NUL-ended string at `index` of a string table; empty when it is out of range."""
+    """The NUL-ended string at `index` of a string table, cut at MAX_STRING_BYTES; empty when it
+    is out of range."""
     if index >= len(table):
         return ""
-    end = table.find(b"\0", index)
-    return table[index : end if end >= 0 else len(table)].decode("utf-8", "replace")
+    limit = min(index + MAX_STRING_BYTES, len(table))
+    end = table.find(b"\0", index, limit)
+    return table[index : end if end >= 0 else limit].decode("utf-8", "replace")
 
 
 def parse_notes(data: bytes) -> Iterator[Note]:

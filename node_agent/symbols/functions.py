@@ -72,12 +72,14 @@ def read_functions(read: ReadAt, file_size: int) -> Functions:
 
 def _read_rows(read: ReadAt, sections: list[Section]) -> list[tuple[int, int, str]]:
     rows = []
+    left = MAX_TABLE_BYTES  # for all of them: sections may overlap, and there may be thousands
     for section in sections:
         if section.type not in (SHT_SYMTAB, SHT_DYNSYM) or section.link >= len(sections):
             continue
         strings = sections[section.link]
-        if max(section.size, strings.size) > MAX_TABLE_BYTES or strings.type == SHT_NOBITS:
+        if section.size + strings.size > left or strings.type == SHT_NOBITS:
             continue
+        left -= section.size + strings.size
         names = read(strings.offset, strings.size)
         table = read(section.offset, section.size - section.size % SYMBOL.size)
         for name, info, _, index, value, size in SYMBOL.iter_unpack(table):

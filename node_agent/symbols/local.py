@@ -1,18 +1,20 @@
 """Child process of `record`: names of frames, from the files of this host.
 
 Standard input is a JSON list of {"kind", "fd", "name", "base", "size", "offsets"}, one a module;
-standard output a JSON list of lists of names, null where there is none. A module that cannot be
-read has no names; the others still do.
+standard output a line for each module as soon as it is done: a JSON list of names, null where there
+is none. A module that cannot be read has no names; the others still do.
 """
 
 import json
 import os
 import sys
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Any
 
 from node_agent.symbols.confine import confine
 from node_agent.symbols.demangle import demangle
+from node_agent.symbols.elf import MAX_STRING_BYTES
 from node_agent.symbols.errors import SymbolError
 from node_agent.symbols.functions import read_functions
 from node_agent.symbols.kallsyms import read_chunks
@@ -26,25 +28,24 @@ MEMORY_BYTES = 3 << 30
 def main(_arguments: list[str]) -> int:
     """Answer the request on standard input."""
     confine(CPU_S, MEMORY_BYTES, 0, 0)
-    json.dump(name_offsets(json.load(sys.stdin)), sys.stdout)
+    for names in name_offsets(json.load(sys.stdin)):
+        print(json.dumps(names), flush=True)
     return 0
 
 
-def name_offsets(request: list[dict[str, Any]]) -> list[list[str | None]]:
+def name_offsets(request: list[dict[str, Any]]) -> Iterator[list[str | None]]:
     """Names for the offsets of each module of the request."""
     kernel = b""
-    answer = []
     for module in request:
         try:
             if module["kind"] == ModuleKind.NATIVE:
-                answer.append(_name_native(module))
+                yield _name_native(module)
                 continue
             kernel = kernel or b"".join(read_chunks(module["fd"]))
-            answer.append(_name_kernel(module, kernel))
+            yield _name_kernel(module, kernel)
         except (SymbolError, OSError, MemoryError) as error:
             print(f"no symbols of {module['name']}: {error}", file=sys.stderr)
-            answer.append([None] * len(module["offsets"]))
-    return answer
+            yield [None] * len(module["offsets"])
 
 
 def _name_native(module: dict[str, Any]) -> list[str | None]:
@@ -56,7 +57,8 @@ def _name_native(module: dict[str, Any]) -> list[str | None]:
 
     functions = read_functions(read, size)
     names = (functions.name_at(offset) for offset in module["offsets"])
-    return [None if name is None else demangle(name) for name in names]
+    # A mangled name of a few hundred bytes can stand for megabytes.
+    return [None if name is None else demangle(name)[:MAX_STRING_BYTES] for name in names]
 
 
 def _name_kernel(module: dict[str, Any], text: bytes) -> list[str | None]:

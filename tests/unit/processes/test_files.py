@@ -1,10 +1,12 @@
 """Opening the files of processes that try to make us open other ones."""
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 
+from node_agent.processes import files
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import is_fuse, open_mapped, stat_mapped
 from node_agent.processes.mappings import Mapping
@@ -79,3 +81,26 @@ def test_a_wrong_inode_is_refused(sleeper) -> None:
 def test_files_on_block_devices_are_not_fuse(sleeper) -> None:
     mapping = sleeper.mapping()
     assert not is_fuse(sleeper.process.pid, mapping)
+
+
+def test_a_fuse_file_system_over_the_folder_of_a_mapping_is_not_entered(
+    sleeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping = sleeper.mapping()
+    folder = str(tmp_path).replace(" ", "\\040")
+    lines = [
+        "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw",
+        f"90 21 0:77 / {folder} rw,nosuid - fuse.sshfs host: rw,user_id=1000",
+    ]
+    monkeypatch.setattr(Path, "open", lambda *_: io.BytesIO("\n".join(lines).encode()))
+    files._fuse_mounts.cache_clear()
+    try:
+        assert is_fuse(1, mapping)
+        assert is_fuse(1, mapping._replace(path=b"/elsewhere", major=0, minor=77))
+        assert not is_fuse(1, mapping._replace(path=b"/elsewhere"))
+        assert not is_fuse(1, mapping._replace(path=bytes(tmp_path) + b"-beside/x"))
+        assert stat_mapped(1, mapping) is None
+        with pytest.raises(FileUnavailableError, match="FUSE"):
+            open_mapped(1, mapping)
+    finally:
+        files._fuse_mounts.cache_clear()
