@@ -47,13 +47,11 @@ def _run(config: AgentConfig, environ: Mapping[str, str]) -> int:
     spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
     spool.create()
     collector = CpuCollector(
-    collector = CpuCollector(
         config.rate_hz,
         config.max_samples,
         config.interval_s,
         mode=config.mode,
         exclude=config.exclude,
-    )
     )
     with using(*KERNEL_PROGRAMS):
         calibration = calibrate_interrupt_ns()
