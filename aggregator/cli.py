@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aggregator.config import DEFAULT_PORT
 from aggregator.errors import AggregatorError, ConfigError
 from aggregator.local.errors import LocalError
-from aggregator.local.options import DEFAULT_PORT, DEFAULT_PRESET, PRESETS
+from aggregator.local.options import DEFAULT_PRESET, PRESETS
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -5,11 +5,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from aggregator.config import DEFAULT_PORT
 from aggregator.local.data_folder import DataFolder
 from aggregator.local.errors import LocalError
 
-HOST = "127.0.0.1"
-DEFAULT_PORT = 8380
+HOST = "127.0.0.1"  # and nothing else, whatever `flamefleet serve` may be told
 DEFAULT_PRESET = "development"
 # The agent's presets and their short names; a test holds the two lists equal.
 PRESETS = ("production", "staging", "development", "debug", "prod", "dev")
