@@ -9,6 +9,7 @@ are no return addresses; at the first that lies in no mapping it has gone astray
 behind that is left out: it would only make the same stack look different each time.
 """
 
+import os
 import time
 from typing import Protocol, cast
 
@@ -126,6 +127,21 @@ class Normalizer:
             if known is not None:
                 return known
         return self.lost()
+
+    def main_build_id(self, key: tuple[int, int, int]) -> str:
+        """Build id (hex) of the program that a process runs; "" when it can't be told."""
+        process = self._process(ProcessKey(*key))
+        try:
+            program = os.readlink(b"/proc/%d/exe" % key[0])  # noqa: PTH115 (bytes, not followed)
+        except OSError:
+            return ""
+        if not process.space.is_readable() or process.space.mappings is None:
+            return ""
+        for mapping in process.space.mappings.entries:
+            if mapping.path == program:
+                base = self._base(key[0], mapping)
+                return "" if isinstance(base, bytes) else self._registry.modules[base[0]].id.hex()
+        return ""
 
     def end_interval(self) -> None:
         """Forget which stacks this interval had, and now and then those that may turn out

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 MAX_CONFIG_LABELS = 16
 MAX_LABEL_BYTES = 512
-_RESERVED_LABELS = ("host",)
+# `host` is the node's name; the others are what the agent itself finds.
+_RESERVED_LABELS = ("host", "service", "executable", "container", "runtime", "build_id")
 
 
 class SettingError(ValueError):

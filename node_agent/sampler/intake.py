@@ -49,7 +49,7 @@ class Intake:
         self.normalizer = Normalizer(
             self.registry, KernelFrames(self.registry), self.definitions, config.max_samples
         )
-        self.identities = Identities(dict(config.labels))
+        self.identities = Identities(dict(config.labels), self.normalizer.main_build_id)
         self.extractor = Extractor(spool, self.registry, config.name)
         self._config = config
         self._spool = spool
@@ -63,6 +63,8 @@ class Intake:
             self._early.append(raw)
         else:
             self.normalizer.add(raw)
+        # Now: at the end of the interval it may have ended.
+        self.identities.labels(raw.process, raw.cgroup_id, raw.thread_name, raw.is_kernel_thread)
 
     def put(self, interval: Interval, overhead: Overhead, rate_hz: int) -> None:
         """Store the interval as the next batch. Raises SpoolError; the batch is then kept and

@@ -149,7 +149,7 @@ def closed_program(open_folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A busy program of root in a folder that only root may enter."""
     folder = open_folder / "closed"
     folder.mkdir(mode=0o700)
-    path = folder / "shares"
+    path = folder / "guarded"  # a name that no other test uses
     flags = ["-O1", "-fno-omit-frame-pointer", "-Wl,--build-id"]
     subprocess.run(["gcc", *flags, "-o", path, SHARES], check=True)
     path.chmod(0o700)

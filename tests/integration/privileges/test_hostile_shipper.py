@@ -138,7 +138,7 @@ def test_orders_beyond_what_an_order_can_be(make_agent, closed_program) -> None:
     def build_id(_status: dict) -> str | None:
         for path in (agent.spool_dir / "batches").glob("*.defs"):
             for module in decode(path.read_bytes(), Definitions).modules:
-                if module.name == "shares":
+                if module.name == "guarded":
                     return module.id.hex()
         return None
 

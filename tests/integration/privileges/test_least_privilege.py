@@ -9,7 +9,7 @@ import pytest
 from node_agent.capabilities import CapabilitySets, mask_of, parse_sets
 from node_agent.spool.directives import symbols
 from wire.codec import decode
-from wire.schema import Definitions, ModuleKind, SymbolExtract
+from wire.schema import Batch, Definitions, ModuleKind, SymbolExtract
 
 FIVE = mask_of(("CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYSLOG"))
 FOR_CHILDREN = mask_of(("CAP_SETUID", "CAP_SETGID"))
@@ -63,14 +63,22 @@ def test_an_interpreter_with_capabilities_samples_outside_any_unit(
             module
             for path in (agent.spool_dir / "batches").glob("*.defs")
             for module in decode(path.read_bytes(), Definitions).modules
-            if module.name == "shares" or module.kind == ModuleKind.KERNEL
+            if module.name == "guarded" or module.kind == ModuleKind.KERNEL
         ]
 
     def both(status: dict) -> dict:
         found = {module.name: module for module in native_modules(status)}
-        return found if {"shares", "vmlinux"} <= set(found) else {}
+        return found if {"guarded", "vmlinux"} <= set(found) else {}
 
     modules = agent.wait_for(both, "definitions of another user's program and of the kernel")
+
+    labels = [
+        series.labels
+        for path in (agent.spool_dir / "batches").glob("*.batch")
+        for series in decode(path.read_bytes(), Batch).series
+        if series.labels["executable"] == "guarded"
+    ]
+    assert {one["build_id"] for one in labels} == {modules["guarded"].id.hex()}
 
     # The symbols of a program that only root may read, and of the kernel, by a child.
     spool = agent.spool()

@@ -140,6 +140,8 @@ def test_every_fault_is_named_at_once_with_its_source(tmp_path):
         ("[agent]\nlabels = 3", "labels is 3; it must be a table"),
         ("[agent.labels]\n'a-b' = 'x'", "label name is 'a-b'"),
         ("[agent.labels]\nhost = 'x'", "label name is 'host'"),
+        ("[agent.labels]\nservice = 'x'", "label name is 'service'"),
+        ("[agent.labels]\nbuild_id = 'x'", "label name is 'build_id'"),
         ("[agent.labels]\nteam = 3", "label team is 3; it must be text"),
     ],
 )

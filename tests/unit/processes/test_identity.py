@@ -6,40 +6,10 @@ from pathlib import Path
 import pytest
 
 from node_agent.processes import identity
-from node_agent.processes.identity import (
-    CgroupNames,
-    Identities,
-    kernel_thread_name,
-    parse_cgroup,
-)
-
-ID = "4e1f0c9a7d" + "0" * 54
-CGROUPS = [
-    ("0::/", "", ""),
-    ("", "", ""),
-    ("nonsense", "", ""),
-    ("0::/system.slice/nginx.service", "nginx", ""),
-    ("0::/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1", ""),
-    (r"0::/system.slice/dev-disk\x2dby.service", "dev-disk-by", ""),
-    ("0::/user.slice/user-1000.slice/session-3.scope", "", ""),
-    ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/vim.service", "vim", ""),
-    ("0::/init.scope", "", ""),
-    (f"0::/system.slice/docker-{ID}.scope", "", ID[:12]),
-    (f"0::/docker/{ID}", "", ID[:12]),
-    (f"0::/machine.slice/libpod-{ID}.scope/container", "", ID[:12]),
-    (f"0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", "", ID[:12]),
-    (f"0::/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{ID}", "", ID[:12]),
-    (f"0::/docker/{ID}/system.slice/nginx.service", "nginx", ID[:12]),
-    ("0::/lxc.payload.web/system.slice/cron.service", "cron", "web"),
-    (r"0::/machine.slice/machine-deb\x2d12.scope", "", "deb-12"),
-    ("5:memory:/\n1:name=systemd:/system.slice/ssh.service\n0::/", "ssh", ""),
-    (f"5:memory:/docker/{ID}\n1:name=systemd:/\n", "", ID[:12]),
-]
-
-
-@pytest.mark.parametrize(("text", "unit", "container"), CGROUPS)
-def test_cgroup_paths(text: str, unit: str, container: str) -> None:
-    assert parse_cgroup(text) == CgroupNames(unit, container)
+from node_agent.processes.cgroups import CgroupNames, parse_cgroup
+from node_agent.processes.errors import ProcessGoneError
+from node_agent.processes.identity import Identities, kernel_thread_name
+from node_agent.processes.mappings import read_start_ticks
 
 
 @pytest.mark.parametrize(
@@ -57,7 +27,11 @@ def test_kernel_threads_are_named_by_kind(name: str, kind: str) -> None:
 
 
 def _labels(identities: Identities, tgid: int, name: str = "comm") -> dict[str, str]:
-    return identities.labels((tgid, 1, 0), 1, name, False)
+    try:
+        start_ns = read_start_ticks(tgid) * 10_000_000
+    except ProcessGoneError:
+        start_ns = 1
+    return identities.labels((tgid, start_ns, 0), 1, name, False)
 
 
 def test_own_labels() -> None:
@@ -65,9 +39,8 @@ def test_own_labels() -> None:
     labels = _labels(identities, os.getpid())
     assert labels["executable"] == Path(sys.executable).resolve().name
     assert labels["team"] == "web"
-    assert (
-        labels["service"] == labels.get("unit") or labels.get("container") or labels["executable"]
-    )
+    names = parse_cgroup(Path("/proc/self/cgroup").read_text())
+    assert labels["service"] == (names.unit or names.container or labels["executable"])
     assert _labels(identities, os.getpid()) is labels
 
 
@@ -89,7 +62,7 @@ def test_a_process_that_has_ended_keeps_the_unit_of_its_cgroup() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     labels = identities.labels((process.pid, 1, 0), 77, "worker", False)
-    assert labels == {"service": "nginx", "executable": "worker", "unit": "nginx"}
+    assert labels == {"service": "nginx", "executable": "worker"}
 
 
 def test_the_number_of_values_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +103,48 @@ def test_an_ended_process_is_not_named_after_others_where_v1_tells_the_unit(tmp_
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "cgroup").write_text(text)
     monkeypatch.setattr(identity, "Path", lambda name: tmp_path / str(name).removeprefix("/proc/"))
+    monkeypatch.setattr(
+        identity, "check_start", lambda tgid, _: read_start_ticks(0) if tgid > 50 else None
+    )
     identities = identity.Identities({})
 
     assert identities.labels((7, 1, 1), 1, "sshd", False)["service"] == "ssh"
     assert identities.labels((8, 1, 1), 50, "a", False)["service"] == "a"
     assert identities.labels((99, 1, 1), 1, "gone", False)["service"] == "gone"
     assert identities.labels((98, 1, 1), 50, "gone", False)["service"] == "a"
+
+
+def test_another_process_with_the_same_id_lends_no_name() -> None:
+    start_ns = (read_start_ticks(os.getpid()) + 500) * 10_000_000
+    labels = Identities({}).labels((os.getpid(), start_ns, 0), 1, "gone", False)
+    assert labels == {"service": "gone", "executable": "gone"}
+
+
+def test_the_build_id_of_the_program_is_a_label_with_a_bound(monkeypatch) -> None:
+    monkeypatch.setattr(identity, "MAX_VALUES", 1)
+    found = {1: "ab", 2: "cd", 3: ""}
+    identities = Identities({}, lambda process: found[process[2]])
+    start_ns = read_start_ticks(os.getpid()) * 10_000_000
+    ids = [
+        identities.labels((os.getpid(), start_ns, n), 1, "x", False).get("build_id") for n in found
+    ]
+    assert ids == ["ab", "other", None]
+    assert identities.folded == 1
+
+
+def test_there_is_room_for_other_values_after_an_hour(monkeypatch) -> None:
+    monkeypatch.setattr(identity, "MAX_VALUES", 1)
+    monkeypatch.setattr(identity, "VALUES_FOR_S", -1.0)
+    identities = Identities({})
+    names = []
+    for n in range(2):
+        names.append(identities.labels((10**7 + n, 1, 0), 1, f"job{n}", True)["executable"])
+        identities.rotate()
+    assert names == ["job0", "job1"]
+
+
+def test_labels_of_the_configuration_are_on_every_series() -> None:
+    extra = {"environment": "prod", "role": "edge", "version": "1.2"}
+    identities = Identities(extra)
+    assert extra.items() <= _labels(identities, os.getpid()).items()
+    assert extra.items() <= identities.labels((2, 0, 0), 1, "kworker/0:1", True).items()
