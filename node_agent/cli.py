@@ -12,7 +12,8 @@ from node_agent import VERSION
 from node_agent.errors import EXIT_IMPOSSIBLE, AgentError
 
 _EPILOG = """exit codes: 0 fine, 1 failed (status: not running), 2 wrong usage or configuration,
-3 profiling is impossible here (`flamefleet-agent check` says why)"""
+3 profiling is impossible here (`flamefleet-agent check` says why), 4 the breaker keeps the agent
+detached (`flamefleet-agent status` says why)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--interval", dest="interval_s", metavar="S", help="seconds a batch (10)")
     run.add_argument("--max-samples", metavar="N", help="distinct stacks held at once (100000)")
     run.add_argument("--mode", help="how the kernel program is loaded: auto, core or bcc (auto)")
+    run.add_argument(
+        "--reset-breaker", action="store_true", help="attach although the breaker was opened"
+    )
     run.add_argument("--name", help="name of this node (the host name)")
 
     ship = commands.add_parser("ship", help="deliver the spool to the centre")

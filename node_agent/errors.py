@@ -3,6 +3,7 @@
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_IMPOSSIBLE = 3
+EXIT_DETACHED = 4  # the breaker is open; systemd must not start it again (RestartPreventExitStatus)
 
 
 class AgentError(Exception):

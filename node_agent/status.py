@@ -45,6 +45,7 @@ def summarize(
         "samples": sampler.get("samples"),
         "lost": _counts(sampler, "lost"),
         "overhead": _table(sampler, "overhead"),
+        "breaker": _table(sampler, "breaker"),
         "shed": _list(sampler, "shed"),
         "dropped": _counts(sampler, "dropped"),
         "degraded": [str(words) for words in _list(sampler, "degraded")],
@@ -92,7 +93,7 @@ def render(status: Report) -> str:
         ("dropped", _listed({**status["dropped"], **shipper["dropped"]})),
     ]
     lines += [("degraded", words) for words in status["degraded"] if status["running"]]
-    if status["error"]:
+    if status["error"] and not status["breaker"]:
         lines.append(("error", str(status["error"])))
     if shipper["failing_since"] and shipper["last_error"]:
         lines.append(("error", str(shipper["last_error"].get("message"))))
@@ -106,6 +107,9 @@ def _mode_reason(status: Report) -> list[tuple[str, str]]:
 
 
 def _agent(status: Report) -> str:
+    breaker = status["breaker"]
+    if breaker:
+        return f"detached by its breaker: {breaker.get('words')}. {breaker.get('closes')}"
     if not status["running"]:
         return "not running"
     uptime = _duration(status["uptime_s"])

@@ -11,4 +11,4 @@ def execute(arguments: Namespace) -> int:
     """Run the sampler; its exit code."""
     config = config_of(arguments)
     drop_unneeded()
-    return run_sampler(config)
+    return run_sampler(config, is_reset=arguments.reset_breaker)

@@ -10,11 +10,11 @@ import sys
 
 from node_agent.symbols.confine import confine
 
-CPU_S = 120
+CPU_S = 240
 MEMORY_BYTES = 2 << 30  # of address space; 150 MB are resident
 OUTPUT_BYTES = 1 << 20
 NICENESS = 5
-WALL_S = 120
+WALL_S = 290
 
 
 def main() -> None:

@@ -56,3 +56,11 @@ class NamespaceError(KernelError):
 
 class MapError(KernelError):
     """Reading or switching a BPF map failed."""
+
+
+class KernelLogError(KernelError):
+    """The kernel's log cannot be read."""
+
+
+class KernelListError(KernelError):
+    """The list of known bad kernels is damaged."""

@@ -7,15 +7,18 @@ import sys
 import time
 from collections.abc import Mapping
 
+from node_agent.breaker import Opened
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.config import AgentConfig
-from node_agent.errors import SpoolError
+from node_agent.errors import EXIT_DETACHED, AgentError, SpoolError
 from node_agent.overhead import Meter, calibrate_interrupt_ns
+from node_agent.sampler.detached import breaker_facts, report_detached
 from node_agent.sampler.facts import mode_facts
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.notify import Notifier
 from node_agent.sampler.status import SamplerStatus, read_shipper_usage
+from node_agent.sampler.watch import Watch, state_folder
 from node_agent.spool import Spool
 
 POLL_S = 0.5  # short-lived processes must still be there when their mappings are read
@@ -24,15 +27,19 @@ ROTATE_EVERY_S = 300.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_sampler(config: AgentConfig, environ: Mapping[str, str] = os.environ) -> int:
+def run_sampler(
+    config: AgentConfig, environ: Mapping[str, str] = os.environ, is_reset: bool = False
+) -> int:
     """Sample until SIGTERM or SIGINT, then write what is left; returns the exit code.
 
+    Where the breaker (node_agent.breaker) keeps the agent detached it reports that, samples
+    nothing, and returns EXIT_DETACHED; `is_reset` closes the breaker first.
     Blocks both signals in the calling thread while it runs. Raises SpoolError or KernelError when
     it cannot start; afterwards trouble is counted, said, and outlived.
     """
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        return _run(config, environ)
+        return _run(config, environ, is_reset)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
@@ -42,10 +49,15 @@ def say(words: str) -> None:
     print(f"flamefleet-agent run: {words}", file=sys.stderr, flush=True)
 
 
-def _run(config: AgentConfig, environ: Mapping[str, str]) -> int:
+def _run(config: AgentConfig, environ: Mapping[str, str], is_reset: bool) -> int:
     notifier = Notifier(environ)
     spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
     spool.create()
+    watch = Watch(state_folder(config, environ))
+    opened = watch.begin(is_reset)
+    if opened is not None:
+        report_detached(config, spool, opened, notifier)
+        return EXIT_DETACHED
     collector = CpuCollector(
         config.rate_hz,
         config.max_samples,
@@ -53,24 +65,34 @@ def _run(config: AgentConfig, environ: Mapping[str, str]) -> int:
         mode=config.mode,
         exclude=config.exclude,
     )
-    with using(*KERNEL_PROGRAMS):
-        calibration = calibrate_interrupt_ns()
-        collector.start()
+    try:
+        with using(*KERNEL_PROGRAMS):
+            calibration = calibrate_interrupt_ns()
+            collector.start()
+    except AgentError:  # a refusal in words is no crash
+        watch.end()
+        raise
     try:
         intake = Intake(config, spool, mode_facts(collector))
-        loop = _Loop(config, spool, collector, Meter(collector, calibration), intake)
+        loop = _Loop(config, spool, collector, Meter(collector, calibration), intake, watch)
         for mode, reason in collector.mode_reasons.items():
             say(f"mode {collector.mode}, since {mode} failed: {reason}")
         say(f"sampling at {config.rate_hz} Hz, run {intake.run.hex()}, into {config.spool_dir}")
+        if watch.log_trouble:
+            say(watch.log_trouble)
         for words in collector.unresolved_exclusions:
             say(f"an exclusion has no effect until this changes: {words}")
         # What lives now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         notifier.send("READY=1\nSTATUS=sampling")
-        loop.run(notifier)
+        opened = loop.run(notifier)
     finally:
         collector.stop()
+    watch.end()
+    if opened is not None:
+        report_detached(config, spool, opened, notifier)
+        return EXIT_DETACHED
     say("stopped")
     return 0
 
@@ -85,17 +107,21 @@ class _Loop:
         collector: CpuCollector,
         meter: Meter,
         intake: Intake,
+        watch: Watch,
     ) -> None:
         self._config = config
         self._spool = spool
         self._collector = collector
         self._meter = meter
         self._intake = intake
+        self._watch = watch
         self._status = SamplerStatus(config, spool, intake)
         self._last_error = ""
 
-    def run(self, notifier: Notifier) -> None:
-        """Until one of the signals; the interval that it cuts short is written too."""
+    def run(self, notifier: Notifier) -> Opened | None:
+        """Until one of the signals, or until the breaker opens: then the reason; the interval that
+        it cuts short is written too."""
+        opened: Opened | None = None
         now = time.monotonic()
         interval_at = now + self._config.interval_s
         directives_at, rotate_at = now, now + ROTATE_EVERY_S
@@ -106,6 +132,10 @@ class _Loop:
                 break
             now = time.monotonic()
             if now >= interval_at:
+                opened = self._watch.look()
+                if opened is not None:
+                    self._intake.facts |= breaker_facts(opened)
+                    break
                 self._end_interval()
                 # After a suspended machine, one interval, not one for every missed one.
                 interval_at = max(interval_at + self._config.interval_s, now + POLL_S)
@@ -127,6 +157,7 @@ class _Loop:
         self._end_interval()
         self._intake.close()
         self._status.stopped()
+        return opened
 
     def _end_interval(self) -> None:
         with using(*KERNEL_PROGRAMS):  # before 5.19 every access to a map wants CAP_BPF
