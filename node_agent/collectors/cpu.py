@@ -1,11 +1,23 @@
 """CPU samples of every process, by the kernel program bpf/cpu.bpf.c."""
 
 import ctypes
+import os
 import time
-from dataclasses import dataclass
+from _blake2 import blake2b
 from typing import NamedTuple
 
 from node_agent.collectors.map_sizes import MapSizes, plan_map_sizes
+from node_agent.collectors.running import (
+    EVEN,
+    EXCLUSIONS,
+    MAPS,
+    ODD,
+    PROGRAM,
+    STACKS,
+    Running,
+    open_running,
+    resume,
+)
 from node_agent.collectors.stacks import (
     Decoder,
     Interval,
@@ -16,14 +28,13 @@ from node_agent.collectors.stacks import (
 from node_agent.exclusions import ExcludeConfig
 from node_agent.kernel.chain import load_program
 from node_agent.kernel.cpus import online_cpus, possible_cpus
+from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.kernel.errors import KernelError, PerfEventError
 from node_agent.kernel.exclusions import Exclusions
-from node_agent.kernel.libbpf import OBJECTS, LoadedObject
-from node_agent.kernel.maps import Control, CountMap, PerCpuCounters, accounted_bytes
+from node_agent.kernel.libbpf import OBJECTS
+from node_agent.kernel.maps import BookedInterval, accounted_bytes
 from node_agent.kernel.namespaces import pid_namespace_setting
-from node_agent.kernel.perf_event import CpuClock
 from node_agent.kernel.program import Program
-from node_agent.kernel.ring_buffer import RingBuffer
 from node_agent.kernel.structs import (
     COUNTER_NAMES,
     CountersC,
@@ -35,11 +46,7 @@ from node_agent.kernel.structs import (
 __all__ = ["CpuCollector", "Interval", "ProcessKey", "RawStack", "SampleKey", "Totals"]
 
 HEARTBEAT_LIMIT_S = 60.0
-_PROGRAM = "ff_sample_cpu"
-_EVEN, _ODD, _STACKS, _CONTROL, _COUNTERS, _SCRATCH, _EXCLUSIONS = _MAPS = (
-    *("ff_counts_even", "ff_counts_odd", "ff_stacks", "ff_control", "ff_counters", "ff_scratch"),
-    "ff_exclusions",
-)
+MAX_ABSENCE_S = 3600.0  # what was sampled before such a gap is of no interval that anyone wants
 _LOST = ("count_map_full", "stack_error", "ring_full")
 _SKIPPED = ("idle", "foreign_namespace", "other_process", "excluded", "silent")
 # Every interrupt ends in exactly one of these.
@@ -54,34 +61,14 @@ class Totals(NamedTuple):
     kernel_ns: int
 
 
-@dataclass(slots=True)
-class _Running:
-    """What exists between `start` and `stop`."""
-
-    loaded: LoadedObject
-    clock: CpuClock
-    count_maps: tuple[CountMap, CountMap]
-    counters: PerCpuCounters
-    control: Control
-    ring: RingBuffer
-    seen: dict[str, int]  # counters at the end of the last interval
-    started_ns: int  # Unix time at which the interval began
-    started_monotonic_ns: int
-
-    def close(self) -> None:
-        self.clock.stop()
-        self.ring.close()
-        self.control.close()
-        self.loaded.close()
-
-
 class CpuCollector:
     """Samples all online CPUs. Not for use by several threads.
 
     `max_samples` bounds the distinct samples held in one interval; `only_tgid` leaves out all
     other processes, `exclude` those that it names. `heartbeat_limit_s` is how long the kernel
     program goes on when neither `poll` nor `take_interval` is called. `mode` is how the program is
-    loaded: "core", "bcc", or "auto" for the first of them that works.
+    loaded: "core", "bcc", or "auto" for the first of them that works. With a `store` the kernel
+    goes on sampling after `stop`, and the next collector that is made alike takes over from there.
     """
 
     def __init__(
@@ -93,6 +80,7 @@ class CpuCollector:
         heartbeat_limit_s: float = HEARTBEAT_LIMIT_S,
         mode: str = "core",
         exclude: ExcludeConfig | None = None,
+        store: DescriptorStore | None = None,
     ) -> None:
         self.mode = mode  # from `start` on: the one that worked
         self.mode_reasons: dict[str, str] = {}  # why better ones did not, by mode
@@ -103,7 +91,9 @@ class CpuCollector:
         self._max_samples = max_samples
         self._sizes = MapSizes(0, 0, 0)
         self._decoder = Decoder()
-        self._running: _Running | None = None
+        self._store = store
+        self._running: Running | None = None
+        self.resumed_s: float | None = None  # how old the interval was that `start` went on with
 
     @property
     def rate_hz(self) -> int:
@@ -123,67 +113,91 @@ class CpuCollector:
             ctypes.sizeof(SampleKeyC),
             ctypes.sizeof(StackEventC) + ctypes.sizeof(CountersC),
         )
+        self._running = self._resume() or self._start_anew()
+        if self._store is not None:
+            self._keep(self._running)
+
+    def _start_anew(self) -> Running:
         entries = self._sizes.count_entries
         program = Program(
             OBJECTS / "cpu.bpf.o",
-            (_PROGRAM,),
-            _MAPS,
+            (PROGRAM,),
+            MAPS,
             self._settings,
             {
-                _EVEN: entries,
-                _ODD: entries,
-                _STACKS: self._sizes.ring_bytes,
-                _EXCLUSIONS: self._exclusions.max_entries,
+                EVEN: entries,
+                ODD: entries,
+                STACKS: self._sizes.ring_bytes,
+                EXCLUSIONS: self._exclusions.max_entries,
             },
         )
         self.mode, loaded, self.mode_reasons = load_program(program, self.mode)
         try:
-            running = self._open_maps(loaded, entries)
+            running = open_running(loaded, self._sizes)
         except BaseException:
             loaded.close()
             raise
         try:
-            self._exclusions.enforce(loaded.maps[_EXCLUSIONS])
+            self._exclusions.enforce(loaded.maps[EXCLUSIONS])
             running.control.beat()
             running.clock.start(online_cpus(), self._rate_hz)
         except BaseException:
             running.close()
             raise
-        self._running = running
+        return running
 
-    def _open_maps(self, loaded: LoadedObject, entries: int) -> _Running:
-        maps = loaded.maps
-        key_bytes = ctypes.sizeof(SampleKeyC)
-        return _Running(
-            loaded,
-            CpuClock(loaded.programs[_PROGRAM]),
-            (
-                CountMap(maps[_EVEN], key_bytes, entries),
-                CountMap(maps[_ODD], key_bytes, entries),
-            ),
-            PerCpuCounters(maps[_COUNTERS], COUNTER_NAMES),
-            Control(maps[_CONTROL]),
-            RingBuffer(maps[_STACKS], self._sizes.ring_bytes),
-            dict.fromkeys(COUNTER_NAMES, 0),
-            time.time_ns(),
-            time.monotonic_ns(),
-        )
+    def _resume(self) -> Running | None:
+        """What the process before this one left running, if it was made like this one."""
+        if self._store is None:
+            return None
+        descriptors = self._store.take(self._layout())
+        try:
+            taken = resume(descriptors, self._sizes)
+        except KernelError:
+            taken = None
+        age_s = 0.0
+        if taken is not None:
+            mode, running = taken
+            age_s = (time.monotonic_ns() - running.interval.start_monotonic_ns) / 1e9
+            if age_s > MAX_ABSENCE_S:
+                running.unmap()
+        if taken is None or age_s > MAX_ABSENCE_S:
+            for fd in descriptors.values():
+                os.close(fd)
+            self._store.discard()
+            return None
+        self.mode, self.resumed_s = mode, age_s
+        self._exclusions.enforce(running.loaded.maps[EXCLUSIONS])
+        running.control.beat()
+        return running
 
-    def _held(self) -> _Running:
+    def _keep(self, running: Running) -> None:
+        if self._store is not None:
+            self._store.keep(self._layout(), running.descriptors(self.mode))
+
+    def _layout(self) -> str:
+        """What has to be the same for another process to go on with these maps and events."""
+        made_of = f"{self._rate_hz} {self._sizes} {self._exclusions.config}".encode()
+        path = OBJECTS / "cpu.bpf.o"
+        content = path.read_bytes() if path.exists() else b""
+        return blake2b(content + bytes(self._settings) + made_of, digest_size=8).hexdigest()
+
+    def _held(self) -> Running:
         if self._running is None:
             raise KernelError("The CPU collector is not running", "it was not started", "Start it.")
         return self._running
 
-    def poll(self) -> list[RawStack]:
+    def poll(self, last: int | None = None) -> list[RawStack]:
         """Stacks first seen since the last call; also the sign of life that the program wants.
 
         Call it about twice a second, while short-lived processes can still be read, and once
         between `take_interval` and the use of its counts: then every stack of the interval came,
-        but for those counted as `ring_full`.
+        but for those counted as `ring_full`. With `last`, stacks of intervals after that number
+        are left for the next call.
         """
         running = self._held()
         running.control.beat()
-        return self._decoder.stacks(running.ring.read())
+        return self._decoder.stacks(running.ring.read(), last)
 
     def take_interval(self) -> Interval:
         """End the interval, begin the next one, and return the counts of the ended one."""
@@ -191,36 +205,37 @@ class CpuCollector:
         running.control.beat()
         self._follow_cpus(running)
         self._exclusions.refresh()
-        number = running.control.generation
+        number, began = running.control.generation, running.interval
         ended_ns, ended_monotonic_ns = time.time_ns(), time.monotonic_ns()
         running.control.next_generation()
         counts = self._decoder.counts(*running.count_maps[number & 1].drain())
+        for key, count in self._decoder.counts(*running.leftover).items():
+            counts[key] = counts.get(key, 0) + count
+        running.leftover = (b"", b"")
         now = running.counters.read()
-        grown = {name: now[name] - running.seen[name] for name in COUNTER_NAMES}
+        grown = {name: now[name] - began.counters[name] for name in COUNTER_NAMES}
         interval = Interval(
             counts=counts,
             lost={name: grown[name] for name in _LOST if grown[name]},
             samples=sum(counts.values()),
             kernel_ns=grown["own_ns"],
-            start_ns=running.started_ns,
-            duration_ns=ended_monotonic_ns - running.started_monotonic_ns,
+            start_ns=began.start_ns,
+            duration_ns=ended_monotonic_ns - began.start_monotonic_ns,
             skipped={name: grown[name] for name in _SKIPPED if grown[name]},
             interrupts=sum(grown[name] for name in _OUTCOMES),
             number=number,
         )
-        running.seen = now
-        running.started_ns, running.started_monotonic_ns = ended_ns, ended_monotonic_ns
+        running.begin_interval(BookedInterval(ended_ns, ended_monotonic_ns, now))
         return interval
 
-    def _follow_cpus(self, running: _Running) -> None:
+    def _follow_cpus(self, running: Running) -> None:
         """A CPU that went away takes its event with it, and one that came has none yet."""
-        online = online_cpus()
-        if running.clock.cpus != frozenset(online):
-            running.clock.stop()
-            running.clock.start(online, self._rate_hz)
+        if running.clock.follow(online_cpus(), self._rate_hz):
+            self._keep(running)
 
     def totals(self) -> Totals:
-        seen = self._held().seen
+        running = self._held()
+        seen = {name: n - running.first[name] for name, n in running.interval.counters.items()}
         return Totals(seen["samples"], sum(seen[name] for name in _OUTCOMES), seen["own_ns"])
 
     @property
@@ -244,16 +259,20 @@ class CpuCollector:
         running = self._held()
         if rate_hz == self._rate_hz:
             return
+        if self._store is not None:  # or the events of the old rate would live on in it
+            self._store.discard()
         running.clock.stop()
         try:
             running.clock.start(online_cpus(), rate_hz)
         except PerfEventError:
             running.clock.start(online_cpus(), self._rate_hz)
+            self._keep(running)
             raise
         self._rate_hz = rate_hz
+        self._keep(running)
 
     def stop(self) -> None:
-        """Detach and unload; what was not taken is gone."""
+        """Let go: without a store that detaches and unloads, and what was not taken is gone."""
         running, self._running = self._running, None
         if running is not None:
             running.close()

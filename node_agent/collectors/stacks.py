@@ -84,8 +84,8 @@ class Decoder:
             )
         }
 
-    def stacks(self, records: Iterable[memoryview]) -> list[RawStack]:
-        """Stack events as they come from the ring buffer."""
+    def stacks(self, records: Iterable[memoryview], last: int | None = None) -> list[RawStack]:
+        """Stack events as they come from the ring buffer, up to those of interval `last`."""
         stacks = []
         header_bytes = STACK_EVENT_HEADER.size
         for record in records:
@@ -101,6 +101,8 @@ class Decoder:
                 kernel_depth,
                 user_depth,
             ) = STACK_EVENT_HEADER.unpack_from(record)
+            if last is not None and generation > last:
+                break  # not taken: the ring buffer gives it out again
             addresses = record[header_bytes:].cast("Q").tolist()
             end = kernel_depth + user_depth
             stacks.append(

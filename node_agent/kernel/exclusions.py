@@ -105,7 +105,7 @@ class Exclusions:
     """The configured exclusions on this host. `unresolved` tells in words what has no effect."""
 
     def __init__(self, config: ExcludeConfig) -> None:
-        self._config = config
+        self.config = config
         self._held: set[Exclusion] = set()
         self._fd: int | None = None
         self._refresh_at = 0.0
@@ -114,13 +114,13 @@ class Exclusions:
     @property
     def max_entries(self) -> int:
         """Enough for every entry that there can be, once more for what they change into."""
-        config = self._config
+        config = self.config
         single = len(config.users) + len(config.executables) + len(config.cgroups)
         return max(1, 2 * (single + 2 * len(config.units)))
 
     def configure(self, settings: SettingsC) -> None:
         """Tell the program which kinds there are, and where cgroup paths begin."""
-        config = self._config
+        config = self.config
         paths = any(executable.startswith("/") for executable in config.executables)
         names = any(not executable.startswith("/") for executable in config.executables)
         settings.exclusions = (
@@ -145,10 +145,10 @@ class Exclusions:
     def refresh(self) -> None:
         """Look up again, at most every REFRESH_S, and bring the map up to date."""
         now = time.monotonic()
-        if self._fd is None or not self._config or (self._held and now < self._refresh_at):
+        if self._fd is None or not self.config or (self._held and now < self._refresh_at):
             return
         self._refresh_at = now + REFRESH_S
-        wanted, self.unresolved = resolve(self._config)
+        wanted, self.unresolved = resolve(self.config)
         for one in wanted - self._held:  # first: an entry that changed must not be missing
             self._set(self._fd, one)
         for one in self._held - wanted:

@@ -7,11 +7,12 @@ import os
 import struct
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from node_agent.kernel.cpus import possible_cpus
 from node_agent.kernel.errors import MapError
 from node_agent.kernel.libbpf import library
-from node_agent.kernel.structs import ControlC
+from node_agent.kernel.structs import COUNTER_NAMES, ControlC, CountersC
 
 _BATCH = 1024
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
@@ -85,6 +86,14 @@ class PerCpuCounters:
         return dict(zip(self._names, map(sum, zip(*rows, strict=True)), strict=True))
 
 
+class BookedInterval(NamedTuple):
+    """When an interval began, and what the counters showed then."""
+
+    start_ns: int  # Unix time
+    start_monotonic_ns: int
+    counters: dict[str, int]
+
+
 class Control:
     """The page that the program reads with every sample; writing to it costs no system call."""
 
@@ -115,6 +124,25 @@ class Control:
         held = self._held()
         held.generation = (held.generation + 1) & 0xFFFFFFFF
         wait_for_programs()
+
+    @property
+    def interval(self) -> BookedInterval:
+        """The running interval, as whoever began it wrote it down."""
+        held = self._held()
+        booked = {name: getattr(held.booked, name) for name in COUNTER_NAMES}
+        return BookedInterval(held.interval_start_ns, held.interval_start_monotonic_ns, booked)
+
+    @interval.setter
+    def interval(self, interval: BookedInterval) -> None:
+        held = self._held()
+        held.interval_start_ns = interval.start_ns
+        held.interval_start_monotonic_ns = interval.start_monotonic_ns
+        held.booked = CountersC(**interval.counters)
+
+    @property
+    def beat_ns(self) -> int:
+        """CLOCK_MONOTONIC of the last sign of life."""
+        return int(self._held().beat_ns)
 
     def close(self) -> None:
         self._struct = None  # before the page: ctypes holds a view of it

@@ -10,7 +10,7 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from node_agent.kernel.errors import PerfEventError
@@ -96,6 +96,11 @@ class CpuClock:
     def cpus(self) -> frozenset[int]:
         return frozenset(self._fds)
 
+    @property
+    def fds(self) -> Mapping[int, int]:
+        """The events' descriptors by CPU."""
+        return self._fds
+
     def start(self, cpus: Iterable[int], rate_hz: int) -> None:
         """Sample these CPUs, none before; takes one sampling period.
 
@@ -120,6 +125,25 @@ class CpuClock:
         except PerfEventError:
             self.stop()
             raise
+
+    def follow(self, cpus: Iterable[int], rate_hz: int) -> bool:
+        """Close the events of CPUs that went away, sample those that came; whether any did.
+
+        Raises PerfEventError when a CPU that came cannot be sampled; the others go on.
+        """
+        wanted = frozenset(cpus)
+        gone, come = self.cpus - wanted, wanted - self.cpus
+        for cpu in gone:
+            os.close(self._fds.pop(cpu))
+        for cpu in sorted(come):
+            self._attach(cpu, rate_hz)
+            if cpu in self._fds:
+                enable(self._fds[cpu])
+        return bool(gone or come)
+
+    def adopt(self, fds: Mapping[int, int]) -> None:
+        """Go on with events (by CPU) that another process started with this program."""
+        self._fds.update(fds)
 
     def _attach(self, cpu: int, rate_hz: int) -> None:
         try:

@@ -5,13 +5,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 from node_agent.breaker import Opened
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.config import AgentConfig
 from node_agent.errors import EXIT_DETACHED, AgentError, SpoolError
+from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.overhead import Meter, calibrate_interrupt_ns
 from node_agent.sampler.detached import breaker_facts, report_detached
 from node_agent.sampler.facts import mode_facts
@@ -28,7 +29,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_sampler(
-    config: AgentConfig, environ: Mapping[str, str] = os.environ, is_reset: bool = False
+    config: AgentConfig, environ: MutableMapping[str, str] = os.environ, is_reset: bool = False
 ) -> int:
     """Sample until SIGTERM or SIGINT, then write what is left; returns the exit code.
 
@@ -49,13 +50,15 @@ def say(words: str) -> None:
     print(f"flamefleet-agent run: {words}", file=sys.stderr, flush=True)
 
 
-def _run(config: AgentConfig, environ: Mapping[str, str], is_reset: bool) -> int:
+def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool) -> int:
     notifier = Notifier(environ)
     spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
     spool.create()
     watch = Watch(state_folder(config, environ))
+    store = DescriptorStore(environ)
     opened = watch.begin(is_reset)
     if opened is not None:
+        store.discard()
         report_detached(config, spool, opened, notifier)
         return EXIT_DETACHED
     collector = CpuCollector(
@@ -64,6 +67,7 @@ def _run(config: AgentConfig, environ: Mapping[str, str], is_reset: bool) -> int
         config.interval_s,
         mode=config.mode,
         exclude=config.exclude,
+        store=store,
     )
     try:
         with using(*KERNEL_PROGRAMS):
@@ -80,6 +84,8 @@ def _run(config: AgentConfig, environ: Mapping[str, str], is_reset: bool) -> int
         say(f"sampling at {config.rate_hz} Hz, run {intake.run.hex()}, into {config.spool_dir}")
         if watch.log_trouble:
             say(watch.log_trouble)
+        if collector.resumed_s is not None:
+            say(f"went on with the last run's programs, which sampled {collector.resumed_s:.1f} s")
         for words in collector.unresolved_exclusions:
             say(f"an exclusion has no effect until this changes: {words}")
         # What lives now lives as long as the process: the collector need not look at it again.
@@ -91,6 +97,7 @@ def _run(config: AgentConfig, environ: Mapping[str, str], is_reset: bool) -> int
         collector.stop()
     watch.end()
     if opened is not None:
+        store.discard()
         report_detached(config, spool, opened, notifier)
         return EXIT_DETACHED
     say("stopped")
@@ -154,15 +161,16 @@ class _Loop:
             if notifier.watchdog_s is not None:
                 notifier.send("WATCHDOG=1")
         notifier.send("STOPPING=1")
-        self._end_interval()
+        self._end_interval(last=True)
         self._intake.close()
         self._status.stopped()
         return opened
 
-    def _end_interval(self) -> None:
+    def _end_interval(self, last: bool = False) -> None:
         with using(*KERNEL_PROGRAMS):  # before 5.19 every access to a map wants CAP_BPF
             interval = self._collector.take_interval()
-        stacks = self._collector.poll()
+        # What belongs to the next interval is left for the process that comes after this one.
+        stacks = self._collector.poll(interval.number if last else None)
         with using(*OTHER_PROCESSES):
             for raw in stacks:
                 self._intake.add(raw, interval.number)

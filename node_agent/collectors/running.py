@@ -1,0 +1,107 @@
+"""What the CPU collector holds while it runs: made anew, or taken over from the process before."""
+
+import ctypes
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from node_agent.collectors.map_sizes import MapSizes
+from node_agent.kernel.libbpf import LoadedObject
+from node_agent.kernel.maps import BookedInterval, Control, CountMap, PerCpuCounters
+from node_agent.kernel.perf_event import CpuClock
+from node_agent.kernel.ring_buffer import RingBuffer
+from node_agent.kernel.structs import COUNTER_NAMES, SampleKeyC
+
+PROGRAM = "ff_sample_cpu"
+EVEN, ODD, STACKS, CONTROL, COUNTERS, SCRATCH, EXCLUSIONS = MAPS = (
+    *("ff_counts_even", "ff_counts_odd", "ff_stacks", "ff_control", "ff_counters", "ff_scratch"),
+    "ff_exclusions",
+)
+_CPU = "cpu"  # and its number: the event's name in the store
+_SUFFIX = f"-{PROGRAM}"  # behind the mode: the program's name there
+
+
+@dataclass(slots=True)
+class Running:
+    """What exists between `start` and `stop`."""
+
+    loaded: LoadedObject
+    clock: CpuClock
+    count_maps: tuple[CountMap, CountMap]
+    counters: PerCpuCounters
+    control: Control
+    ring: RingBuffer
+    interval: BookedInterval  # the running one
+    first: dict[str, int]  # the counters when this process began
+    leftover: tuple[bytes, bytes]  # drained already, to be counted with the running interval
+
+    def begin_interval(self, interval: BookedInterval) -> None:
+        """From now on this one runs; also where the process after this one will look."""
+        self.interval = self.control.interval = interval
+
+    def descriptors(self, mode: str) -> dict[str, int]:
+        """All that another process needs to go on, by name."""
+        events = {f"{_CPU}{cpu}": fd for cpu, fd in self.clock.fds.items()}
+        return {f"{mode}{_SUFFIX}": self.loaded.programs[PROGRAM], **self.loaded.maps, **events}
+
+    def close(self) -> None:
+        self.clock.stop()
+        self.unmap()
+        self.loaded.close()
+
+    def unmap(self) -> None:
+        """Give back the memory, but not the descriptors."""
+        self.ring.close()
+        self.control.close()
+
+
+def open_running(loaded: LoadedObject, sizes: MapSizes) -> Running:
+    """Around a freshly loaded program. Raises MapError; `loaded` is then still the caller's."""
+    running = _open(loaded, sizes)
+    now = BookedInterval(time.time_ns(), time.monotonic_ns(), dict.fromkeys(COUNTER_NAMES, 0))
+    running.begin_interval(now)
+    return running
+
+
+def resume(descriptors: Mapping[str, int], sizes: MapSizes) -> tuple[str, Running] | None:
+    """The mode and what a process before this one was running, from its `descriptors`; None where
+    one is missing.
+
+    Raises MapError. The interval goes on that was running there. What that process switched away
+    from but did not drain is counted with it.
+    """
+    program = next((name for name in descriptors if name.endswith(_SUFFIX)), None)
+    if program is None or not set(MAPS) <= descriptors.keys():
+        return None
+    maps = {name: descriptors[name] for name in MAPS}
+    running = _open(LoadedObject({PROGRAM: descriptors[program]}, maps), sizes)
+    running.clock.adopt(
+        {
+            int(name.removeprefix(_CPU)): fd
+            for name, fd in descriptors.items()
+            if name.startswith(_CPU)
+        }
+    )
+    running.interval = running.control.interval
+    running.first = running.interval.counters
+    running.leftover = running.count_maps[running.control.generation + 1 & 1].drain()
+    return program.removesuffix(_SUFFIX), running
+
+
+def _open(loaded: LoadedObject, sizes: MapSizes) -> Running:
+    maps = loaded.maps
+    key_bytes = ctypes.sizeof(SampleKeyC)
+    return Running(
+        loaded,
+        CpuClock(loaded.programs[PROGRAM]),
+        (
+            CountMap(maps[EVEN], key_bytes, sizes.count_entries),
+            CountMap(maps[ODD], key_bytes, sizes.count_entries),
+        ),
+        PerCpuCounters(maps[COUNTERS], COUNTER_NAMES),
+        Control(maps[CONTROL]),
+        RingBuffer(maps[STACKS], sizes.ring_bytes),
+        BookedInterval(0, 0, {}),
+        dict.fromkeys(COUNTER_NAMES, 0),
+        (b"", b""),
+    )
