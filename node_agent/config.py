@@ -38,6 +38,7 @@ class ShipConfig:
     url: str | None = None
     token_file: Path | None = None
     ca_file: Path | None = None  # CAs to trust instead of the system's
+    proxy: str | None = None  # its URL, or "direct"; None: as the environment says (http_proxy)
     timeout_s: float = DEFAULT_TIMEOUT_S
 
 

@@ -128,6 +128,13 @@ def _url(value: Any) -> str:
     return value.rstrip("/")
 
 
+def _proxy(value: Any) -> str:
+    # What it means is read by the shipper, whose words about it leave its password out.
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
 SETTINGS = {
     setting.name: setting
     for setting in (
@@ -155,6 +162,9 @@ SETTINGS = {
         ),
         Setting("token_file", "ship", _path, "the path of a file"),
         Setting("ca_file", "ship", _path, "the path of a file"),
+        Setting(
+            "proxy", "ship", _proxy, "http://[USER:PASSWORD@]HOST[:PORT], or direct for no proxy"
+        ),
         Setting(
             "timeout_s", "ship", _seconds(0, 300, above=True), "above 0 and at most 300 seconds"
         ),

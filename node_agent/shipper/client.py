@@ -1,4 +1,4 @@
-"""HTTP to the centre: one kept-alive connection, no redirects, no proxy, bounded answers.
+"""HTTP to the centre: one kept-alive connection, no redirects, bounded answers.
 
 `http.client` imports `ssl` (8 MB of resident memory) whether it is needed or not, so for plain
 http the import is kept out; the https connection is built here instead of using HTTPSConnection.
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from node_agent import VERSION
 from node_agent.shipper.errors import CredentialError, DeliveryError
+from node_agent.shipper.proxy import Proxy
 from wire import limits
 from wire.codec import CONTENT_TYPE
 
@@ -55,17 +56,27 @@ def read_token(path: Path) -> str:
 
 
 class Client:
-    """Posts messages to the aggregator at `url`; not for several threads."""
+    """Posts messages to the aggregator at `url`, by way of `proxy` where there is one; not for
+    several threads."""
 
-    def __init__(self, url: str, token_file: Path, ca_file: Path | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        token_file: Path,
+        ca_file: Path | None,
+        timeout_s: float,
+        proxy: Proxy | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port
         self._path = parts.path.rstrip("/")
-        self._token_file, self._timeout_s = token_file, timeout_s
+        self._token_file, self._timeout_s, self._proxy = token_file, timeout_s, proxy
         self._tls: Any = _tls_context(ca_file) if parts.scheme == "https" else None
         self._http = _import_http_client(with_ssl=self._tls is not None)
         self._connection: HTTPConnection | None = None
         self._aborted = False
+        if proxy is not None and self._tls is None:
+            self._path = url.rstrip("/")  # a proxy wants the whole address (RFC 9112, 3.2.2)
         self.url = url
 
     def post(self, path: str, body: BinaryIO) -> Response:
@@ -80,12 +91,15 @@ class Client:
             "Content-Length": str(size),
             "User-Agent": f"flamefleet-agent/{VERSION}",
         }
+        if self._proxy is not None and self._proxy.authorization and self._tls is None:
+            headers["Proxy-Authorization"] = self._proxy.authorization
         try:
             return self._post(self._path + path, body, headers)
         except (OSError, self._http.HTTPException) as error:
             self.close()
+            through = f" (through the proxy {self._proxy.host})" if self._proxy else ""
             raise DeliveryError(
-                f"{self.url} gave no answer: {_words(error)}",
+                f"{self.url} gave no answer{through}: {_words(error)}",
                 "Check that the aggregator runs and that this host reaches it.",
             ) from error
 
@@ -146,10 +160,14 @@ class Client:
         return Response(response.status, response.getheader("Retry-After"), bytes(data))
 
     def _open(self) -> "HTTPConnection":
-        default_port = 443 if self._tls is not None else 80
+        host, port = self._host, self._port or (443 if self._tls is not None else 80)
+        proxy = self._proxy
         connection: HTTPConnection = self._http.HTTPConnection(
-            self._host, self._port or default_port, timeout=self._timeout_s
+            proxy.host if proxy else host, proxy.port if proxy else port, timeout=self._timeout_s
         )
+        if proxy is not None and self._tls is not None:  # the proxy sees bytes of TLS only
+            own = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+            connection.set_tunnel(host, port, own)
         connection.auto_open = 0  # it would reopen without TLS
         connection.connect()
         if self._tls is not None:

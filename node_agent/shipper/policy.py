@@ -37,7 +37,7 @@ def judge(status: int) -> Verdict:
         return Verdict.REFUSED
     if status == 409:
         return Verdict.CLONED
-    if status in (401, 403):
+    if status in (401, 403, 407):  # the last by a proxy
         return Verdict.DENIED
     if status in (408, 425, 429) or status >= 500:
         return Verdict.LATER

@@ -7,6 +7,7 @@ import signal
 from node_agent.config import AgentConfig
 from node_agent.errors import ConfigError, SpoolError
 from node_agent.shipper.client import Client, read_token
+from node_agent.shipper.proxy import choose_proxy
 from node_agent.shipper.report import Report
 from node_agent.shipper.shipper import Shipper
 from node_agent.spool import Spool
@@ -28,15 +29,17 @@ def run_shipper(config: AgentConfig) -> int:
             f"--{missing.replace('_', '-')}.",
         )
     read_token(config.ship.token_file)
+    proxy = choose_proxy(config.ship.url, config.ship.proxy, os.environ)
     client = Client(
-        config.ship.url, config.ship.token_file, config.ship.ca_file, config.ship.timeout_s
+        config.ship.url, config.ship.token_file, config.ship.ca_file, config.ship.timeout_s, proxy
     )
     spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
     spool.create()
     report = Report(spool)
     stop = _Stop(client)
     shipper = Shipper(spool, client, report, _random)
-    report.say(f"delivering {config.spool_dir} to {client.url}")
+    through = f" through the proxy {proxy.host}:{proxy.port}" if proxy else ""
+    report.say(f"delivering {config.spool_dir} to {client.url}{through}")
     while not stop.requested:
         report.write()
         try:

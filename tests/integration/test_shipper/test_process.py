@@ -1,7 +1,6 @@
 """`flamefleet-agent ship` as people start it."""
 
 import signal
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -95,31 +94,6 @@ def test_plain_http_loads_neither_ssl_nor_asyncio_nor_the_sampler(peer):
     assert done.stdout == "[]\n"
 
 
-@pytest.fixture
-def certificate(tmp_path) -> Path:
-    """A self-signed certificate for 127.0.0.1 with its key, in one file."""
-    path = tmp_path / "server.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *(
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=peer",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-            ),
-            *("-keyout", str(path), "-out", str(tmp_path / "ca.pem")),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    path.write_text(path.read_text() + (tmp_path / "ca.pem").read_text())
-    return path
-
-
 def test_https_with_its_own_ca(peer, tls_peer, certificate, sampler, ship, until):
     sampler.put()
     distrusting = ship(tls_peer(certificate))
@@ -130,18 +104,3 @@ def test_https_with_its_own_ca(peer, tls_peer, certificate, sampler, ship, until
     ship(tls_peer(certificate), "--ca-file", str(certificate.parent / "ca.pem"))
     until(lambda: not sampler.spool.pending())
     assert peer.counts == sampler.counts
-
-
-@pytest.fixture
-def tls_peer(peer):
-    """Makes the peer speak TLS with a certificate; its URL."""
-
-    def secure(certificate: Path) -> str:
-        if peer.url.startswith("http:"):
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            peer.server.socket = context.wrap_socket(peer.server.socket, server_side=True)
-            peer.url = peer.url.replace("http:", "https:")
-        return peer.url
-
-    return secure

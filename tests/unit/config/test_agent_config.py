@@ -47,6 +47,7 @@ def test_every_setting_of_the_file(tmp_path):
         url = "https://centre.example:8443/flamefleet/"
         token_file = "/etc/flamefleet/token"
         ca_file = "/etc/flamefleet/ca.pem"
+        proxy = "http://proxy.example:3128"
         timeout_s = 3
         """,
     )
@@ -60,6 +61,7 @@ def test_every_setting_of_the_file(tmp_path):
     assert config.ship.url == "https://centre.example:8443/flamefleet"
     assert config.ship.token_file == Path("/etc/flamefleet/token")
     assert config.ship.ca_file == Path("/etc/flamefleet/ca.pem")
+    assert config.ship.proxy == "http://proxy.example:3128"
     assert config.ship.timeout_s == 3.0
 
 
