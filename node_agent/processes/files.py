@@ -75,7 +75,12 @@ def open_mapped(tgid: int, mapping: Mapping) -> int:
 def is_fuse(tgid: int, mapping: Mapping) -> bool:
     """Whether the mapped file, or a folder on the way to it, lies on a FUSE file system (or nobody
     can tell). A process may have mounted one over the place that it mapped the file from."""
-    mounts = _fuse_mounts(tgid, int(time.monotonic()))
+    now_s = int(time.monotonic())
+    mounts = _fuse_mounts(tgid, now_s)
+    if mounts is None and not Path(f"/proc/{tgid}").exists():
+        mounts = _fuse_mounts(
+            os.getpid(), now_s
+        )  # it has ended: its file is looked for in our root
     if mounts is None:
         return mapping.major == 0  # a block device of its own: FUSE has only anonymous ones
     return any(
@@ -86,7 +91,7 @@ def is_fuse(tgid: int, mapping: Mapping) -> bool:
     )
 
 
-@lru_cache(maxsize=1)  # the mappings of one process are looked at one after the other
+@lru_cache(maxsize=2)  # the mappings of one process are looked at one after the other
 def _fuse_mounts(tgid: int, _second: int) -> tuple[tuple[tuple[int, int], bytes], ...] | None:
     """Device and mount point of every FUSE file system that the process sees (format: man 5
     proc_pid_mountinfo); None when they can't be told."""

@@ -36,7 +36,7 @@ int main() { return shop::Cart().total(1000); }
 """
 RUST_SOURCE = """
 mod till { #[inline(never)] pub fn burn(n: u64) -> u64 {
-  (0..n).fold(0, |s, i| s ^ std::hint::black_box(i)) } }
+  (0..n).fold(0, |s, i| s ^ unsafe { std::ptr::read_volatile(&i) }) } }
 fn main() { println!("{}", till::burn(10)); }
 """
 
