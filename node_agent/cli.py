@@ -55,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="say whether this host can be profiled, and why not")
     _add_json(check)
+    check.add_argument(
+        "--production", action="store_true", help="go through the production checklist too"
+    )
+    check.add_argument("--config", type=Path, metavar="FILE", help="that of --production")
+    check.add_argument("--spool-dir", metavar="DIR", help=argparse.SUPPRESS)
 
     record = commands.add_parser("record", help="profile this host into a file; needs no server")
     record.add_argument("--seconds", type=float, default=10, metavar="N", help="how long (10)")

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from aggregator.alerts.listing import list_alerts
-from aggregator.app_keys import SESSIONS
+from aggregator.app_keys import CONFIG, SESSIONS
 from aggregator.db import database_errors
 
 routes = web.RouteTableDef()
@@ -11,7 +11,9 @@ routes = web.RouteTableDef()
 
 @routes.get("/api/v1/alerts")
 async def get_alerts(request: web.Request) -> web.Response:
-    """The newest alerts with their deliveries: {"alerts": [...]}."""
+    """The newest alerts with their deliveries, and the number of webhooks that they go to:
+    {"alerts": [...], "webhooks": n}."""
     with database_errors():
         async with request.app[SESSIONS]() as session:
-            return web.json_response({"alerts": await list_alerts(session)})
+            alerts = await list_alerts(session)
+    return web.json_response({"alerts": alerts, "webhooks": len(request.app[CONFIG].webhooks)})

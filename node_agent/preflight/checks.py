@@ -19,6 +19,7 @@ class State(str, Enum):
     OK = "ok"
     DEGRADED = "degraded"
     REFUSED = "refused"
+    MISSING = "missing"  # of the production checklist only
 
 
 class Check(NamedTuple):

@@ -3,14 +3,28 @@
 from collections.abc import Sequence
 
 from node_agent.preflight.checks import Check, State, is_possible
+from node_agent.preflight.production import missing
 
 WIDTH = 80
 _STATE_WIDTH = max(len(state.value) for state in State)
-_COLOURS = {State.OK: "32", State.DEGRADED: "33", State.REFUSED: "1;31"}
+_COLOURS = {State.OK: "32", State.DEGRADED: "33", State.REFUSED: "1;31", State.MISSING: "1;31"}
 
 
 def render(checks: Sequence[Check], *, colour: bool = False) -> str:
     """One line a check (more where words need it), the remedy under it, and the sum."""
+    return "\n".join([*_rows(checks, colour), "", summary(checks)])
+
+
+def render_production(checks: Sequence[Check], *, colour: bool = False) -> str:
+    """The same for the production checklist."""
+    lacking = missing(checks)
+    last = "Ready for production."
+    if lacking:
+        last = f"Not ready for production, missing: {', '.join(lacking)}."
+    return "\n".join(["Production", *_rows(checks, colour), "", *wrap(last, WIDTH)])
+
+
+def _rows(checks: Sequence[Check], colour: bool) -> list[str]:
     name_width = max(len(check.name) for check in checks)
     indent = name_width + 2 + _STATE_WIDTH + 2
     lines = []
@@ -23,7 +37,7 @@ def render(checks: Sequence[Check], *, colour: bool = False) -> str:
         lines += [" " * indent + line for line in more]
         if check.remedy:
             lines += [" " * indent + line for line in mend(check.remedy, WIDTH - indent)]
-    return "\n".join([*lines, "", summary(checks)])
+    return lines
 
 
 def summary(checks: Sequence[Check]) -> str:

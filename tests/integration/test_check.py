@@ -1,5 +1,6 @@
 """`flamefleet-agent check` on the host that runs the tests, as root and as nobody."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -148,3 +149,56 @@ def test_permitted_capabilities_are_raised(agent_as_nobody, tmp_path):
     done = agent_as_nobody("check", "--json", python=python)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "refused" not in states(done).values()
+
+
+# --production
+
+
+def names_of(done: subprocess.CompletedProcess[str], state: str) -> set[str]:
+    checks = json.loads(done.stdout)
+    prefix = "production: "
+    return {
+        check["name"].removeprefix(prefix)
+        for check in checks
+        if check["name"].startswith(prefix) and check["state"] == state
+    }
+
+
+@needs_root
+def test_production_names_what_is_missing(tmp_path):
+    config = tmp_path / "agent.toml"
+    config.write_text('[agent]\npreset = "debug"\n[ship]\nurl = "http://127.0.0.1:9"\n')
+    done = agent("check", "--production", "--json", "--config", str(config))
+    assert done.returncode == 1, done.stdout + done.stderr
+    lacking = names_of(done, "missing")
+    assert {"rate", "flamefleet-sampler", "flamefleet-shipper", "monitoring", "alerting"} <= lacking
+    assert {"kernel", "BTF", "configuration", "breaker"} <= names_of(done, "ok")
+
+    table = agent("check", "--production", "--config", str(config))
+    assert table.returncode == 1
+    assert "Not ready for production, missing: rate," in table.stdout
+    assert max(map(len, table.stdout.splitlines())) <= 80
+    assert "http://127.0.0.1:9 cannot be reached" in " ".join(table.stdout.split())
+
+
+@needs_root
+def test_production_with_a_faulty_configuration(tmp_path):
+    config = tmp_path / "agent.toml"
+    config.write_text("[agent]\nrate_hz = 0\n")
+    done = agent("check", "--production", "--json", "--config", str(config))
+    assert done.returncode == 1, done.stderr
+    [check] = [c for c in json.loads(done.stdout) if c["name"] == "production: configuration"]
+    assert check["state"] == "missing"
+    assert "rate_hz is 0" in check["why"]
+
+
+async def test_production_asks_the_aggregator(client, centre_config, tmp_path):
+    """A real aggregator: reachable and ready, and it tells that it has no webhook."""
+    from node_agent.config import load_config
+    from node_agent.preflight.production_facts import read_production_facts
+
+    config = load_config(None, {}, {"url": str(client.make_url("")), "spool_dir": tmp_path})
+    facts = await asyncio.to_thread(read_production_facts, config, "", tmp_path / "none")
+    assert facts.monitoring is None
+    assert facts.webhooks == len(centre_config.webhooks) == 0
+    assert facts.file_capabilities is None

@@ -53,8 +53,8 @@ def main() -> None:
     mode = os.environ.get("MODE", "core")
     collector = CpuCollector(rate_hz=99, max_samples=100_000, interval_s=10, mode=mode)
     null = subprocess.DEVNULL
+    collector.start()  # before the load: the compiler of mode bcc is nicer than that
     children = [subprocess.Popen(c.split(), stdout=null, stderr=null) for c in programs.values()]
-    collector.start()
     stacks: dict[int, RawStack] = {}
     intervals: list[Interval] = []
     seen: Counter[str] = Counter()

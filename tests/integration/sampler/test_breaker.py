@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.breaker import Opened
+from node_agent.config import load_config
 from node_agent.kernel.log import newest, parse_messages, read_kernel_log
+from node_agent.sampler.detached import breaker_facts, empty_batch
 from wire.codec import decode
 from wire.schema import Batch
 
@@ -186,3 +189,15 @@ def test_the_kernels_log_is_really_read() -> None:
     assert messages
     assert newest(messages) >= before > 0
     assert all(mark not in message.text for message in messages)
+
+
+async def test_the_centre_takes_the_report_of_a_detached_node(node, rows, tmp_path):
+    config = load_config(None, {}, {"name": node.name, "spool_dir": tmp_path})
+    opened = Opened("kernel_log", "BUG: y", time.time(), "boot")
+
+    answer = await node.send(empty_batch(config, breaker_facts(opened)))
+
+    assert answer.status == "stored"
+    [(facts,)] = rows("SELECT facts FROM nodes")
+    assert facts["breaker"] == "kernel_log: BUG: y"
+    assert rows("SELECT samples, covered_ms FROM node_prof") in ([], [(0, 0)])
