@@ -21,11 +21,13 @@ def summarize(
     limit_bytes: int,
     now_s: float,
     is_alive: Callable[[int], bool],
+    disk_trouble: str = "",
 ) -> dict[str, Any]:
     """The answer of `flamefleet-agent status --json`.
 
     `sampler` and `shipper` are their reports (None: none), `now_s` is Unix time, `is_alive` says
-    whether a process id is there. `running` is the sampler's.
+    whether a process id is there. `running` is the sampler's. `disk_trouble` is what keeps both
+    from writing their reports: then these are old, whoever runs.
     """
     sampler, shipper = sampler or {}, shipper or {}
     silent_s = max(SILENT_AFTER_S, 3 * _number(sampler, "interval_s"))
@@ -50,7 +52,7 @@ def summarize(
         "dropped": _counts(sampler, "dropped"),
         "degraded": [str(words) for words in _list(sampler, "degraded")],
         "error": sampler.get("error") or None,
-        "spool": {**usage._asdict(), "limit_bytes": limit_bytes},
+        "spool": {**usage._asdict(), "limit_bytes": limit_bytes, "trouble": disk_trouble or None},
         "shipper": {
             "running": _is_running(shipper, now_s, silent_s, is_alive),
             "pid": shipper.get("pid"),
@@ -93,6 +95,9 @@ def render(status: Report) -> str:
         ("dropped", _listed({**status["dropped"], **shipper["dropped"]})),
     ]
     lines += [("degraded", words) for words in status["degraded"] if status["running"]]
+    if spool["trouble"]:
+        kept = "one interval is kept in memory, and these reports may be old"
+        lines.append(("error", f"{spool['trouble']}: {kept}"))
     if status["error"] and not status["breaker"]:
         lines.append(("error", str(status["error"])))
     if shipper["failing_since"] and shipper["last_error"]:

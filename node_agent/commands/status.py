@@ -4,6 +4,7 @@ import json
 import os
 import time
 from argparse import Namespace
+from pathlib import Path
 
 from node_agent.commands.configured import config_of
 from node_agent.errors import EXIT_FAILED
@@ -16,16 +17,28 @@ def execute(arguments: Namespace) -> int:
     config = config_of(arguments)
     sampler = shipper = None
     usage = Usage(0, 0, 0, 0, 0.0)
+    trouble = ""
     if (config.spool_dir / "status").is_dir():  # asking must not make a spool
         spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
         spool.create()
         sampler, shipper = spool.read_status("sampler"), spool.read_status("shipper")
         usage = spool.usage()
+        trouble = disk_trouble(config.spool_dir)
     status = summarize(
-        sampler, shipper, usage, config.spool_limit_bytes, time.time(), is_alive=_is_alive
+        sampler, shipper, usage, config.spool_limit_bytes, time.time(), _is_alive, trouble
     )
     print(json.dumps(status, indent=2) if arguments.json else render(status))
     return 0 if status["running"] else EXIT_FAILED
+
+
+def disk_trouble(folder: Path) -> str:
+    """Why the processes cannot write what they have to say into `folder`; empty when they can."""
+    disk = os.statvfs(folder)
+    if disk.f_flag & os.ST_RDONLY:
+        return f"the file system of {folder} is read-only"
+    if not disk.f_bavail or (disk.f_files and not disk.f_favail):
+        return f"the file system of {folder} is full"
+    return ""
 
 
 def _is_alive(pid: int) -> bool:

@@ -129,6 +129,7 @@ class _Loop:
         """Until one of the signals, or until the breaker opens: then the reason; the interval that
         it cuts short is written too."""
         opened: Opened | None = None
+        told = ""
         now = time.monotonic()
         interval_at = now + self._config.interval_s
         directives_at, rotate_at = now, now + ROTATE_EVERY_S
@@ -144,6 +145,9 @@ class _Loop:
                     self._intake.facts |= breaker_facts(opened)
                     break
                 self._end_interval()
+                if self._last_error != told:  # also where the disk has no room for the status
+                    told = self._last_error
+                    notifier.send(f"STATUS={told or 'sampling'}")
                 # After a suspended machine, one interval, not one for every missed one.
                 interval_at = max(interval_at + self._config.interval_s, now + POLL_S)
             else:
@@ -180,9 +184,10 @@ class _Loop:
             self._intake.put(interval, overhead, self._collector.rate_hz)
             self._last_error = ""
         except SpoolError as error:
-            if str(error) != self._last_error:
-                self._last_error = str(error)
-                say(f"{error}; the last interval is kept in memory")
+            words = f"{error}; the last interval is kept in memory"
+            if words != self._last_error:
+                self._last_error = words
+                say(words)
         self._status.note(interval, overhead, self._last_error)
 
     def _obey(self) -> None:

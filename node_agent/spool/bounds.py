@@ -3,8 +3,10 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
+from node_agent.errors import SpoolError
 from node_agent.spool.entries import BATCH, DEFINITIONS, Stored, choose_doomed
 from node_agent.spool.folder import Folder
 
@@ -100,7 +102,8 @@ class Bounds:
                 file.name.removesuffix(DEFINITIONS) + BATCH not in batches
             )
             if alone and now_s - file.modified_s > ORPHAN_S:
-                self._batches.remove(file.name)
+                with suppress(SpoolError):  # a read-only disk can still be counted
+                    self._batches.remove(file.name)
             else:
                 kept.append(file)
         kept += self._extracts.files() + self._refused.files()

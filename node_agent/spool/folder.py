@@ -31,6 +31,7 @@ FILE_MODE = 0o640
 MAX_LISTED = 50_000
 STALE_TEMPORARY_S = 600.0  # longer than a child takes to make an extract
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OVERWRITE_FLAGS = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -78,7 +79,8 @@ class Folder:
                 elif not entry.name.startswith(TEMPORARY):
                     found.append(Stored(self.name, entry.name, status.st_mtime, status.st_size))
                 elif now_s - status.st_mtime > STALE_TEMPORARY_S:
-                    self.remove(entry.name)
+                    with contextlib.suppress(SpoolError):  # a read-only disk can still be listed
+                        self.remove(entry.name)
         return found
 
     def modified_s(self, name: str) -> float | None:
@@ -120,6 +122,22 @@ class Folder:
                 os.close(descriptor)
             if durable:
                 os.fsync(self._fd)
+
+    def overwrite(self, name: str, data: bytes) -> bool:
+        """Put `data`, padded by spaces, over the content of the file, which must be there and not
+        be shorter: for a full disk, where only what a file has already can be used. False when
+        that is not possible. Whoever reads meanwhile may see a mixture."""
+        with translated(self.path / name, "write to"):
+            descriptor = os.open(name, _OVERWRITE_FLAGS, dir_fd=self._fd)
+            try:
+                status = os.fstat(descriptor)
+                own = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+                if not own or status.st_size < len(data):
+                    return False
+                padded = data.ljust(status.st_size)
+                return os.pwrite(descriptor, padded, 0) == len(padded)
+            finally:
+                os.close(descriptor)
 
     def open(self, name: str, limit_bytes: int) -> BinaryIO | None:
         """The file, opened for reading without buffer; None when it is gone.

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from node_agent.errors import SpoolError
+from node_agent.errors import SpoolError, SpoolFullError
 from node_agent.spool import directives
 from node_agent.spool.bounds import Bounds, Usage
 from node_agent.spool.entries import (
@@ -35,6 +35,7 @@ _MAX_DIRECTIVES = 256
 _MAX_DIRECTIVE_BYTES = 256 << 10
 _MAX_TAKEN_BYTES = 1 << 20  # read in one go; the rest waits for the next
 _MAX_STATUS_BYTES = 1 << 20
+_STATUS_BYTES = 8 << 10  # at least
 # Of reading JSON that the other side wrote; nesting beyond the interpreter's limit is the last.
 _MALFORMED = (SpoolError, msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -226,7 +227,13 @@ class Spool:
 
     def write_status(self, name: str, status: dict[str, Any]) -> None:
         """Replace what the process `name` ("sampler", "shipper") says about itself."""
-        self._status.write(f"{name}.json", msgspec.json.encode(status), durable=False)
+        data = msgspec.json.encode(status)
+        try:
+            # Room for the words about a full disk, which have to fit when it is full.
+            self._status.write(f"{name}.json", data.ljust(_STATUS_BYTES), durable=False)
+        except SpoolFullError:
+            if not self._status.overwrite(f"{name}.json", data):
+                raise
 
     def read_status(self, name: str) -> dict[str, Any] | None:
         """What the process `name` said last; None when there is nothing readable."""
