@@ -11,9 +11,9 @@ from pathlib import Path
 from node_agent import VERSION
 from node_agent.errors import EXIT_IMPOSSIBLE, AgentError
 
-_EPILOG = """exit codes: 0 fine, 1 failed (status: not running), 2 wrong usage or configuration,
-3 profiling is impossible here (`flamefleet-agent check` says why), 4 the breaker keeps the agent
-detached (`flamefleet-agent status` says why)"""
+_EPILOG = """exit codes: 0 fine, 1 failed (status: not running; detach: something is left),
+2 wrong usage or configuration, 3 profiling is impossible here (`flamefleet-agent check` says why),
+4 the breaker keeps the agent detached (`flamefleet-agent status` says why)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="say what the agent on this host is doing")
     _add_settings(status)
     _add_json(status)
+
+    detach = commands.add_parser(
+        "detach", help="stop the sampler and prove that nothing of it is left in the kernel"
+    )
+    _add_settings(detach)
+    _add_json(detach)
+    detach.add_argument("--list", action="store_true", help="stop nothing, only look")
     return parser
 
 

@@ -19,6 +19,7 @@ SCRIPT = f"""
 set -e
 {PROBE} 100 busy=/opt/busy '{DD}'
 python3 -B /opt/exclude.py /opt/busy 30
+python3 -B /opt/remains.py
 python3 -B /opt/hotplug.py
 /opt/busy >/dev/null &
 unshare --pid --fork --mount-proc {PROBE} 50 busy=/opt/busy
@@ -45,7 +46,7 @@ def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )
 def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, release: str) -> None:
-    initial, excluded, hotplug, nested = run_under(suite, kernel_root, SCRIPT)
+    initial, excluded, remains, hotplug, nested = run_under(suite, kernel_root, SCRIPT)
 
     assert initial["release"].startswith(release)
     busy, dd = initial["programs"]["busy"], initial["programs"]["dd"]
@@ -66,6 +67,12 @@ def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, relea
     assert len(excluded["counts"]) == 7, excluded
     assert {name for name, count in excluded["counts"].items() if count} == free, excluded
     assert min(excluded["cpu_s"].values()) >= 0.2, excluded
+
+    # nobody else is in this kernel: a stop leaves nothing at all
+    assert remains["before"] == remains["after"] == [[], []], remains
+    assert remains["running"] == {"program": 1, "map": 7, "events": 1}, remains
+    assert remains["events"] == 2, remains
+    assert remains["is_mine"], remains
 
     both, one, both_again = hotplug["rates"]  # 99 Hz a CPU
     assert both > 130, hotplug
