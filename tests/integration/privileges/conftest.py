@@ -37,9 +37,16 @@ def _as_user(user: int) -> list[str]:
 
 class Agent:
     """Runs commands of the agent: as `USER` on a copy of the interpreter with `capabilities` as
-    permitted (None: the plain one as root)."""
+    permitted (None: the plain one as root). With `ambient`, on the plain one as in the package's
+    unit: ambient capabilities, nothing else in the bounding set, no new privileges."""
 
-    def __init__(self, folder: Path, packages: str, capabilities: tuple[str, ...] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        packages: str,
+        capabilities: tuple[str, ...] | None,
+        ambient: bool = False,
+    ) -> None:
         self.folder = folder
         self.spool_dir = folder / "spool"
         self.spool_dir.mkdir()
@@ -47,6 +54,14 @@ class Agent:
         self._prefix: list[str] = []
         python = Path(sys.executable)
         if capabilities is not None:
+            os.chown(self.spool_dir, USER, SPOOL_GROUP)
+            self.spool_dir.chmod(0o2770)
+            self._prefix = _as_user(USER)
+        if capabilities is not None and ambient:
+            names = ",".join(f"+{name}" for name in capabilities)
+            self._prefix += [f"--inh-caps={names}", f"--ambient-caps={names}"]
+            self._prefix += [f"--bounding-set=-all,{names}", "--no-new-privs"]
+        elif capabilities is not None:
             python = folder / "python"
             shutil.copy(Path(sys.executable).resolve(), python)
             os.chown(python, 0, USER)  # as the package does: nobody else may run it
@@ -54,9 +69,6 @@ class Agent:
             if capabilities:
                 names = ",".join(f"cap_{name}" for name in capabilities)
                 subprocess.run(["setcap", f"{names}=p", str(python)], check=True)
-            os.chown(self.spool_dir, USER, SPOOL_GROUP)
-            self.spool_dir.chmod(0o2770)
-            self._prefix = _as_user(USER)
         code = (
             f"import sys; sys.path.insert(0, {packages!r})\n"
             "from node_agent.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -135,8 +147,8 @@ def make_agent(open_folder: Path, open_packages: str) -> Iterator[Callable[..., 
         pytest.skip("needs root, setpriv and setcap to make an interpreter with capabilities")
     made: list[Agent] = []
 
-    def make(capabilities: tuple[str, ...] | None = FIVE) -> Agent:
-        made.append(Agent(open_folder, open_packages, capabilities))
+    def make(capabilities: tuple[str, ...] | None = FIVE, ambient: bool = False) -> Agent:
+        made.append(Agent(open_folder, open_packages, capabilities, ambient))
         return made[-1]
 
     yield make

@@ -23,9 +23,9 @@ def samples(status: dict) -> bool:
     return status.get("samples", 0) > 20
 
 
-@pytest.mark.parametrize("as_root", [True, False])
-def test_exactly_five_and_none_in_effect_at_rest(make_agent, closed_program, as_root) -> None:
-    agent = make_agent(None) if as_root else make_agent()
+@pytest.mark.parametrize("way", ["root", "setcap", "unit"])
+def test_exactly_five_and_none_in_effect_at_rest(make_agent, closed_program, way) -> None:
+    agent = make_agent(None) if way == "root" else make_agent(ambient=way == "unit")
     process = agent.run()
     agent.wait_for(samples, "sampling")
 
@@ -41,10 +41,12 @@ def test_exactly_five_and_none_in_effect_at_rest(make_agent, closed_program, as_
     assert sum(sets.effective == 0 for sets in seen) > len(seen) // 2
     status = Path(f"/proc/{process.pid}/status").read_text()
     assert "CapAmb:\t0000000000000000" in status
-    if as_root:
+    if way == "root":
         assert seen[0].bounding == FIVE | FOR_CHILDREN
     else:
         assert seen[0].no_new_privileges
+    if way == "unit":
+        assert seen[0].bounding == FIVE
     assert "Traceback" not in agent.stop()
     assert agent.status()["degraded"] == []
 
