@@ -69,6 +69,7 @@ def agent_toml(options: UpOptions, folder: DataFolder, node: str) -> str:
         "[ship]",
         f"url = {_quote(options.url.rstrip('/'))}",
         f"token_file = {_quote(str(folder.agent_token(node)))}",
+        'proxy = "direct"',  # whatever the environment names is not asked for a loopback address
     ]
     return "\n".join(lines) + "\n"
 

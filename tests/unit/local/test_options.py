@@ -17,6 +17,7 @@ from aggregator.local.options import (
 from node_agent.config import load_config as load_agent_config
 from node_agent.presets import ALIASES
 from node_agent.presets import PRESETS as AGENT_PRESETS
+from node_agent.shipper.proxy import choose_proxy
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,5 @@ def test_the_agent_reads_its_file(tmp_path: Path) -> None:
     assert config.spool_dir == folder.spool
     assert config.ship.url == "http://127.0.0.1:8399"
     assert config.ship.token_file == folder.agent_token("host-1")
+    proxied = {"http_proxy": "http://proxy.example:3128"}
+    assert choose_proxy(str(config.ship.url), config.ship.proxy, proxied) is None
