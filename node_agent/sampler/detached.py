@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 from node_agent import VERSION
 from node_agent.breaker import Opened, closes
@@ -15,11 +16,18 @@ from node_agent.spool import Spool
 from wire.schema import Batch, Overhead
 
 
-def report_detached(config: AgentConfig, spool: Spool, opened: Opened, notifier: Notifier) -> None:
-    """The log, systemd, the status file, and a batch without samples for the centre."""
+def report_detached(
+    config: AgentConfig, spool: Spool, opened: Opened, notifier: Notifier, file: Path
+) -> None:
+    """The log, systemd, the status file, and a batch without samples for the centre. Removing
+    `file`, the breaker's memory, closes it too."""
     words = f"stays detached: {opened.words}"
     notifier.send(f"STATUS={words}")
-    print(f"flamefleet-agent run: {words}\n  {closes(opened)}", file=sys.stderr, flush=True)
+    print(
+        f"flamefleet-agent run: {words}\n  {closes(opened)}\n  So does removing {file}.",
+        file=sys.stderr,
+        flush=True,
+    )
     status = {
         "at": time.time(),
         "pid": os.getpid(),

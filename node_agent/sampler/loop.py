@@ -59,7 +59,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
     opened = watch.begin(is_reset)
     if opened is not None:
         store.discard()
-        report_detached(config, spool, opened, notifier)
+        report_detached(config, spool, opened, notifier, watch.file)
         return EXIT_DETACHED
     collector = CpuCollector(
         config.rate_hz,
@@ -98,7 +98,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
     watch.end()
     if opened is not None:
         store.discard()
-        report_detached(config, spool, opened, notifier)
+        report_detached(config, spool, opened, notifier, watch.file)
         return EXIT_DETACHED
     say("stopped")
     return 0

@@ -45,6 +45,7 @@ class Watch:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.file = folder / _FILE
         self._state = State()
         self._raw = b""
         self._log_at = _NO_LOG
@@ -110,7 +111,7 @@ class Watch:
     def _read(self) -> State:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(self._folder / _FILE, flags)
+            fd = os.open(self.file, flags)
         except FileNotFoundError:
             return State()
         except OSError as error:
@@ -125,12 +126,11 @@ class Watch:
                 return self._without(str(error))
 
     def _without(self, reason: str) -> State:
-        _say(f"the breaker starts anew: {self._folder / _FILE}: {reason}")
+        _say(f"the breaker starts anew: {self.file}: {reason}")
         return State()
 
     def _write(self) -> None:
-        path = self._folder / _FILE
-        draft = path.with_suffix(".new")
+        path, draft = self.file, self.file.with_suffix(".new")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
