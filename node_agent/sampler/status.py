@@ -9,9 +9,11 @@ import msgspec
 
 from node_agent import VERSION
 from node_agent.capabilities import degradations, read_sets
+from node_agent.collectors.rate import effective_rate_hz, explain_rate
 from node_agent.collectors.stacks import Interval
 from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
+from node_agent.kernel.cpus import online_cpus
 from node_agent.overhead import ShipperUsage
 from node_agent.sampler.intake import Intake
 from node_agent.spool import Spool
@@ -29,6 +31,8 @@ class SamplerStatus:
         self._intake = intake
         self._state = "starting"
         self._interval: dict[str, Any] = {}
+        self._effective_rate_hz: float | None = None
+        self._rate_words = ""
         self._overhead: dict[str, Any] = {}
         self._error = ""
         self._degraded = degradations(read_sets())
@@ -49,6 +53,9 @@ class SamplerStatus:
             "duration_ns": interval.duration_ns,
             "kernel_ns": interval.kernel_ns,
         }
+        effective_hz = effective_rate_hz(interval, len(online_cpus()))
+        self._effective_rate_hz = round(effective_hz, 1)
+        self._rate_words = explain_rate(self._config.rate_hz, effective_hz)
         self._overhead = msgspec.to_builtins(overhead)
         self._error = error
         self.write()
@@ -78,6 +85,8 @@ class SamplerStatus:
             "collectors": ["cpu"],
             "preset": self._config.preset,
             "rate_hz": self._config.rate_hz,
+            "effective_rate_hz": self._effective_rate_hz,
+            "rate_words": self._rate_words,
             "interval_s": self._config.interval_s,
             "run": intake.run.hex(),
             "sequence": intake.sequence,

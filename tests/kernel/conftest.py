@@ -109,7 +109,7 @@ def kernel_root(tmp_path_factory: pytest.TempPathFactory, busy_program: BusyProg
 
     for name in ("node_agent", "wire"):
         shutil.copytree(PROJECT / name, root / "opt" / name)
-    for name in ("probe.py", "hotplug.py", "exclude.py", "remains.py"):
+    for name in ("probe.py", "hotplug.py", "exclude.py", "remains.py", "throttle.py"):
         shutil.copy(HERE / name, root / "opt" / name)
     shutil.copy(busy_program.path, root / "opt/busy")
     return root

@@ -21,6 +21,7 @@ set -e
 python3 -B /opt/exclude.py /opt/busy 30
 python3 -B /opt/remains.py
 python3 -B /opt/hotplug.py
+python3 -B /opt/throttle.py
 /opt/busy >/dev/null &
 unshare --pid --fork --mount-proc {PROBE} 50 busy=/opt/busy
 """
@@ -46,7 +47,7 @@ def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )
 def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, release: str) -> None:
-    initial, excluded, remains, hotplug, nested = run_under(suite, kernel_root, SCRIPT)
+    initial, excluded, remains, hotplug, throttle, nested = run_under(suite, kernel_root, SCRIPT)
 
     assert initial["release"].startswith(release)
     busy, dd = initial["programs"]["busy"], initial["programs"]["dd"]
@@ -78,6 +79,10 @@ def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, relea
     assert both > 130, hotplug
     assert one < 130, hotplug
     assert both_again > 130, hotplug
+
+    # one sample a tick of 250 Hz is all that is let through
+    assert throttle["throttled"] < 300 < throttle["free"], throttle
+    assert "the kernel throttles, kernel.perf_event_max_sample_rate is 100" in throttle["words"]
 
     assert nested["programs"]["busy"]["samples"] >= 50, nested
     assert nested["programs"]["busy"]["tgids"] == [2]  # 1 is the probe

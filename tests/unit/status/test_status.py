@@ -127,3 +127,12 @@ def test_reports_of_the_wrong_shape_are_survived():
     text = render(answer)
     assert "\x1b" not in text
     assert "delivery  nothing yet" in text
+
+
+def test_a_rate_that_the_kernel_does_not_keep_up_is_said():
+    words = "61 of 99 samples a second and CPU: the kernel throttles"
+    answer = status(sampler=SAMPLER | {"effective_rate_hz": 61.2, "rate_words": words})
+
+    assert answer["effective_rate_hz"] == 61.2
+    assert f"rate      {words}" in render(answer)
+    assert status()["rate_words"] is None

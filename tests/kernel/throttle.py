@@ -1,0 +1,30 @@
+"""Lowers the kernel's limit of samples under a running collector; prints JSON.
+
+Only for a machine of one's own: run inside an emulated one.
+"""
+
+import json
+import os
+import time
+
+from node_agent.collectors.cpu import CpuCollector
+from node_agent.collectors.rate import MAX_SAMPLE_RATE, effective_rate_hz, explain_rate
+
+RATE_HZ = 999
+
+
+def measure(collector: CpuCollector) -> float:
+    collector.take_interval()
+    time.sleep(2)
+    return effective_rate_hz(collector.take_interval(), os.cpu_count() or 1)
+
+
+collector = CpuCollector(RATE_HZ, 10_000, 10)
+collector.start()
+free = measure(collector)
+MAX_SAMPLE_RATE.write_text("100")
+throttled = measure(collector)
+words = explain_rate(RATE_HZ, throttled)
+collector.stop()
+found = {"release": os.uname().release, "free": free, "throttled": throttled, "words": words}
+print(json.dumps(found))
