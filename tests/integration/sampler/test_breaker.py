@@ -201,3 +201,44 @@ async def test_the_centre_takes_the_report_of_a_detached_node(node, rows, tmp_pa
     [(facts,)] = rows("SELECT facts FROM nodes")
     assert facts["breaker"] == "kernel_log: BUG: y"
     assert rows("SELECT samples, covered_ms FROM node_prof") in ([], [(0, 0)])
+
+
+def test_a_running_sampler_detaches_when_the_kernel_complains(agent: Agent, tmp_path: Path) -> None:
+    """The one stand-in is the log's text: a kernel that warns cannot be had here."""
+    log = tmp_path / "log"
+    log.write_text("<6>[    1.000000] quiet\n")
+    code = (
+        "import pathlib, sys\n"
+        "from node_agent import cli\n"
+        "from node_agent.sampler import watch\n"
+        f"watch.read_kernel_log = pathlib.Path({str(log)!r}).read_bytes\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    command = ["run", "--spool-dir", str(agent.spool_dir), "--interval", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "STATE_DIRECTORY": str(agent.state_dir)},
+    )
+    agent.started.append(process)
+    assert process.stderr is not None
+    while "sampling at" not in process.stderr.readline():
+        assert process.poll() is None
+    warning = "WARNING: CPU: 0 PID: 1 at kernel/bpf/core.c:1 f+0x1/0x2"
+    log.write_text(f"<6>[    1.000000] quiet\n<4>[   60.000000] {warning}\n")
+
+    assert process.wait(60) == 4
+    assert f"stays detached: {warning}" in process.stderr.read()
+    batches = [
+        decode(file.read_bytes(), Batch)
+        for file in sorted((agent.spool_dir / "batches").glob("*.batch"))
+    ]
+    told = [batch for batch in batches if batch.facts.get("breaker") == f"kernel_log: {warning}"]
+    assert len(told) == 2  # its last one, and the report of being detached
+    _, out, _ = agent.ask("status", "--json")
+    assert json.loads(out)["breaker"]["reason"] == "kernel_log"
+    code_again, _, words = agent.ask("run")
+    assert code_again == 4
+    assert warning in words
