@@ -129,8 +129,8 @@ def drop_unneeded(keep: tuple[str, ...] = ()) -> CapabilitySets:
 def using(*names: str) -> Iterator[None]:
     """Capabilities that are effective inside the block, as far as they are permitted.
 
-    A missing one is not an error here: it shows where it is needed, with the kernel's words. Two
-    system calls, three microseconds each from Python: for a batch of work, not for every file.
+    A missing one is not an error here: it shows where it is needed, with the kernel's words. Three
+    system calls, together some ten microseconds: for a batch of work, not for every file.
     """
     permitted, effective, inheritable = _get()
     wanted = effective | permitted & mask_of(names)

@@ -18,6 +18,8 @@ _EXECUTABLE = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$", re.M
 )
 
+_ANY = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) (\d+)", re.M)
+
 
 class Mapping(NamedTuple):
     """One executable mapping; `offset` is the file offset of `start`. `path` is empty for
@@ -118,6 +120,27 @@ def read_mappings(tgid: int, start_ns: int) -> Mappings:
         os.close(descriptor)
     check_start(tgid, start_ns)
     return Mappings(parse_maps(text))
+
+
+def file_bytes_at(tgid: int, address: int, mapping: Mapping) -> int:
+    """How many bytes from `address` on the process has mapped, with whatever rights, from the file
+    of `mapping`; 0 where something else is there or nobody can tell."""
+    try:
+        descriptor = os.open(f"/proc/{tgid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        text = _read_all(descriptor)
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)
+    for start, end, major, minor, inode in _ANY.findall(text):
+        if int(start, 16) <= address < int(end, 16):
+            file = int(major, 16), int(minor, 16), int(inode)
+            same = file == (mapping.major, mapping.minor, mapping.inode)
+            return int(end, 16) - address if same else 0
+    return 0
 
 
 def _read_all(descriptor: int) -> bytes:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from node_agent.generations import GenerationCache
 from node_agent.processes.errors import FileUnavailableError
-from node_agent.processes.files import open_mapped, stat_mapped
-from node_agent.processes.mappings import Mapping
+from node_agent.processes.files import is_fuse, open_mapped, stat_mapped
+from node_agent.processes.mappings import Mapping, file_bytes_at
 from node_agent.symbols.build_ids import read_build_id, read_note_build_id
 from node_agent.symbols.errors import ElfError
 from wire.hashes import module_hash, name_hash, pack_frame
@@ -122,6 +122,11 @@ def _read_mapped_build_id(tgid: int, mapping: Mapping) -> bytes | None:
     """The build id in the process's memory, where the linker put the file's first page just
     before the code. The last resort for deleted and replaced files."""
     base = mapping.start - mapping.offset
+    # Behind other addresses may be memory that its process serves itself (userfaultfd, FUSE) and
+    # that would never come.
+    limit = 0 if is_fuse(tgid, mapping) else file_bytes_at(tgid, base, mapping)
+    if limit == 0:
+        return None
     try:
         memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -129,7 +134,8 @@ def _read_mapped_build_id(tgid: int, mapping: Mapping) -> bytes | None:
     try:
 
         def read(offset: int, size: int) -> bytes:
-            return os.pread(memory, size, base + offset)
+            inside = offset + size <= limit
+            return os.pread(memory, size, base + offset) if inside else b""
 
         return read_note_build_id(read)
     except (OSError, ElfError, OverflowError):

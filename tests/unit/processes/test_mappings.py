@@ -11,6 +11,7 @@ from node_agent.processes.mappings import (
     Mapping,
     Mappings,
     check_start,
+    file_bytes_at,
     parse_maps,
     read_mappings,
     read_start_ticks,
@@ -103,3 +104,13 @@ def test_a_process_that_has_ended_is_gone() -> None:
         read_mappings(process.pid, 0)
     with pytest.raises(ProcessGoneError):
         read_start_ticks(process.pid)
+
+
+def test_only_the_file_itself_counts_as_mapped_before_its_code(sleeper) -> None:
+    mapping = sleeper.mapping()
+    pid, base = sleeper.process.pid, mapping.start - mapping.offset
+    assert 0 < file_bytes_at(pid, base, mapping) <= mapping.offset
+    assert file_bytes_at(pid, mapping.start, mapping) == mapping.end - mapping.start
+    assert file_bytes_at(pid, base, mapping._replace(inode=1)) == 0
+    assert file_bytes_at(pid, 0, mapping) == 0
+    assert file_bytes_at(10**7, base, mapping) == 0
