@@ -9,6 +9,7 @@ from typing import Any
 from node_agent.spool import Usage
 
 SILENT_AFTER_S = 30.0  # at least; three intervals where these are longer
+_ABSURD = 1 << 62
 _MODES = {"core": "CO-RE", "bcc": "bcc"}
 
 Report = Mapping[str, Any]
@@ -32,7 +33,7 @@ def summarize(
     sampler, shipper = sampler or {}, shipper or {}
     silent_s = max(SILENT_AFTER_S, 3 * _number(sampler, "interval_s"))
     running = _is_running(sampler, now_s, silent_s, is_alive)
-    delivered_at = shipper.get("last_delivery_at")
+    delivered_at = _number(shipper, "last_delivery_at") or None
     return {
         "running": running,
         "sampler_pid": sampler.get("pid") if running else None,
@@ -52,6 +53,7 @@ def summarize(
         "breaker": _table(sampler, "breaker"),
         "shed": _list(sampler, "shed"),
         "dropped": _counts(sampler, "dropped"),
+        "labels_folded": int(_number(sampler, "labels_folded")),
         "degraded": [str(words) for words in _list(sampler, "degraded")],
         "error": sampler.get("error") or None,
         "spool": {**usage._asdict(), "limit_bytes": limit_bytes, "trouble": disk_trouble or None},
@@ -60,9 +62,7 @@ def summarize(
             "pid": shipper.get("pid"),
             "state": shipper.get("state"),
             "last_delivery_at": delivered_at,
-            "last_delivery_s_ago": (
-                max(0.0, now_s - delivered_at) if isinstance(delivered_at, int | float) else None
-            ),
+            "last_delivery_s_ago": (max(0.0, now_s - delivered_at) if delivered_at else None),
             "sent": _counts(shipper, "sent"),
             "dropped": _counts(shipper, "dropped"),
             "last_error": _table(shipper, "last_error"),
@@ -97,6 +97,8 @@ def render(status: Report) -> str:
         ("delivery", _delivery(shipper)),
         ("dropped", _listed({**status["dropped"], **shipper["dropped"]})),
     ]
+    if status["labels_folded"]:
+        lines.append(("labels", f"{status['labels_folded']} values were too many: other"))
     lines += [("degraded", words) for words in status["degraded"] if status["running"]]
     if spool["trouble"]:
         kept = "one interval is kept in memory, and these reports may be old"
@@ -159,7 +161,9 @@ def _is_running(
 
 def _number(report: Report, name: str) -> float:
     value = report.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
+    # Beyond that is nothing that was measured, and nothing that every computation survives.
+    known = isinstance(value, int | float) and -_ABSURD < value < _ABSURD
+    return float(value) if known else 0.0  # type: ignore[arg-type]
 
 
 def _list(report: Report, name: str) -> list[Any]:

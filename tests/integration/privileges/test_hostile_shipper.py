@@ -47,7 +47,7 @@ texts = {
 }
 for name, text in texts.items():
     open(f"{name}.json", "w").write(text)
-for number in range(2000):
+for number in range(600):
     order = {"kind": "symbols", "module_kind": 0, "build_id": f"{number:040x}"}
     open(f"unseen-{number}.json", "w").write(json.dumps(order))
 hashes = [f"{number:032x}" for number in range(4096)]
@@ -148,7 +148,7 @@ def test_orders_beyond_what_an_order_can_be(make_agent, closed_program) -> None:
     # 256 orders are read every two seconds.
     status = agent.wait_for(
         lambda status: (
-            status["extracts"].get("unknown", 0) == 2000
+            status["extracts"].get("unknown", 0) == 600
             and not list((agent.spool_dir / "directives").iterdir())
             and status
         ),

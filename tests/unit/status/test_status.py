@@ -136,3 +136,19 @@ def test_a_rate_that_the_kernel_does_not_keep_up_is_said():
     assert answer["effective_rate_hz"] == 61.2
     assert f"rate      {words}" in render(answer)
     assert status()["rate_words"] is None
+
+
+HOSTILE = (None, [], {}, "x", "\x1b[2J\n", 10**400, -(10**400), 1e308, float("inf"), float("nan"))
+HOSTILE += (-1, True, [[]], [{"message": []}], {"\x1b": 1}, {"a": {"b": 10**400}}, [None, 10**400])
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:20])
+def test_reports_are_files_of_other_users(value):
+    for name in {*SAMPLER, *SHIPPER, "labels_folded", "shed", "error", "degraded", "breaker"}:
+        for answer in (
+            status(sampler={**SAMPLER, name: value}),
+            status(shipper={**SHIPPER, name: value}),
+            status({**SAMPLER, "overhead": {name: value}}, {**SHIPPER, "failing_since": value}),
+        ):
+            text = render(answer)
+            assert all(line.isprintable() for line in text.splitlines()), name
