@@ -134,6 +134,7 @@ def centre(
         **ENVIRONMENT,
         "FLAMEFLEET_DATABASE_URL": postgres_server.url("deploy"),
         "FLAMEFLEET_BROKER_URL": valkey_server.url(),
+        "FLAMEFLEET_WEBHOOK_URL": "http://192.0.2.1:9/alerts",  # nobody: it is there, not reached
     }
     schedule = tmp_path_factory.mktemp("schedule") / "beat"
     logs = tmp_path_factory.mktemp("logs")

@@ -1,5 +1,6 @@
 """The playbooks against one real host over ssh, in the order in which an operator uses them."""
 
+import json
 import re
 import subprocess
 import time
@@ -140,6 +141,78 @@ def test_restarts_lose_no_batch(
     assert nodes[0].get("lost_batches", 0) == 0
 
 
+CHECK = f"{INTERPRETER} -I /opt/flamefleet/lib/agent.py check --production --json"
+
+
+def production(in_host: Callable[..., str], rate_hz: int = 19) -> tuple[int, dict[str, str]]:
+    """Exit code of `check --production`, and why each item is missing."""
+    answer = in_host("sh", "-c", f'FLAMEFLEET_RATE_HZ={rate_hz} {CHECK}; echo "exit $?"')
+    checks, _, code = answer.rpartition("exit ")
+    entries = [entry for entry in json.loads(checks) if entry["name"].startswith("production: ")]
+    return int(code), {
+        entry["name"].removeprefix("production: "): entry["why"]
+        for entry in entries
+        if entry["state"] != "ok"
+    }
+
+
+def test_a_deployed_host_is_ready_for_production(
+    deployed: Any, in_host: Callable[..., str]
+) -> None:
+    assert production(in_host) == (0, {})
+    code, lacking = production(in_host, rate_hz=99)
+    assert (code, list(lacking)) == (1, ["rate"])
+    in_host("systemctl", "stop", "flamefleet-shipper")
+    try:
+        code, lacking = production(in_host)
+    finally:
+        in_host("systemctl", "start", "flamefleet-shipper")
+    assert (code, list(lacking)) == (1, ["flamefleet-shipper"])
+
+
+def unit_state(in_host: Callable[..., str], *names: str) -> list[str]:
+    properties = [f"--property={name}" for name in names]
+    shown = in_host("systemctl", "show", "flamefleet-sampler", *properties)
+    values = dict(line.split("=", 1) for line in shown.splitlines())
+    return [values[name] for name in names]
+
+
+def test_the_breaker_keeps_the_unit_down(
+    deployed: Any, in_host: Callable[..., str], centre: Any
+) -> None:
+    in_host("systemctl", "reset-failed", "flamefleet-sampler")  # its own limit counts restarts too
+    # WHEN the sampler crashes three times
+    for _ in range(3):
+        deadline = time.monotonic() + 60
+        while unit_state(in_host, "ActiveState") != ["active"] and time.monotonic() < deadline:
+            time.sleep(0.5)
+        in_host("systemctl", "kill", "-s", "KILL", "flamefleet-sampler")
+    while unit_state(in_host, "ActiveState") != ["failed"] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    # THEN it is down for good, and says why: here, in the log and at the centre
+    before = unit_state(in_host, "ActiveState", "ExecMainStatus", "NRestarts")
+    assert before[:2] == ["failed", "4"], in_host("journalctl", "-n", "30", "--no-pager")
+    time.sleep(5)  # more than RestartSec
+    assert unit_state(in_host, "ActiveState", "ExecMainStatus", "NRestarts") == before
+    log = in_host("journalctl", "-u", "flamefleet-sampler", "-n", "20", "--no-pager")
+    assert "stays detached: 3 crashes within 10 minutes" in log
+    assert production(in_host)[1]["breaker"] == "open: 3 crashes within 10 minutes"
+    facts: dict[str, str] = {}
+    while "breaker" not in facts and time.monotonic() < deadline + 60:
+        facts = centre.get("/api/v1/nodes")["nodes"][0]["facts"]
+        time.sleep(1)
+    assert facts["breaker"] == "crashes: 3 crashes within 10 minutes"
+    # the shipper's user can not do that to it
+    state = "/var/lib/flamefleet-sampler/breaker.json"
+    command = ["setpriv", "--reuid=flamefleet-shipper", "--regid=flamefleet-shipper"]
+    command += ["--init-groups", "sh", "-c", f"rm -f {state} 2>&1 || echo refused"]
+    assert "refused" in in_host(*command)
+    # WHEN an operator does as it says
+    in_host("rm", state)
+    in_host("systemctl", "restart", "flamefleet-sampler")
+    assert unit_state(in_host, "ActiveState") == ["active"]
+
+
 def test_uninstall_leaves_nothing(
     deployed: Any, in_host: Callable[..., str], playbooks: Any, tmp_path: Path
 ) -> None:
@@ -148,7 +221,7 @@ def test_uninstall_leaves_nothing(
     left = in_host(
         "sh",
         "-c",
-        "ls -d /opt/flamefleet /var/lib/flamefleet /etc/flamefleet"
+        "ls -d /opt/flamefleet /var/lib/flamefleet /var/lib/flamefleet-sampler /etc/flamefleet"
         " /lib/systemd/system/flamefleet-* 2>/dev/null;"
         " getent passwd flamefleet-sampler flamefleet-shipper; getent group flamefleet; true",
     )
