@@ -52,8 +52,11 @@ def render(found: Survey, stopped: list[str]) -> str:
     if found.is_clean:
         lines.append("nothing of Flamefleet is in the kernel")
     elif found.holders:
-        pids = " ".join(str(pid) for pid in sorted(found.holders) if pid != _MANAGER)
-        lines.append(f"  End what holds it: {f'kill {pids}' if pids else f'systemctl stop {UNIT}'}")
+        by_unit = _MANAGER in found.holders  # and its main process, which must not be started again
+        pids = " ".join(map(str, sorted(found.holders)))
+        lines.append(
+            f"  End what holds it: {f'systemctl stop {UNIT}' if by_unit else f'kill {pids}'}"
+        )
     elif found.unseen:
         lines.append("  Run this as root.")
     return "\n".join(lines)

@@ -15,6 +15,8 @@ import pytest
 
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.kernel.descriptor_store import DescriptorStore
+from node_agent.kernel.maps import PerCpuCounters
+from node_agent.kernel.structs import COUNTER_NAMES
 from node_agent.spool import Spool
 from wire.codec import decode
 from wire.schema import Batch
@@ -241,3 +243,37 @@ def test_a_changed_rate_leaves_no_event_of_the_old_one(manager: Manager) -> None
 
     # with the events of the old rate it would be 218 a second and CPU
     assert interval.interrupts / interval.duration_ns * 1e9 / cpus < 60
+
+
+def test_programs_that_nobody_comes_back_to_fall_silent(
+    manager: Manager, busy: tuple[subprocess.Popen[str], list[int]]
+) -> None:
+    store = DescriptorStore(manager.environ)
+    collector = CpuCollector(RATE_HZ, 1000, 10, heartbeat_limit_s=0.5, store=store)
+    collector.start()
+    wait_for(lambda: len(manager.store) == 8 + (os.cpu_count() or 1), "storing them all")
+    collector.stop()
+    counters = next(fd for name, fd in manager.store.items() if name.endswith("ff_counters"))
+    kept = PerCpuCounters(counters, COUNTER_NAMES)
+
+    before = wait_for(lambda: (now := kept.read())["silent"] and now, "silence")
+    wait_for(lambda: kept.read()["silent"] > before["silent"] + 50, "more silence")
+
+    assert kept.read()["samples"] == before["samples"] > 0
+
+
+@pytest.mark.long
+def test_a_stuck_agents_program_falls_silent_after_a_minute(
+    busy: tuple[subprocess.Popen[str], list[int]],
+) -> None:
+    collector = CpuCollector(19, 100_000, 10)
+    collector.start()
+    try:
+        time.sleep(75)  # no beat
+        interval = collector.take_interval()
+    finally:
+        collector.stop()
+
+    cpus = os.cpu_count() or 1
+    assert 0 < interval.skipped["silent"] < 20 * 19 * cpus
+    assert interval.interrupts - interval.skipped["silent"] > 50 * 19 * cpus
