@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 
 from node_agent.capabilities import drop_unneeded
+from node_agent.config import DEFAULT_CONFIG_FILE, load_config
 from node_agent.errors import ConfigError
 from node_agent.record import RecordError, Recording, record
 from node_agent.record.output import choose_encoder
@@ -27,8 +28,12 @@ def execute(arguments: Namespace) -> int:
         choose_encoder(arguments.output)
     except RecordError as error:
         raise ConfigError(str(error), error.remedy) from error
+    # What this host excludes holds for everyone who profiles it.
+    config = load_config(DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.exists() else None, {}, {})
     drop_unneeded(keep=WRITING)
-    done = record(seconds, arguments.rate, arguments.pid, arguments.output, sys.stderr)
+    done = record(
+        seconds, arguments.rate, arguments.pid, arguments.output, sys.stderr, config.exclude
+    )
     print(describe(done), file=sys.stderr)
     return 0
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, TextIO
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.collectors.stacks import Interval
+from node_agent.exclusions import ExcludeConfig
 from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
 from node_agent.normalize import Normalizer
 from node_agent.processes.errors import ProcessGoneError
@@ -59,8 +60,11 @@ def record(
     pid: int | None,
     output: Path,
     progress: TextIO | None = None,
+    exclude: ExcludeConfig | None = None,
 ) -> Recording:
     """Profile this host, or process `pid` alone, for `seconds` at `rate` Hz into `output`.
+
+    What `exclude` names is not read, whatever else is asked for.
 
     SIGINT or SIGTERM ends the sampling early; what was sampled is written. `progress` (standard
     error) gets a line only when it is a terminal. Raises RecordError or KernelError.
@@ -73,7 +77,7 @@ def record(
         stacks = _Stacks()
         registry = ModuleRegistry()
         started_ns, started = time.time_ns(), time.monotonic_ns()
-        lost = _sample(seconds, rate, pid, stacks, registry, progress or sys.stderr)
+        lost = _sample(seconds, rate, pid, exclude, stacks, registry, progress or sys.stderr)
         times = Times(started_ns, time.monotonic_ns() - started, round(1e9 / rate))
         named = name_frames(stacks.packed.values(), registry)
         rows = [
@@ -98,6 +102,7 @@ def _sample(
     seconds: float,
     rate: int,
     pid: int | None,
+    exclude: ExcludeConfig | None,
     stacks: _Stacks,
     registry: ModuleRegistry,
     progress: TextIO,
@@ -106,7 +111,9 @@ def _sample(
     normalizer = Normalizer(registry, KernelFrames(registry), stacks, MAX_SAMPLES)
     identities = Identities({})
     lost: dict[str, int] = {}
-    collector = CpuCollector(rate, MAX_SAMPLES, INTERVAL_S, only_tgid=pid, mode="auto")
+    collector = CpuCollector(
+        rate, MAX_SAMPLES, INTERVAL_S, only_tgid=pid, mode="auto", exclude=exclude
+    )
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         with using(*KERNEL_PROGRAMS):

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -233,3 +234,22 @@ def test_a_process_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_told_before_sampling(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="cannot be written"):
         record(3600, 99, None, tmp_path / "missing" / "a.folded")
+
+
+def test_what_the_host_excludes_is_not_recorded_either(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
+    for name in ("left_out", "kept"):
+        start(shutil.copy(shares_program, tmp_path / name))
+    config, output = tmp_path / "agent.toml", tmp_path / "all.folded"
+    config.write_text(f'[agent.exclude]\nexecutables = ["{tmp_path}/left_out"]\n')
+    code = (
+        "import sys; from pathlib import Path; from node_agent.commands import record\n"
+        "from node_agent.cli import main; record.DEFAULT_CONFIG_FILE = Path(sys.argv[1])\n"
+        "sys.exit(main(['record', '--seconds', '3', '--rate', '199', '-o', sys.argv[2]]))"
+    )
+    subprocess.run([sys.executable, "-c", code, config, output], check=True)
+
+    programs = Counter(stack[0] for stack in _folded(output))
+    assert programs["kept"] > 0
+    assert programs["left_out"] == 0
