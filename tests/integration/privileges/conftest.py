@@ -162,7 +162,7 @@ def closed_program(open_folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     folder = open_folder / "closed"
     folder.mkdir(mode=0o700)
     path = folder / "guarded"  # a name that no other test uses
-    flags = ["-O1", "-fno-omit-frame-pointer", "-Wl,--build-id"]
+    flags = ["-O1", "-fno-omit-frame-pointer", f"-Wl,--build-id=0x{os.urandom(20).hex()}"]
     subprocess.run(["gcc", *flags, "-o", path, SHARES], check=True)
     path.chmod(0o700)
     process = subprocess.Popen([path])

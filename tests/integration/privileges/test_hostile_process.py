@@ -16,7 +16,7 @@ from wire.codec import decode
 from wire.schema import Definitions, Module, ModuleKind, SymbolExtract
 
 SHARES = Path(__file__).parents[2] / "data" / "programs" / "shares.c"
-FLAGS = ("-O1", "-static", "-fno-omit-frame-pointer", "-Wl,--build-id")
+FLAGS = ("-O1", "-static", "-fno-omit-frame-pointer")
 # Maps and unmaps executable pages without end while another thread works in them.
 CHURN = r"""
 #include <fcntl.h>
@@ -54,6 +54,14 @@ int main(int argc, char **argv)
 """
 
 
+def compile_program(path: Path) -> str:
+    """Compile the busy program to `path`; the build id, which no other file has: a module is
+    called by the first of its files that was seen."""
+    build_id = os.urandom(20).hex()
+    subprocess.run(["gcc", *FLAGS, f"-Wl,--build-id=0x{build_id}", "-o", path, SHARES], check=True)
+    return build_id
+
+
 @pytest.fixture
 def start(open_folder: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts programs that end with the test."""
@@ -72,7 +80,7 @@ def start(open_folder: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]
 @pytest.fixture
 def program(open_folder: Path) -> Path:
     path = open_folder / "program"
-    subprocess.run(["gcc", *FLAGS, "-o", path, SHARES], check=True)
+    compile_program(path)
     return path
 
 
@@ -205,7 +213,7 @@ def test_another_mount_namespace_has_other_files(make_agent, start, program, ope
     inside, outside = open_folder / "inside", open_folder / "outside"
     for folder in (inside, outside):
         folder.mkdir()
-    subprocess.run(["gcc", *FLAGS, "-DDECOY", "-g", "-o", outside / "app", SHARES], check=True)
+    compile_program(outside / "app")
     program.rename(inside / "app")
     shown = subprocess.run(
         ["readelf", "-n", inside / "app"], capture_output=True, text=True, check=True
@@ -265,7 +273,7 @@ def test_names_of_ten_megabytes(make_agent, start, program, open_folder) -> None
     long.write_bytes(bytes(data) + b"\0" + b"N" * (10 << 20) + b"\0")
     long.chmod(0o755)
     other = open_folder / "other"
-    subprocess.run(["gcc", *FLAGS, "-g", "-o", other, SHARES], check=True)
+    compile_program(other)
     start(long)
     start(other)
     agent = make_agent()

@@ -1,5 +1,6 @@
 """What the sampler hands over for delivery holds names, never content."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -33,7 +34,15 @@ def keeper(open_folder: Path):
     """A busy program with a secret in its arguments, environment, constants and memory."""
     path = open_folder / "keeper"
     source = SOURCE.replace("SECRET", SECRET).encode()
-    flags = ["-O0", "-g", "-fno-omit-frame-pointer", "-Wl,--build-id", "-x", "c", "-"]
+    flags = [
+        "-O0",
+        "-g",
+        "-fno-omit-frame-pointer",
+        f"-Wl,--build-id=0x{os.urandom(20).hex()}",
+        "-x",
+        "c",
+        "-",
+    ]
     subprocess.run(["gcc", *flags, "-o", path], input=source, check=True)
     process = subprocess.Popen([path, SECRET], env={"PASSWORD": SECRET})
     yield process
@@ -42,8 +51,6 @@ def keeper(open_folder: Path):
 
 
 def test_no_arguments_environment_or_memory(make_agent, keeper) -> None:
-    assert SECRET.encode() in Path(f"/proc/{keeper.pid}/cmdline").read_bytes()
-    assert SECRET.encode() in Path(f"/proc/{keeper.pid}/environ").read_bytes()
     agent = make_agent()
     agent.run()
 
@@ -55,6 +62,8 @@ def test_no_arguments_environment_or_memory(make_agent, keeper) -> None:
         return None
 
     module = agent.wait_for(seen, "samples of the program")
+    assert SECRET.encode() in Path(f"/proc/{keeper.pid}/cmdline").read_bytes()
+    assert SECRET.encode() in Path(f"/proc/{keeper.pid}/environ").read_bytes()
     (agent.spool_dir / "directives").mkdir(exist_ok=True)
     agent.spool().put_directive(symbols(module.kind, module.id))
     for path in (agent.spool_dir / "directives").iterdir():
