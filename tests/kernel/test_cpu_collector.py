@@ -88,10 +88,14 @@ def test_user_stacks_reach_down_the_chain_of_frames(collector: CpuCollector, bus
 
     profile = take(collector, cpu_seconds_later(process, 0.5))
 
-    in_user_mode = [stack for stack, _ in profile.of(process.pid) if not stack.kernel_ips]
-    assert in_user_mode
-    # the function, 21 times descend, main, and what starts main
-    assert all(24 <= len(stack.user_ips) <= 27 for stack in in_user_mode)
+    depths = Counter[int]()
+    for stack, count in profile.of(process.pid):
+        if not stack.kernel_ips:
+            depths[len(stack.user_ips)] += count
+    # The function, 21 times descend, main, and what starts main. A sample in the first two
+    # instructions of a function misses its caller: the frame pointer is not set yet.
+    whole = sum(count for depth, count in depths.items() if 24 <= depth <= 27)
+    assert whole >= 0.95 * depths.total() > 0, depths
 
 
 def test_the_process_is_named_by_id_start_and_exec(collector: CpuCollector, busy: Busy) -> None:
