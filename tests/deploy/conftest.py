@@ -232,6 +232,7 @@ def playbooks(
         "flamefleet_preset": "development",
         "flamefleet_interval_s": 2,
         "flamefleet_labels": {"environment": "test", "role": "web"},
+        "flamefleet_exclude": {"units": ["deploy-secret.service"]},
         "flamefleet_token": token,
     }
     address = ENVIRONMENT["FLEET_NET"] + ".11"

@@ -74,6 +74,14 @@ def test_check_mode_reports_no_change_on_a_deployed_host(deployed: Any, playbook
     assert recap(done)["changed"] == 0, done.stdout
 
 
+def test_exclusions_reach_the_agents_configuration(
+    deployed: Any, in_host: Callable[..., str]
+) -> None:
+    # the agent started with this file, so it is valid; what it does is tested in test_no_gap.py
+    text = in_host("cat", "/etc/flamefleet/agent.toml")
+    assert re.search(r'\[agent.exclude\]\nunits = \["deploy-secret.service"\]', text)
+
+
 def test_the_private_interpreter_alone_has_the_capabilities(
     deployed: Any, in_host: Callable[..., str]
 ) -> None:
