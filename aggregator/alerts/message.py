@@ -10,11 +10,15 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from typing import Any
 
-from aggregator.alerts.rules import OVERHEAD_RULE
+from aggregator.alerts.rules import CLOCK_RULE, CLONE_RULE, OVERHEAD_RULE
 
 RECEIVER = "flamefleet"
 _NOT_ENDED = "0001-01-01T00:00:00Z"
-_ALERT_NAMES = {OVERHEAD_RULE: "FlamefleetAgentOverhead"}
+_ALERT_NAMES = {
+    OVERHEAD_RULE: "FlamefleetAgentOverhead",
+    CLONE_RULE: "FlamefleetClonedNode",
+    CLOCK_RULE: "FlamefleetClockOffset",
+}
 _UNITS = {"cpu_percent": ("CPU", "% of the host", 1.0), "memory_bytes": ("memory", " MiB", 2.0**20)}
 
 
@@ -63,10 +67,26 @@ def alert_message(facts: AlertFacts) -> bytes:
 
 
 def _summary(facts: AlertFacts) -> str:
+    is_end = facts.event == "resolved"
+    if facts.rule == CLONE_RULE:
+        if is_end:
+            return f"no clone of {facts.host} sends any more"
+        return (
+            f"two hosts send as {facts.host}: give each its own token and restart both samplers; "
+            "what the clone sends is refused"
+        )
+    if facts.rule == CLOCK_RULE:
+        if is_end:
+            return f"the clock of {facts.host} is right again"
+        side = "behind" if facts.value > 0 else "ahead of"
+        return (
+            f"the clock of {facts.host} is {abs(facts.value):.4g} s {side} the aggregator's "
+            f"(limit {facts.threshold:.4g} s); check it with `timedatectl`"
+        )
     what, unit, scale = _UNITS.get(facts.quantity, (facts.quantity, "", 1.0))
     reading = f"{facts.value / scale:.4g}{unit} of {what}"
     limit = f"{facts.threshold / scale:.4g}{unit}"
-    if facts.event == "resolved":
+    if is_end:
         return f"flamefleet-agent on {facts.host} is within its budget again (limit {limit})"
     return f"flamefleet-agent on {facts.host} takes {reading}, over the limit of {limit}"
 

@@ -1,9 +1,12 @@
-"""When the agent's own overhead is an alert: a state machine without clock or database."""
+"""When the agent's overhead, a clone or a wrong clock is an alert: state machines without clock or
+database."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 OVERHEAD_RULE = "agent_overhead"
+CLONE_RULE = "cloned_node"
+CLOCK_RULE = "clock_offset"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,21 @@ class Excess:
         return self.value / self.threshold if self.threshold > 0 else float("inf")
 
 
+@dataclass(frozen=True)
+class CloneRule:
+    """Fires while a batch was refused as a clone's within the last `window_s` seconds."""
+
+    window_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class ClockRule:
+    """Fires when a node's clock is off by more than `start_s`, and ends below `end_s`."""
+
+    start_s: float = 10.0
+    end_s: float = 5.0
+
+
 class Change(Enum):
     """What happens to a node's alert."""
 
@@ -66,5 +84,25 @@ def judge(rule: OverheadRule, mean: OverheadMean, firing: bool) -> Change:
     if not firing and ratio > 1:
         return Change.START
     if firing and ratio <= rule.end_share:
+        return Change.END
+    return Change.STAY
+
+
+def judge_clone(rule: CloneRule, refused_ago_s: float | None, firing: bool) -> Change:
+    """The change that the last refusal calls for, `refused_ago_s` seconds ago (None: never)."""
+    is_recent = refused_ago_s is not None and refused_ago_s < rule.window_s
+    if is_recent == firing:
+        return Change.STAY
+    return Change.START if is_recent else Change.END
+
+
+def judge_clock(rule: ClockRule, offset_s: float | None, firing: bool) -> Change:
+    """The change that a clock's offset calls for, in either direction. An unknown one (None)
+    changes nothing."""
+    if offset_s is None:
+        return Change.STAY
+    if not firing and abs(offset_s) > rule.start_s:
+        return Change.START
+    if firing and abs(offset_s) < rule.end_s:
         return Change.END
     return Change.STAY

@@ -1,19 +1,13 @@
-"""Starts and ends overhead alerts, and writes down which webhooks are to say so.
-
-Each start and each end happens exactly once, however many workers judge at the same time: a unique
-index allows one firing alert a node, and only the transaction that changed a row adds deliveries.
-"""
+"""Starts and ends overhead alerts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
-from sqlalchemy import Row, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
-from aggregator.alerts.models import Alert, Delivery
+from aggregator.alerts.changes import Evaluation, end_alert, start_alert
+from aggregator.alerts.models import Alert
 from aggregator.alerts.rules import (
     OVERHEAD_RULE,
     Change,
@@ -53,14 +47,6 @@ _MEANS = text(
 )
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What one pass over all nodes changed."""
-
-    started: int = 0
-    ended: int = 0
-
-
 def evaluate_overhead(session: Session, rule: OverheadRule, urls: Sequence[str]) -> Evaluation:
     """Judge every node; start and end alerts and add one delivery for each URL.
 
@@ -72,53 +58,16 @@ def evaluate_overhead(session: Session, rule: OverheadRule, urls: Sequence[str])
         mean = OverheadMean(row.reports, row.cpu_percent, row.memory_bytes)
         change = judge(rule, mean, firing=row.alert_id is not None)
         if change is Change.START:
-            started += _start(session, rule, row.node_id, mean, urls)
+            excess = worst_excess(rule, mean)
+            detail = {"stale": False, "start": _readings(mean, excess)}
+            started += start_alert(session, OVERHEAD_RULE, row.node_id, excess, detail, urls)
         elif change is Change.END:
-            ended += _end(session, rule, row, mean, urls)
+            readings = _readings(mean, worst_excess(rule, mean))
+            detail = {**row.detail, "stale": False, "end": readings}
+            ended += end_alert(session, row.alert_id, detail, urls)
         elif row.alert_id is not None:
             _mark_stale(session, row.alert_id, row.detail, stale=mean.reports == 0)
     return Evaluation(started, ended)
-
-
-def _start(
-    session: Session, rule: OverheadRule, node_id: int, mean: OverheadMean, urls: Sequence[str]
-) -> bool:
-    excess = worst_excess(rule, mean)
-    alert_id = session.scalar(
-        insert(Alert)
-        .values(
-            rule=OVERHEAD_RULE,
-            node_id=node_id,
-            state="firing",
-            value=excess.value,
-            threshold=excess.threshold,
-            detail={"quantity": excess.quantity, "stale": False, "start": _readings(mean, excess)},
-        )
-        .on_conflict_do_nothing()
-        .returning(Alert.id)
-    )
-    if alert_id is None:
-        return False  # another worker was first
-    _add_deliveries(session, alert_id, "firing", urls)
-    return True
-
-
-def _end(
-    session: Session, rule: OverheadRule, row: Row[Any], mean: OverheadMean, urls: Sequence[str]
-) -> bool:
-    detail = {**row.detail, "stale": False, "end": _readings(mean, worst_excess(rule, mean))}
-    changed = session.scalar(
-        update(Alert)
-        .where(Alert.id == row.alert_id, Alert.state == "firing")
-        .values(state="resolved", ended_at=func.now(), detail=detail)
-        .returning(Alert.id)
-    )
-    if changed is None:
-        return False  # another worker was first
-    told = select(Delivery.url).where(Delivery.alert_id == row.alert_id, Delivery.event == "firing")
-    heard_of_start = set(session.scalars(told))
-    _add_deliveries(session, row.alert_id, "resolved", [u for u in urls if u in heard_of_start])
-    return True
 
 
 def _mark_stale(session: Session, alert_id: int, detail: dict[str, Any], stale: bool) -> None:
@@ -128,15 +77,6 @@ def _mark_stale(session: Session, alert_id: int, detail: dict[str, Any], stale: 
             .where(Alert.id == alert_id, Alert.state == "firing")
             .values(detail={**detail, "stale": stale})
         )
-
-
-def _add_deliveries(session: Session, alert_id: int, event: str, urls: Sequence[str]) -> None:
-    rows = [
-        {"alert_id": alert_id, "event": event, "url": url, "webhook_id": f"msg_{uuid4().hex}"}
-        for url in dict.fromkeys(urls)
-    ]
-    if rows:
-        session.execute(insert(Delivery).on_conflict_do_nothing(), rows)
 
 
 def _readings(mean: OverheadMean, excess: Excess) -> dict[str, Any]:

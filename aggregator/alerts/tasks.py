@@ -3,17 +3,22 @@
 from sqlalchemy import Engine
 
 from aggregator.alerts.deliveries import deliver_due
-from aggregator.alerts.rules import OverheadRule
+from aggregator.alerts.node_state import evaluate_clocks, evaluate_clones
+from aggregator.alerts.rules import ClockRule, CloneRule, OverheadRule
 from aggregator.alerts.service import evaluate_overhead
 from aggregator.config import CentreConfig
 from aggregator.db import session_scope
 
 
 def evaluate(engine: Engine, config: CentreConfig) -> int:
-    """Judge every node's overhead; how many alerts started or ended."""
+    """Judge every node by every rule; how many alerts started or ended."""
     rule = OverheadRule(config.overhead_cpu_percent, config.overhead_memory_bytes)
+    urls = [webhook.url for webhook in config.webhooks]
     with session_scope(engine) as session:
-        changed = evaluate_overhead(session, rule, [webhook.url for webhook in config.webhooks])
+        changed = evaluate_overhead(session, rule, urls)
+    with session_scope(engine) as session:
+        changed += evaluate_clones(session, CloneRule(), urls)
+        changed += evaluate_clocks(session, ClockRule(), urls)
     return changed.started + changed.ended
 
 

@@ -77,7 +77,8 @@ def prepare_batch(
     """
     check_batch(batch)
     _check_values(batch)
-    _check_time(batch.start_ns, received_ns)
+    clock_offset_ms = _clock_offset_ms(batch, received_ns, sent_ns)
+    _check_time(batch.start_ns, received_ns, clock_offset_ms)
     counts = np.frombuffer(batch.counts, "<u4").astype(np.int64)
     row_series = np.frombuffer(batch.series_index, "<u4").astype(np.int64)
     if len(counts) and int(counts.min()) < 1:
@@ -109,7 +110,7 @@ def prepare_batch(
         samples=samples,
         lost=sum(batch.lost.values()),
         weight_ns=_weight_ns(batch, samples),
-        clock_offset_ms=_clock_offset_ms(batch, received_ns, sent_ns),
+        clock_offset_ms=clock_offset_ms,
     )
 
 
@@ -183,15 +184,17 @@ def _weight_ns(batch: Batch, samples: int) -> int:
     return weight_ns
 
 
-def _check_time(start_ns: int, received_ns: int) -> None:
+def _check_time(start_ns: int, received_ns: int, clock_offset_ms: int | None) -> None:
     age_ns = received_ns - start_ns
     if age_ns > OLDEST_NS:
         raise OutOfTimeError(
-            f"the batch started {age_ns / 3.6e12:.1f} hours ago; at most 48 are accepted"
+            f"the batch started {age_ns / 3.6e12:.1f} hours ago; at most 48 are accepted",
+            clock_offset_ms,
         )
     if -age_ns > AHEAD_NS:
         raise OutOfTimeError(
-            f"the batch starts {-age_ns / 6e10:.1f} minutes in the future; at most 10 are accepted"
+            f"the batch starts {-age_ns / 6e10:.1f} minutes in the future; at most 10 are accepted",
+            clock_offset_ms,
         )
 
 

@@ -16,11 +16,15 @@ class BadValueError(IngestError):
 
 
 class OutOfTimeError(IngestError):
-    """A batch from too long ago or from the future."""
+    """A batch from too long ago or from the future; with the node's clock offset where known."""
 
     status = 422
     code = "out_of_time"
     remedy = "check the node's clock (for example `timedatectl`)"
+
+    def __init__(self, message: str, clock_offset_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.clock_offset_ms = clock_offset_ms
 
 
 class HashMismatchError(IngestError):

@@ -13,7 +13,9 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from aggregator.db import connection_scope, driver_connection
 from aggregator.ingest.batches import PreparedBatch
 from aggregator.ingest.errors import ClonedNodeError
 
@@ -76,6 +78,8 @@ _UPDATE_NODES = """
         lost_batches, lost_samples)
     WHERE nodes.id = new.id
 """
+_NOTE_CLONES = "UPDATE nodes SET clone_refused_at = now() WHERE id = ANY(%s)"
+_NOTE_CLOCK = "UPDATE nodes SET clock_offset_ms = %s WHERE id = %s"
 RunKey = tuple[int, UUID]
 
 
@@ -158,6 +162,13 @@ async def store_group(
         await _add_overhead(driver, stored)
     await _update_nodes(driver, group, decisions)
     return [decisions[i] for i in range(len(group))]
+
+
+async def note_clock_offset(database: AsyncEngine, node_id: int, offset_ms: int) -> None:
+    """Record the clock of a node whose batch is refused: it may never have one that is stored."""
+    async with connection_scope(database) as connection:
+        driver = await driver_connection(connection)
+        await driver.execute(_NOTE_CLOCK, (offset_ms, node_id))
 
 
 def _run_key(batch: PreparedBatch) -> RunKey:
@@ -258,6 +269,7 @@ async def _update_nodes(
     decisions: dict[int, Decision],
 ) -> None:
     updates: dict[int, _NodeUpdate] = {}
+    cloned = {group[i].batch.node_id for i, d in decisions.items() if d.error is not None}
     for i, encoded in enumerate(group):
         batch, decision = encoded.batch, decisions[i]
         if decision.error is not None:
@@ -270,6 +282,9 @@ async def _update_nodes(
         if decision.status == "stored":
             update.lost_batches = min(update.lost_batches + decision.lost_batches, _MAX_LOST)
             update.lost_samples = min(update.lost_samples + batch.lost, _MAX_LOST)
+    await driver.execute(_LOCK_NODES, (sorted(updates.keys() | cloned),))
+    if cloned:
+        await driver.execute(_NOTE_CLONES, (sorted(cloned),))
     if not updates:
         return
     rows = [
@@ -285,5 +300,4 @@ async def _update_nodes(
         )
         for node_id, update in updates.items()
     ]
-    await driver.execute(_LOCK_NODES, (sorted(updates),))
     await driver.execute(_UPDATE_NODES, _columns(rows))

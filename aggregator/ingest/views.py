@@ -14,6 +14,8 @@ from aggregator.errors import AggregatorError
 from aggregator.ingest.batches import PreparedBatch, prepare_batch
 from aggregator.ingest.define import define_stacks
 from aggregator.ingest.definitions import CheckedDefinitions, check_hashes
+from aggregator.ingest.errors import OutOfTimeError
+from aggregator.ingest.store import note_clock_offset
 from aggregator.telemetry import TRACER
 from wire import limits
 from wire.codec import CONTENT_TYPE, decode, encode
@@ -29,17 +31,20 @@ routes = web.RouteTableDef()
 async def post_batch(request: web.Request) -> web.Response:
     """Store a batch exactly once; the answer (`wire.schema.Answer`) comes after the commit."""
     metrics = request.app[METRICS]
+    arrived_ns = time.time_ns()  # of its head: a slow link is no wrong clock
     try:
         node = await authenticate(request)
         body = await read_body(request, limits.MAX_BATCH_BYTES)
         with TRACER.start_as_current_span("ingest.decode"), metrics.decode_seconds.time():
-            arguments = body, node, time.time_ns(), _sent_ns(request)
+            arguments = body, node, arrived_ns, _sent_ns(request)
             if len(body) > BYTES_OFF_LOOP:
                 batch = await asyncio.to_thread(_read_batch, *arguments)
             else:
                 batch = _read_batch(*arguments)
-    except (AggregatorError, WireError):
+    except (AggregatorError, WireError) as error:
         metrics.batches.labels("refused").inc()
+        if isinstance(error, OutOfTimeError) and error.clock_offset_ms is not None:
+            await note_clock_offset(request.app[DATABASE], node.id, error.clock_offset_ms)
         raise
     answer = await request.app[INGEST].submit(batch)
     return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
@@ -78,8 +83,12 @@ def _read_definitions(body: bytes, node: NodeIdentity) -> CheckedDefinitions:
 
 
 def _sent_ns(request: web.Request) -> int | None:
-    """When the node sent the request by its own clock: the Date header, if there is one."""
+    """When the node sent the request by its own clock: the Date header, if there is one.
+
+    The header names a second; its middle is half a second off at most.
+    """
     try:
-        return int(parsedate_to_datetime(request.headers["Date"]).timestamp()) * 10**9
+        second = int(parsedate_to_datetime(request.headers["Date"]).timestamp())
+        return second * 10**9 + 10**9 // 2
     except (KeyError, ValueError, TypeError, OverflowError):
         return None

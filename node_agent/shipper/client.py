@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import time
+from email.utils import formatdate
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -134,6 +135,8 @@ class Client:
             self._connection = self._open()
         connection = self._connection
         body.seek(0)
+        # The centre records from it how far this host's clock is off (RFC 9110, 6.6.1).
+        headers = {**headers, "Date": formatdate(usegmt=True)}
         try:
             connection.request("POST", path, body=body, headers=headers)
         except (BrokenPipeError, ConnectionResetError):

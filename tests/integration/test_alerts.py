@@ -1,4 +1,4 @@
-"""Overhead alerts on a real Postgres, and their webhooks to a real receiver."""
+"""Alerts on a real Postgres, and their webhooks to a real receiver."""
 
 import asyncio
 import hmac
@@ -8,16 +8,20 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from aggregator.alerts import deliveries
+from aggregator.alerts.changes import Evaluation
 from aggregator.alerts.deliveries import Sent, deliver_due
 from aggregator.alerts.rules import OverheadRule
-from aggregator.alerts.service import Evaluation, evaluate_overhead
-from aggregator.config import Webhook
+from aggregator.alerts.service import evaluate_overhead
+from aggregator.alerts.tasks import evaluate
+from aggregator.config import CentreConfig, Webhook
 from aggregator.db import session_scope
 from wire.schema import Overhead
 
@@ -88,6 +92,12 @@ def judge(database: Any, webhook: Webhook) -> Callable[..., Evaluation]:
             return evaluate_overhead(session, RULE, urls or [webhook.url])
 
     return run
+
+
+@pytest.fixture
+def judge_all(database: Any, centre_config: CentreConfig, webhook: Webhook) -> Callable[[], int]:
+    """Evaluates all rules once, as the worker does; how many alerts started or ended."""
+    return lambda: evaluate(database, replace(centre_config, webhooks=(webhook,)))
 
 
 @pytest.fixture
@@ -329,3 +339,69 @@ async def test_the_api_lists_alerts_with_their_deliveries(
     sent = [(each["event"], each["state"], each["attempts"]) for each in resolved["deliveries"]]
     assert sent == [("firing", "delivered", 1), ("resolved", "pending", 0)]
     assert resolved["deliveries"][0]["to"] == receiver.url.removesuffix("/hook")
+
+
+async def test_a_cloned_node_is_told_once_and_once_that_it_is_over(
+    node, stack_of, judge_all, deliver, receiver, rows
+):
+    await node.send(node.batch({stack_of(1): 1}))
+    assert judge_all() == 0
+
+    async def send_as_a_clone():
+        clone = node.batch({stack_of(2): 9}, sequence=node.sequence)
+        async with await node.post("/api/v1/batches", clone) as response:
+            assert response.status == 409
+
+    def ten_minutes_later():
+        rows("UPDATE nodes SET clone_refused_at = clone_refused_at - interval '10 minutes'")
+
+    await send_as_a_clone()
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda _: judge_all(), range(4))) == 1
+    assert await deliver() == Sent(delivered=1)
+    ten_minutes_later()
+    await send_as_a_clone()  # it goes on, and so does the alert
+    await node.send(node.batch({stack_of(1): 1}))
+    assert judge_all() == 0
+    ten_minutes_later()
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda _: judge_all(), range(4))) == 1
+    assert await deliver() == Sent(delivered=1)
+    assert (judge_all(), await deliver()) == (0, Sent())
+
+    assert receiver.events() == ["firing", "resolved"]
+    receiver.check_signatures()
+    assert rows("SELECT rule, state FROM alerts") == [("cloned_node", "resolved")]
+    assert rows("SELECT sum(samples)::int FROM node_prof") == [(2,)]
+    start = json.loads(receiver.requests[0][1])
+    assert "two hosts send as web-1" in start["commonAnnotations"]["summary"]
+
+
+async def test_a_wrong_clock_is_told_until_it_is_right(
+    node, stack_of, judge_all, deliver, receiver, rows
+):
+    async def send(ahead_s: float, start_ns: int | None = None) -> int:
+        changes = {} if start_ns is None else {"start_ns": start_ns}
+        headers = {"Date": formatdate(time.time() + ahead_s, usegmt=True)}
+        batch = node.batch({stack_of(1): 1}, **changes)
+        async with await node.post("/api/v1/batches", batch, **headers) as response:
+            return response.status
+
+    assert (await send(0), judge_all()) == (200, 0)
+    assert (await send(-3600), judge_all()) == (200, 1)
+    assert (await send(-3600), judge_all()) == (200, 0)
+    rows("UPDATE nodes SET clock_offset_ms = 7000")
+    assert judge_all() == 0
+    rows("UPDATE nodes SET clock_offset_ms = -4000")
+    assert judge_all() == 1
+    assert await deliver() == Sent(delivered=2)
+    assert sorted(receiver.events()) == ["firing", "resolved"]
+    # So wrong that no batch of the node is taken: its clock is known all the same.
+    ahead_ns = time.time_ns() + 3600 * SECOND_NS
+    assert (await send(3600, ahead_ns), judge_all()) == (422, 1)
+    [(state, value, threshold)] = rows(
+        "SELECT state, value, threshold FROM alerts WHERE rule = 'clock_offset' ORDER BY id DESC "
+        "LIMIT 1"
+    )
+    assert (state, threshold) == ("firing", 10)
+    assert -3610 < value < -3000

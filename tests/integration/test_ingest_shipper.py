@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import time
+from email.utils import formatdate
 
 import pytest
 from aiohttp.test_utils import TestServer, unused_port
@@ -13,6 +15,7 @@ from node_agent.shipper.shipper import Shipper
 from node_agent.spool import Spool
 
 BATCHES = 30
+MINUTE_NS = 60 * 10**9
 
 
 @pytest.fixture
@@ -110,3 +113,47 @@ async def test_batch_that_is_refused_for_good_is_not_in_the_way(
     assert rows("SELECT sum(samples)::int FROM node_prof") == [(8,)]
     assert rows("SELECT lost_batches::int FROM nodes") == [(2,)]
     assert [path.name for path in (spool.root / "refused").iterdir()]
+
+
+async def test_a_stepping_clock_loses_what_is_out_of_time_and_nothing_else(
+    spool, shipper_to, node, stack_of, client, rows
+):
+    now_ns = time.time_ns()
+    ages_min = [0, 49 * 60, 47 * 60, -20, -5, 0]  # accepted: 48 hours back to 10 minutes ahead
+    for number, age_min in enumerate(ages_min):
+        start_ns = now_ns - age_min * MINUTE_NS
+        spool.put_batch(node.batch({stack_of(1): 2**number}, start_ns=start_ns), None)
+    shipper = shipper_to(client.port)
+
+    await deliver(shipper, spool, len(ages_min))
+
+    assert spool.pending() == []
+    assert spool.dropped == {"refused_422": 2}
+    assert shipper.report.status()["sent"] == {"batches": 4}
+    assert rows("SELECT sum(samples)::int FROM node_prof") == [(0b110101,)]
+    assert rows("SELECT high_water::int, lost_batches::int FROM runs") == [(len(ages_min), 2)]
+
+
+async def test_the_shipper_tells_its_clock(spool, shipper_to, node, stack_of, client, rows):
+    spool.put_batch(node.batch({stack_of(1): 1}), None)
+
+    await deliver(shipper_to(client.port), spool, 1)
+
+    [(offset_ms,)] = rows("SELECT clock_offset_ms FROM nodes")
+    assert abs(offset_ms) < 60_000  # the same clock, however busy the machine
+
+
+async def test_the_date_is_that_of_the_moment_of_sending(
+    spool, shipper_to, node, stack_of, client, rows, monkeypatch
+):
+    shipper = shipper_to(client.port)
+    clock = time.time
+    for ahead_s in (3600, -3600):
+        spool.put_batch(node.batch({stack_of(1): 1}), None)
+        monkeypatch.setattr(
+            "node_agent.shipper.client.formatdate",
+            lambda usegmt, ahead_s=ahead_s: formatdate(clock() + ahead_s, usegmt=usegmt),
+        )
+        await deliver(shipper, spool, 1)
+        [(offset_ms,)] = rows("SELECT clock_offset_ms FROM nodes")
+        assert abs(offset_ms + ahead_s * 1000) < 60_000

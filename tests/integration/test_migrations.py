@@ -67,7 +67,7 @@ def test_down_and_up_again(empty_postgres_url, engine):
 def test_a_locked_table_makes_a_migration_give_up(empty_postgres_url, engine, monkeypatch):
     run_migrations(empty_postgres_url)
     with engine.connect() as holder:
-        holder.execute(text("LOCK TABLE symbol_files"))
+        holder.execute(text("LOCK TABLE nodes"))
         with engine.connect() as connection:
             with pytest.raises(Exception, match="lock timeout"):
                 command.downgrade(db._alembic_config(connection), "base")

@@ -3,6 +3,8 @@
 import json
 from datetime import datetime, timedelta, timezone
 
+import pytest
+
 from aggregator.alerts.message import AlertFacts, alert_message
 
 STARTED = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=timezone(timedelta(hours=1)))
@@ -52,3 +54,21 @@ def test_memory_is_told_in_mebibytes() -> None:
 
 def test_a_message_that_is_sent_again_has_the_same_bytes() -> None:
     assert alert_message(facts("firing")) == alert_message(facts("firing"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "name", "start", "end"),
+    [
+        ("cloned_node", 1, "FlamefleetClonedNode", "two hosts send as web-1", "no clone of web-1"),
+        ("clock_offset", 12.5, "FlamefleetClockOffset", "12.5 s behind the", "right again"),
+        ("clock_offset", -90, "FlamefleetClockOffset", "90 s ahead of the", "right again"),
+    ],
+)
+def test_clones_and_clocks_have_their_own_words(
+    rule: str, value: float, name: str, start: str, end: str
+) -> None:
+    for event, words in (("firing", start), ("resolved", end)):
+        told = AlertFacts(rule, "web-1", event, STARTED, STARTED, "", value, 10.0)
+        body = json.loads(alert_message(told))
+        assert body["commonLabels"]["alertname"] == name
+        assert words in body["commonAnnotations"]["summary"]

@@ -1,13 +1,17 @@
-"""The overhead rule as a table: means in, change out."""
+"""The rules as tables: what was seen in, change out."""
 
 import pytest
 
 from aggregator.alerts.rules import (
     Change,
+    ClockRule,
+    CloneRule,
     Excess,
     OverheadMean,
     OverheadRule,
     judge,
+    judge_clock,
+    judge_clone,
     worst_excess,
 )
 
@@ -59,3 +63,47 @@ def test_the_alert_names_what_is_furthest_over(
 
 def test_a_limit_of_nothing_is_always_exceeded() -> None:
     assert Excess("cpu_percent", 0.0, 0.0).ratio > 1
+
+
+@pytest.mark.parametrize(
+    ("refused_ago_s", "firing", "change"),
+    [
+        (None, False, Change.STAY),
+        (0, False, Change.START),
+        (599.9, False, Change.START),
+        (600, False, Change.STAY),
+        (86_400, False, Change.STAY),
+        # Every refusal makes it last ten minutes more.
+        (0, True, Change.STAY),
+        (599.9, True, Change.STAY),
+        (600, True, Change.END),
+        (None, True, Change.END),
+    ],
+)
+def test_the_clone_rule(refused_ago_s: float | None, firing: bool, change: Change) -> None:
+    assert judge_clone(CloneRule(), refused_ago_s, firing) is change
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize(
+    ("offset_s", "firing", "change"),
+    [
+        (0, False, Change.STAY),
+        (10, False, Change.STAY),
+        (10.001, False, Change.START),
+        (86_400, False, Change.START),
+        # Between the two limits it stays what it is.
+        (7, False, Change.STAY),
+        (7, True, Change.STAY),
+        (5, True, Change.STAY),
+        (4.999, True, Change.END),
+        (86_400, True, Change.STAY),
+    ],
+)
+def test_the_clock_rule(offset_s: float, side: int, firing: bool, change: Change) -> None:
+    assert judge_clock(ClockRule(), side * offset_s, firing) is change
+
+
+@pytest.mark.parametrize("firing", [False, True])
+def test_an_unknown_clock_changes_nothing(firing: bool) -> None:
+    assert judge_clock(ClockRule(), None, firing) is Change.STAY

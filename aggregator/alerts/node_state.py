@@ -1,0 +1,73 @@
+"""Starts and ends alerts about what ingest wrote on a node: a refused clone, its clock's offset."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from aggregator.alerts.changes import Evaluation, end_alert, start_alert
+from aggregator.alerts.rules import (
+    CLOCK_RULE,
+    CLONE_RULE,
+    Change,
+    ClockRule,
+    CloneRule,
+    Excess,
+    judge_clock,
+    judge_clone,
+)
+
+_CLONES = text(
+    """
+    SELECT n.id AS node_id, firing.id AS alert_id, firing.detail,
+           extract(epoch FROM now() - n.clone_refused_at)::float8 AS refused_ago_s
+    FROM nodes n
+    LEFT JOIN alerts firing
+           ON firing.node_id = n.id AND firing.rule = :rule AND firing.state = 'firing'
+    WHERE firing.id IS NOT NULL
+       OR n.clone_refused_at > now() - make_interval(secs => :window_s)
+    ORDER BY n.id
+    """
+)
+_CLOCKS = text(
+    """
+    SELECT n.id AS node_id, firing.id AS alert_id, firing.detail,
+           n.clock_offset_ms / 1000.0::float8 AS offset_s
+    FROM nodes n
+    LEFT JOIN alerts firing
+           ON firing.node_id = n.id AND firing.rule = :rule AND firing.state = 'firing'
+    WHERE firing.id IS NOT NULL OR abs(n.clock_offset_ms) > 1000 * :start_s
+    ORDER BY n.id
+    """
+)
+
+
+def evaluate_clones(session: Session, rule: CloneRule, urls: Sequence[str]) -> Evaluation:
+    """Judge every node's last refusal as a clone; its alert's value is 1, one host too many."""
+    started = ended = 0
+    parameters = {"rule": CLONE_RULE, "window_s": rule.window_s}
+    for row in session.execute(_CLONES, parameters):
+        change = judge_clone(rule, row.refused_ago_s, firing=row.alert_id is not None)
+        if change is Change.START:
+            excess = Excess("clones", 1, 0)
+            started += start_alert(session, CLONE_RULE, row.node_id, excess, {}, urls)
+        elif change is Change.END:
+            ended += end_alert(session, row.alert_id, row.detail, urls)
+    return Evaluation(started, ended)
+
+
+def evaluate_clocks(session: Session, rule: ClockRule, urls: Sequence[str]) -> Evaluation:
+    """Judge every node's clock; the value is the centre's clock minus the node's, in seconds.
+
+    A node that stopped reporting keeps its alert: silence does not set a clock.
+    """
+    started = ended = 0
+    for row in session.execute(_CLOCKS, {"rule": CLOCK_RULE, "start_s": rule.start_s}):
+        change = judge_clock(rule, row.offset_s, firing=row.alert_id is not None)
+        if change is Change.START:
+            excess = Excess("clock_offset_s", row.offset_s, rule.start_s)
+            started += start_alert(session, CLOCK_RULE, row.node_id, excess, {}, urls)
+        elif change is Change.END:
+            detail = {**row.detail, "end": {"clock_offset_s": row.offset_s}}
+            ended += end_alert(session, row.alert_id, detail, urls)
+    return Evaluation(started, ended)
