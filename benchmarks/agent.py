@@ -1,9 +1,9 @@
 """The agent beside `perf record -a -g` and bcc's `profile` on the same load, in one run.
 
 Writes build/bench/agent.json and prints a table with the goals. Each profiler runs alone over the
-same four busy processes; user CPU is percent of one core over the window after a warm-up, in which the
-agent makes its symbol extracts (once a fleet for each build). What the other two do when they end is
-outside the window.
+same four busy processes; user CPU is percent of one core over the window after a warm-up, in which
+the agent makes its symbol extracts (once a fleet for each build). What the other two do when they
+end is outside the window.
 """
 
 import argparse
