@@ -1,9 +1,8 @@
 """The agent beside `perf record -a -g` and bcc's `profile` on the same load, in one run.
 
 Writes build/bench/agent.json and prints a table with the goals. Each profiler runs alone over the
-same four busy processes; user CPU is percent of one core over the window after a warm-up, in which
-the agent makes its symbol extracts (once a fleet for each build). What the other two do when they
-end is outside the window.
+same four busy processes; user CPU is percent of one core over the window after a warm-up. What the
+other two do when they end is outside the window.
 """
 
 import argparse
@@ -171,7 +170,7 @@ def main() -> None:
     """Run every profiler at every rate, write JSON, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=60.0, help="window of each measurement")
-    parser.add_argument("--warm-up", type=float, default=60.0, help="seconds before the window")
+    parser.add_argument("--warm-up", type=float, default=20.0, help="seconds before the window")
     parser.add_argument("--output", type=Path, default=Path("build/bench/agent.json"))
     options = parser.parse_args()
     rows: list[Row] = []
