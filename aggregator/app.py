@@ -84,7 +84,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         if "Allow" in error.headers:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
-    except Exception:
+    except Exception:  # whatever it is becomes a 500 in words, and is logged whole
         LOG.exception("%s %s failed", request.method, request.path)
         words = "the aggregator failed; its log says why"
         return _answer(request, 500, "internal", words, AggregatorError.remedy)

@@ -102,7 +102,7 @@ def create_celery(config: CentreConfig) -> Celery:
 
 def _add_task(app: Celery, job: Job, databases: "_Databases", config: CentreConfig) -> None:
     # Not shared: each application runs the jobs with its own configuration.
-    @app.task(name=job.name, shared=False)  # type: ignore[untyped-decorator]
+    @app.task(name=job.name, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
     def run() -> None:
         _run(app, job, databases, config)
 

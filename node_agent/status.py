@@ -163,7 +163,7 @@ def _number(report: Report, name: str) -> float:
     value = report.get(name)
     # Beyond that is nothing that was measured, and nothing that every computation survives.
     known = isinstance(value, int | float) and -_ABSURD < value < _ABSURD
-    return float(value) if known else 0.0  # type: ignore[arg-type]
+    return float(value) if known else 0.0  # type: ignore[arg-type]  # `known` narrows it
 
 
 def _list(report: Report, name: str) -> list[Any]:

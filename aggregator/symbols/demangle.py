@@ -4,7 +4,7 @@
 reads hostile text, so this module is used only in the parser's child process.
 """
 
-import pydemumble  # type: ignore[import-untyped]
+import pydemumble  # type: ignore[import-untyped]  # ships no stubs
 
 from aggregator.symbols.names import clean
 

@@ -23,7 +23,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # bcc and clang print
-    from bcc import BPF  # type: ignore[import-not-found]
+    from bcc import BPF  # type: ignore[import-not-found]  # the system Python has it
 
     # Nothing is loaded: that needs capabilities, and is the agent's.
     module = BPF(text=request["text"].encode(), cflags=request["flags"])

@@ -43,7 +43,7 @@ def stat_mapped(tgid: int, mapping: Mapping) -> os.stat_result | None:
     try:
         # Not Path.stat: the name is bytes, and this is called for every new mapping.
         path = b"/proc/%d/root%b" % (tgid, mapping.path)
-        status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
+        status = os.stat(path, follow_symlinks=False)  # noqa: PTH116 (bytes)
     except (OSError, ValueError):
         return None
     return status if status.st_ino == mapping.inode else None
