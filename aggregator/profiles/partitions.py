@@ -97,7 +97,7 @@ def drop_partitions(engine: Engine, now: datetime, retention: Retention) -> list
             connection.execute(text("SET lock_timeout = '4s'"))
             dropped = []
             for table in time_tables(retention):
-                dropped += _drop_old(connection, table, now)
+                dropped += _drop_old(engine, connection, table, now)
             return dropped
         finally:
             connection.execute(text("RESET lock_timeout"))
@@ -138,7 +138,7 @@ def _make(connection: Connection, table: TimeTable, name: str, start: datetime) 
     )
 
 
-def _drop_old(connection: Connection, table: TimeTable, now: datetime) -> list[str]:
+def _drop_old(engine: Engine, connection: Connection, table: TimeTable, now: datetime) -> list[str]:
     attached = _partitions(connection, table)
     dropped = []
     for name in _tables_like(connection, table):
@@ -149,9 +149,20 @@ def _drop_old(connection: Connection, table: TimeTable, now: datetime) -> list[s
             how = "FINALIZE" if attached[name] else "CONCURRENTLY"
             connection.execute(text(f"ALTER TABLE {table.name} DETACH PARTITION {name} {how}"))
         # A table that an interrupted run left detached comes here too.
-        connection.execute(text(f"DROP TABLE {name}"))
-        dropped.append(name)
+        if _drop_detached(engine, table, name):
+            dropped.append(name)
     return dropped
+
+
+def _drop_detached(engine: Engine, table: TimeTable, name: str) -> bool:
+    """Drop `name`, unless `make_partitions` found it detached and attached it again meanwhile."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '4s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MAKE_LOCK})
+        if name in _partitions(connection, table):
+            return False
+        connection.execute(text(f"DROP TABLE {name}"))
+    return True
 
 
 def _tables_like(connection: Connection, table: TimeTable) -> list[str]:

@@ -179,6 +179,30 @@ def test_several_processes_at_once(make, attached, database):
     assert attached("node_prof_10")[-1] == "node_prof_10_2026112223"
 
 
+def test_partition_attached_again_while_it_is_dropped_stays(make, attached, database):
+    make(NOW)
+    first = "node_prof_10_2026112215"
+    with database.begin() as connection:
+        connection.execute(text(f"ALTER TABLE node_prof_10 DETACH PARTITION {first}"))
+    dropped = []
+    after = NOW + timedelta(hours=1, minutes=20)  # only the first partition's time is over
+
+    def drop():
+        dropped.extend(drop_partitions(database, after, KEEP))
+
+    thread = threading.Thread(target=drop)
+    with database.begin() as connection:
+        assert make_partitions(connection, NOW, KEEP) == [first]
+        thread.start()
+        # Until it waits for what this transaction holds; the check would find it attached later.
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join()
+
+    assert dropped == []
+    assert first in attached("node_prof_10")
+
+
 def test_names_tell_the_time():
     for table in time_tables(KEEP):
         for start in table.starts(NOW):
