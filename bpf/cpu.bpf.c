@@ -94,7 +94,7 @@ static __always_inline __u32 namespaced_tgid(struct task_struct *leader)
 static __always_inline void count_sample(struct stack_event *event, __u64 depth, void *counts,
 					 struct counters *counter)
 {
-	__u64 one = 1, size = offsetof(struct stack_event, addresses) + depth * sizeof(__u64);
+	__u64 one = 1, size = offsetof(struct stack_event, words) + depth * sizeof(__u64);
 	__u64 *count = bpf_map_lookup_elem(counts, &event->key);
 
 	if (!count) {

@@ -7,10 +7,109 @@
 #define FLAMEFLEET_EVENTS_H
 
 #define MAX_STACK_DEPTH	  127 /* of each of the two stacks: the kernel's own limit */
+#define MAX_PYTHON_DEPTH  127
+#define PYTHON_WORDS	  2 /* of each Python frame, see bpf/python.h */
 #define THREAD_NAME_BYTES 16
 
-/* sample_key.flags */
+/*
+ * sample_key.flags: two bits, how the user part of the stack ended (enum stack_end) from
+ * STACK_END_SHIFT on, and how its Python part did (enum python_end) from PYTHON_END_SHIFT on.
+ */
 #define SAMPLE_KERNEL_THREAD (1U << 0)
+#define SAMPLE_PYTHON	     (1U << 1) /* Python frames follow the addresses */
+#define STACK_END_SHIFT	     8
+#define PYTHON_END_SHIFT     12
+#define STACK_END_MASK	     (0xfU << STACK_END_SHIFT)
+#define PYTHON_END_MASK	     (0xfU << PYTHON_END_SHIFT)
+
+enum stack_end {
+	STACK_NO_USER = 0, /* there is no user part */
+	STACK_COMPLETE = 1,
+	STACK_TRUNCATED = 2,	    /* deeper than MAX_STACK_DEPTH */
+	STACK_NO_MAPPING = 3,	    /* process or mapping not known to user space (yet) */
+	STACK_NO_ROWS = 4,	    /* a mapping without rows, and no frame pointers in it */
+	STACK_NO_ROOM = 5,	    /* a mapping whose rows did not fit */
+	STACK_UNSUPPORTED_RULE = 6, /* also: the whole of a 32-bit program */
+	STACK_READ_FAULT = 7,
+};
+
+enum python_end {
+	PYTHON_NONE = 0, /* no Python program */
+	PYTHON_COMPLETE = 1,
+	PYTHON_TRUNCATED = 2,
+	PYTHON_NO_THREAD_STATE = 3,
+	PYTHON_READ_FAULT = 4,
+	PYTHON_OFF = 5,
+};
+
+/*
+ * How to find the caller of the code from `pc` up to the next row. CFA is the value that the stack
+ * pointer has in the caller; the return address always lies just below it.
+ */
+struct unwind_row {
+	__u32 pc;  /* ELF address less the module's lowest, page-aligned one */
+	__s16 cfa; /* in words of 8 bytes */
+	__s8 rbp;  /* where the caller's rbp is saved, in words from the CFA; 0: still in rbp */
+	__u8 rule; /* enum unwind_rule */
+};
+
+enum unwind_rule {
+	ROW_UNSUPPORTED = 0, /* a gap, or a rule that a row can't hold */
+	ROW_CFA_RSP = 1,     /* CFA = rsp + cfa */
+	ROW_CFA_RBP = 2,     /* CFA = rbp + cfa */
+	ROW_CFA_PLT = 3,     /* CFA = rsp + 8, or + 16 behind the entry's push: (ip & 15) >= 11 */
+	ROW_END = 4,	     /* the return address is undefined: an entry point */
+	ROW_SIGNAL = 5,	     /* returns by rt_sigreturn: the registers lie at rsp */
+	/*
+	 * CFA = *(rsp + cfa) + addend, CFA = *(rbp + cfa) + addend. The field `rbp` is
+	 * addend | slot << 3, both in words: addend 0 to 7; the caller's rbp is saved at CFA +
+	 * slot, slot -16 to -1; slot 0 means still in rbp for the first rule, saved at *rbp for the
+	 * second (the prologue with which GCC realigns the stack).
+	 */
+	ROW_CFA_RSP_DEREF = 6,
+	ROW_CFA_RBP_DEREF = 7,
+};
+
+/*
+ * ff_processes: key is the tgid in the agent's PID namespace. The mappings of the process are
+ * `mapping_count` entries of ff_mappings from `first_mapping` on.
+ */
+struct unwind_process {
+	__u64 start_ns; /* start_ns and exec_id as in sample_key: or the record is another's */
+	__u32 exec_id;
+	__u32 first_mapping;
+	__u32 mapping_count;
+	__u32 flags; /* 0 */
+};
+
+/* An executable mapping; those of one process are sorted by `start` and don't overlap. */
+struct unwind_mapping {
+	__u64 start;
+	__u64 end;
+	__u64 bias;	 /* pc of a row = address - bias */
+	__u32 first_row; /* without rows: enum mapping_kind */
+	__u32 row_count;
+};
+
+enum mapping_kind {
+	MAPPING_FRAME_POINTER = 1, /* code that keeps frame pointers: JIT, Go */
+	MAPPING_NO_ROWS = 2,
+	MAPPING_NO_ROOM = 3,
+	MAPPING_PENDING = 4, /* rows are being made; ends as STACK_NO_MAPPING */
+};
+
+/*
+ * Entry i of ff_rows lies in shard i / ROWS_PER_SHARD at i % ROWS_PER_SHARD; ff_mappings alike.
+ * User space makes shards as it needs them. Rows and mappings that belong together lie one behind
+ * the other and may cross shards.
+ */
+#define ROWS_PER_SHARD	    32768
+#define MAPPINGS_PER_SHARD  4096
+#define MAX_ROW_SHARDS	    64
+#define MAX_MAPPING_SHARDS  64
+#define MAX_KNOWN_PROCESSES 8192
+#define MAX_MAPPINGS	    4096       /* of one process */
+#define MAX_ROWS	    (1U << 21) /* of one mapping */
 
 /*
  * What can be excluded: bits of settings.exclusions, and `kind` of an entry of ff_exclusions.
@@ -43,16 +142,21 @@ struct sample_key {
 	char thread_name[THREAD_NAME_BYTES];
 };
 
+#define MAX_STACK_WORDS (2 * MAX_STACK_DEPTH + PYTHON_WORDS * MAX_PYTHON_DEPTH)
+
 /*
- * Sent through the ring buffer when a key is first seen in a generation; only the first
- * kernel_depth + user_depth addresses are sent: kernel ones first, leaf first.
+ * Sent through the ring buffer when a key is first seen in a generation; only the words in use are
+ * sent: kernel_depth addresses, user_depth addresses, then PYTHON_WORDS for each of python_depth
+ * frames; leaf first in each part.
  */
 struct stack_event {
 	struct sample_key key;
 	__u32 generation;
 	__u16 kernel_depth;
 	__u16 user_depth;
-	__u64 addresses[2 * MAX_STACK_DEPTH];
+	__u16 python_depth;
+	__u16 reserved[3];
+	__u64 words[MAX_STACK_WORDS];
 };
 
 /* One a CPU, only ever growing. */
@@ -91,6 +195,8 @@ struct settings {
 	__u64 v1_cgroup_root_id; /* the same of systemd's own v1 hierarchy, where there is one */
 	__u32 v1_hierarchy;	 /* its number; 0: there is none */
 	__u32 exclusions;	 /* EXCLUDE_* in use */
+	__u32 unwind;		 /* 1: walk user stacks by rows; 0: by frame pointers */
+	__u32 python;		 /* 1: read Python frames */
 };
 
 #endif

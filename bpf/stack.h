@@ -19,7 +19,7 @@ static __always_inline __u64 hash_stack(struct stack_event *event, __u64 depth)
 		barrier_var(i); /* or the bound takes a form that the verifier can't follow */
 		if (i >= depth)
 			break;
-		hash = mix(hash, event->addresses[i]);
+		hash = mix(hash, event->words[i]);
 	}
 	return hash;
 }
@@ -32,7 +32,7 @@ static __always_inline __u64 read_stacks(struct sample_context *ctx, struct stac
 	__u64 kernel_depth = 0, user_depth = 0; /* 64 bits: of 32, a copy would be checked */
 
 	if ((ctx->cs & USER_MODE_SELECTOR) == 0) {
-		bytes = bpf_get_stack(ctx, event->addresses, size, 0);
+		bytes = bpf_get_stack(ctx, event->words, size, 0);
 		if (bytes > 0)
 			kernel_depth = (__u64)bytes / sizeof(__u64);
 	}
@@ -40,7 +40,7 @@ static __always_inline __u64 read_stacks(struct sample_context *ctx, struct stac
 	if (kernel_depth > MAX_STACK_DEPTH) /* never; the verifier wants to see it */
 		return 0;
 	if (!(event->key.flags & SAMPLE_KERNEL_THREAD)) {
-		bytes = bpf_get_stack(ctx, &event->addresses[kernel_depth], size, BPF_F_USER_STACK);
+		bytes = bpf_get_stack(ctx, &event->words[kernel_depth], size, BPF_F_USER_STACK);
 		if (bytes > 0)
 			user_depth = (__u64)bytes / sizeof(__u64);
 	}

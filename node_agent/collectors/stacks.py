@@ -2,11 +2,40 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import NamedTuple
 
-from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD, SAMPLE_KEY, STACK_EVENT_HEADER
+from node_agent.kernel.structs import (
+    SAMPLE_KERNEL_THREAD,
+    SAMPLE_KEY,
+    STACK_END_MASK,
+    STACK_END_SHIFT,
+    STACK_EVENT_HEADER,
+)
 
 _MAX_NAMES = 4096
+
+
+class StackEnd(IntEnum):
+    """How the user part of a stack ended: enum stack_end of bpf/events.h. The word of each on the
+    wire is its name in lower case."""
+
+    NO_USER = 0  # there is none
+    COMPLETE = 1
+    TRUNCATED = 2
+    NO_MAPPING = 3
+    NO_ROWS = 4
+    NO_ROOM = 5
+    UNSUPPORTED_RULE = 6
+    READ_FAULT = 7
+
+
+_ENDS = tuple(StackEnd)
+
+
+def end_of(flags: int) -> StackEnd:
+    """What `SampleKey.flags` say about the end of the user part."""
+    return _ENDS[(flags & STACK_END_MASK) >> STACK_END_SHIFT]
 
 
 class ProcessKey(NamedTuple):
@@ -26,7 +55,7 @@ class SampleKey(NamedTuple):
     exec_id: int
     cgroup_id: int
     thread_name: str
-    flags: int  # SAMPLE_KERNEL_THREAD
+    flags: int  # SAMPLE_KERNEL_THREAD, SAMPLE_PYTHON, and how the user part ended: see `end_of`
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +70,7 @@ class RawStack:
     user_ips: tuple[int, ...]  # leaf first, () if the thread has no user memory
     is_kernel_thread: bool
     interval: int = 0  # `Interval.number` of the interval that counts it
+    end: StackEnd = StackEnd.NO_USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +130,7 @@ class Decoder:
                 generation,
                 kernel_depth,
                 user_depth,
+                _python_depth,
             ) = STACK_EVENT_HEADER.unpack_from(record)
             if last is not None and generation > last:
                 break  # not taken: the ring buffer gives it out again
@@ -115,6 +146,7 @@ class Decoder:
                     tuple(addresses[kernel_depth:end]),
                     bool(flags & SAMPLE_KERNEL_THREAD),
                     generation,
+                    _ENDS[(flags & STACK_END_MASK) >> STACK_END_SHIFT],
                 )
             )
         return stacks

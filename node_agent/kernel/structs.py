@@ -4,8 +4,16 @@ import ctypes
 import struct
 
 MAX_STACK_DEPTH = 127
+MAX_PYTHON_DEPTH = 127
+PYTHON_WORDS = 2
+MAX_STACK_WORDS = 2 * MAX_STACK_DEPTH + PYTHON_WORDS * MAX_PYTHON_DEPTH
 THREAD_NAME_BYTES = 16
 SAMPLE_KERNEL_THREAD = 1 << 0
+SAMPLE_PYTHON = 1 << 1
+STACK_END_SHIFT = 8
+PYTHON_END_SHIFT = 12
+STACK_END_MASK = 0xF << STACK_END_SHIFT
+PYTHON_END_MASK = 0xF << PYTHON_END_SHIFT
 EXCLUDE_USER = 1 << 0
 EXCLUDE_UNIT = 1 << 1
 EXCLUDE_CGROUP = 1 << 2
@@ -13,6 +21,28 @@ EXCLUDE_EXECUTABLE_NAME = 1 << 3
 EXCLUDE_EXECUTABLE_PATH = 1 << 4
 MAX_PATH_PARTS = 20
 MAX_EXCLUDED_BYTES = 126
+
+# struct unwind_row, rule
+ROW_UNSUPPORTED = 0
+ROW_CFA_RSP = 1
+ROW_CFA_RBP = 2
+ROW_CFA_PLT = 3
+ROW_END = 4
+ROW_SIGNAL = 5
+ROW_CFA_RSP_DEREF = 6
+ROW_CFA_RBP_DEREF = 7
+# struct unwind_mapping, first_row of those without rows
+MAPPING_FRAME_POINTER = 1
+MAPPING_NO_ROWS = 2
+MAPPING_NO_ROOM = 3
+MAPPING_PENDING = 4
+ROWS_PER_SHARD = 32768
+MAPPINGS_PER_SHARD = 4096
+MAX_ROW_SHARDS = 64
+MAX_MAPPING_SHARDS = 64
+MAX_KNOWN_PROCESSES = 8192
+MAX_MAPPINGS = 4096
+MAX_ROWS = 1 << 21
 
 
 class ExclusionC(ctypes.Structure):
@@ -42,7 +72,9 @@ class StackEventC(ctypes.Structure):
         ("generation", ctypes.c_uint32),
         ("kernel_depth", ctypes.c_uint16),
         ("user_depth", ctypes.c_uint16),
-        ("addresses", ctypes.c_uint64 * (2 * MAX_STACK_DEPTH)),
+        ("python_depth", ctypes.c_uint16),
+        ("reserved", ctypes.c_uint16 * 3),
+        ("words", ctypes.c_uint64 * MAX_STACK_WORDS),
     )
 
 
@@ -81,11 +113,45 @@ class SettingsC(ctypes.Structure):
         ("v1_cgroup_root_id", ctypes.c_uint64),
         ("v1_hierarchy", ctypes.c_uint32),
         ("exclusions", ctypes.c_uint32),
+        ("unwind", ctypes.c_uint32),
+        ("python", ctypes.c_uint32),
+    )
+
+
+class UnwindRowC(ctypes.Structure):
+    _fields_ = (
+        ("pc", ctypes.c_uint32),
+        ("cfa", ctypes.c_int16),
+        ("rbp", ctypes.c_int8),
+        ("rule", ctypes.c_uint8),
+    )
+
+
+class UnwindProcessC(ctypes.Structure):
+    _fields_ = (
+        ("start_ns", ctypes.c_uint64),
+        ("exec_id", ctypes.c_uint32),
+        ("first_mapping", ctypes.c_uint32),
+        ("mapping_count", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
+class UnwindMappingC(ctypes.Structure):
+    _fields_ = (
+        ("start", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+        ("bias", ctypes.c_uint64),
+        ("first_row", ctypes.c_uint32),
+        ("row_count", ctypes.c_uint32),
     )
 
 
 # The same layouts for reading many at once: ten times faster than ctypes field by field.
-# The fields come out in the order of the struct, without the reserved one.
+# The fields come out in the order of the struct, without the reserved ones.
 SAMPLE_KEY = struct.Struct(f"=QQQIII4x{THREAD_NAME_BYTES}s")
-STACK_EVENT_HEADER = struct.Struct(f"=QQQIII4x{THREAD_NAME_BYTES}sIHH")
+STACK_EVENT_HEADER = struct.Struct(f"=QQQIII4x{THREAD_NAME_BYTES}sIHHH6x")
+UNWIND_ROW = struct.Struct("=IhbB")
+UNWIND_PROCESS = struct.Struct("=QIIII")
+UNWIND_MAPPING = struct.Struct("=QQQII")
 COUNTER_NAMES = tuple(name for name, _ in CountersC._fields_)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from node_agent.collectors.stacks import StackEnd
 from node_agent.kernel import structs
 
 HEADER = Path(__file__).parents[2] / "bpf/events.h"
@@ -18,13 +19,24 @@ MIRRORS = {
     "counters": structs.CountersC,
     "settings": structs.SettingsC,
     "exclusion": structs.ExclusionC,
+    "unwind_row": structs.UnwindRowC,
+    "unwind_process": structs.UnwindProcessC,
+    "unwind_mapping": structs.UnwindMappingC,
 }
 CONSTANTS = (
     *("MAX_STACK_DEPTH", "THREAD_NAME_BYTES", "SAMPLE_KERNEL_THREAD"),
     *("EXCLUDE_USER", "EXCLUDE_UNIT", "EXCLUDE_CGROUP"),
     *("EXCLUDE_EXECUTABLE_NAME", "EXCLUDE_EXECUTABLE_PATH"),
     *("MAX_PATH_PARTS", "MAX_EXCLUDED_BYTES"),
+    *("MAX_PYTHON_DEPTH", "PYTHON_WORDS", "MAX_STACK_WORDS", "SAMPLE_PYTHON"),
+    *("STACK_END_SHIFT", "STACK_END_MASK", "PYTHON_END_SHIFT", "PYTHON_END_MASK"),
+    *("ROW_UNSUPPORTED", "ROW_CFA_RSP", "ROW_CFA_RBP", "ROW_CFA_PLT", "ROW_END", "ROW_SIGNAL"),
+    *("ROW_CFA_RSP_DEREF", "ROW_CFA_RBP_DEREF"),
+    *("MAPPING_FRAME_POINTER", "MAPPING_NO_ROWS", "MAPPING_NO_ROOM", "MAPPING_PENDING"),
+    *("ROWS_PER_SHARD", "MAPPINGS_PER_SHARD", "MAX_ROW_SHARDS", "MAX_MAPPING_SHARDS"),
+    *("MAX_KNOWN_PROCESSES", "MAX_MAPPINGS", "MAX_ROWS"),
 )
+ENDS = {f"STACK_{end.name}": end for end in StackEnd}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +51,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             lines.append(f'printf("{comma}\\"{field}\\": [%zu, %zu]", offsetof(struct {name},')
             lines.append(f"{field}), sizeof(((struct {name} *)0)->{field}));")
         lines.append('printf("}},");')
-    for name in CONSTANTS:
+    for name in (*CONSTANTS, *ENDS):
         lines.append(f'printf("\\"{name}\\": %u,", (unsigned)({name}));')
     source = (
         "#include <stddef.h>\n#include <stdio.h>\n#include <linux/types.h>\n"
@@ -77,12 +89,24 @@ def test_constants_are_the_same(compiled: dict[str, Any], name: str) -> None:
     assert compiled[name] == getattr(structs, name)
 
 
+@pytest.mark.parametrize("name", ENDS)
+def test_ends_are_the_same(compiled: dict[str, Any], name: str) -> None:
+    assert compiled[name] == ENDS[name]
+
+
 def test_packed_layouts_read_what_the_structs_hold() -> None:
     key = structs.SampleKeyC(1, 2, 3, 4, 5, 6, 0, b"worker")
-    event = structs.StackEventC(key, 7, 8, 9)
+    event = structs.StackEventC(key, 7, 8, 9, 10)
 
     assert structs.SAMPLE_KEY.size == ctypes.sizeof(key)
-    assert structs.STACK_EVENT_HEADER.size == structs.StackEventC.addresses.offset
+    assert structs.STACK_EVENT_HEADER.size == structs.StackEventC.words.offset
     values = structs.STACK_EVENT_HEADER.unpack_from(bytes(event))
-    assert values == (1, 2, 3, 4, 5, 6, b"worker".ljust(16, b"\0"), 7, 8, 9)
+    assert values == (1, 2, 3, 4, 5, 6, b"worker".ljust(16, b"\0"), 7, 8, 9, 10)
     assert structs.SAMPLE_KEY.unpack(bytes(key)) == values[:7]
+
+    row = structs.UnwindRowC(0xFFFFFFFF, -3, -2, structs.ROW_CFA_RBP)
+    process = structs.UnwindProcessC(1, 2, 3, 4, 5)
+    mapping = structs.UnwindMappingC(1, 2, 3, 4, 5)
+    assert structs.UNWIND_ROW.unpack(bytes(row)) == (0xFFFFFFFF, -3, -2, 2)
+    assert structs.UNWIND_PROCESS.unpack(bytes(process)) == (1, 2, 3, 4, 5)
+    assert structs.UNWIND_MAPPING.unpack(bytes(mapping)) == (1, 2, 3, 4, 5)

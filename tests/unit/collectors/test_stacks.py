@@ -10,8 +10,8 @@ KEY = SampleKeyC(11, 22, 33, 44, 55, 0, 0, b"worker")
 
 def record(kernel: list[int], user: list[int], key: SampleKeyC = KEY) -> memoryview:
     event = StackEventC(key, 7, len(kernel), len(user))
-    event.addresses[: len(kernel) + len(user)] = kernel + user
-    size = StackEventC.addresses.offset + 8 * (len(kernel) + len(user))
+    event.words[: len(kernel) + len(user)] = kernel + user
+    size = StackEventC.words.offset + 8 * (len(kernel) + len(user))
     return memoryview(bytes(event)[:size])
 
 
