@@ -1,0 +1,104 @@
+"""Extents of one large array that is made of shards: who has which entries. Pure.
+
+First fit from the low end, so that only as many shards exist as are needed. What is given back can
+still be read by a sample in flight, so it is allotted again only after a grace.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from typing import NamedTuple
+
+
+class Extent(NamedTuple):
+    """`count` entries from index `first` on."""
+
+    first: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        return self.first + self.count
+
+
+class Arena:
+    """Entries 0 to `limit`, in shards of `shard` entries; an extent may cross shards.
+
+    Times are seconds of any clock that only goes forward.
+    """
+
+    def __init__(self, shard: int, limit: int, grace_s: float) -> None:
+        if shard < 1 or limit < 0:
+            raise ValueError(f"{limit} entries in shards of {shard}")
+        self.shard = shard
+        self.limit = limit
+        self.used = 0  # entries, those in their grace included
+        self.shards = 0  # how many exist: shards 0 to this - 1
+        self._grace_s = grace_s
+        self._free = [Extent(0, limit)] if limit else []  # by index, never adjacent
+        self._retired: deque[tuple[float, Extent]] = deque()
+
+    def allocate(self, count: int) -> Extent | None:
+        """The lowest `count` entries in a row; None where there is no room."""
+        if count < 1:
+            raise ValueError(f"an extent of {count} entries")
+        for position, free in enumerate(self._free):
+            if free.count >= count:
+                break
+        else:
+            return None
+        if free.count == count:
+            del self._free[position]
+        else:
+            self._free[position] = Extent(free.first + count, free.count - count)
+        self.used += count
+        extent = Extent(free.first, count)
+        self.shards = max(self.shards, -(-extent.end // self.shard))
+        return extent
+
+    def retire(self, extent: Extent, now_s: float) -> None:
+        """Give an extent back; it is free once the grace has passed."""
+        self._retired.append((now_s + self._grace_s, extent))
+
+    def reclaim(self, now_s: float) -> bool:
+        """Free what was retired long enough ago; whether there was any."""
+        freed = False
+        while self._retired and self._retired[0][0] <= now_s:
+            self._release(self._retired.popleft()[1])
+            freed = True
+        return freed
+
+    def trim(self) -> int:
+        """Count off the shards at the high end that nothing lies in; how many those are."""
+        last = self._free[-1] if self._free else Extent(self.limit, 0)
+        wanted = -(-last.first // self.shard) if last.end == self.limit else self.shards
+        dropped = max(self.shards - wanted, 0)
+        self.shards -= dropped
+        return dropped
+
+    @property
+    def retired(self) -> int:
+        """Entries in their grace."""
+        return sum(extent.count for _, extent in self._retired)
+
+    def could_hold(self, count: int) -> bool:
+        """Whether there is room for `count` entries in a row now or once the grace is over."""
+        spans = sorted([*self._free, *(extent for _, extent in self._retired)])
+        reach = start = 0
+        for span in spans:
+            if span.first != reach:
+                start = span.first
+            reach = span.end
+            if reach - start >= count:
+                return True
+        return False
+
+    def _release(self, extent: Extent) -> None:
+        self.used -= extent.count
+        position = bisect_left(self._free, extent)
+        first, end = extent.first, extent.end
+        if position < len(self._free) and self._free[position].first == end:
+            end = self._free.pop(position).end
+        if position > 0 and self._free[position - 1].end == first:
+            position -= 1
+            first = self._free.pop(position).first
+        self._free.insert(position, Extent(first, end - first))
