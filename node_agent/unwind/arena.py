@@ -41,11 +41,10 @@ class Arena:
         """The lowest `count` entries in a row; None where there is no room."""
         if count < 1:
             raise ValueError(f"an extent of {count} entries")
-        for position, free in enumerate(self._free):
-            if free.count >= count:
-                break
-        else:
+        position = next((n for n, free in enumerate(self._free) if free.count >= count), None)
+        if position is None:
             return None
+        free = self._free[position]
         if free.count == count:
             del self._free[position]
         else:

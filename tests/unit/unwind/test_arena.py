@@ -1,6 +1,7 @@
 """The allocator of extents: first fit, grace, merging, shards; and a long random run."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -127,8 +128,8 @@ def test_no_two_extents_ever_overlap() -> None:
             else:
                 held.append(extent)
         spans = sorted(held)
-        assert all(a.end <= b.first for a, b in zip(spans, spans[1:], strict=False))
-        assert all(0 <= span.first and span.end <= 1000 for span in spans)
+        assert all(a.end <= b.first for a, b in pairwise(spans))
+        assert all(span.first >= 0 and span.end <= 1000 for span in spans)
         assert arena.used == sum(span.count for span in held) + arena.retired
         assert arena.shards * 64 >= max((span.end for span in spans), default=0)
     assert refused > 0
