@@ -91,6 +91,20 @@ def is_fuse(tgid: int, mapping: Mapping) -> bool:
     )
 
 
+def is_fuse_path(tgid: int, path: bytes) -> bool:
+    """Whether `path`, as the process sees it, lies on a FUSE file system (or nobody can tell)."""
+    mounts = _fuse_mounts(tgid, int(time.monotonic()))
+    return mounts is None or any(
+        path == point or path.startswith(point.rstrip(b"/") + b"/") for _, point in mounts
+    )
+
+
+def open_in_root(tgid: int, path: bytes) -> int:
+    """A read-only descriptor of `path` in the root of process `tgid`: no link is followed, nothing
+    blocks. What it is and whose is for the caller to check. Raises OSError."""
+    return _open_beneath(f"/proc/{tgid}/root", path)
+
+
 @lru_cache(maxsize=2)  # the mappings of one process are looked at one after the other
 def _fuse_mounts(tgid: int, _second: int) -> tuple[tuple[tuple[int, int], bytes], ...] | None:
     """Device and mount point of every FUSE file system that the process sees (format: man 5
@@ -118,23 +132,27 @@ def _unescape(path: bytes) -> bytes:
 
 
 def _open_by_name(tgid: int, mapping: Mapping) -> int:
-    return _open_beneath(f"/proc/{tgid}/root", mapping)
+    return open_in_root(tgid, _name(mapping))
 
 
 def _open_in_own_root(_tgid: int, mapping: Mapping) -> int:
-    return _open_beneath("/", mapping)
+    return _open_beneath("/", _name(mapping))
 
 
-def _open_beneath(root: str, mapping: Mapping) -> int:
+def _name(mapping: Mapping) -> bytes:
     if mapping.deleted or not mapping.path.startswith(b"/"):
         raise FileNotFoundError(errno.ENOENT, "the file has no name")
+    return mapping.path
+
+
+def _open_beneath(root: str, path: bytes) -> int:
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         how = _OpenHow(_FLAGS, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS)
         descriptor = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),
             ctypes.c_int(directory),
-            ctypes.c_char_p(mapping.path),
+            ctypes.c_char_p(path),
             ctypes.byref(how),
             ctypes.c_size_t(ctypes.sizeof(how)),
         )

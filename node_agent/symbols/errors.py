@@ -17,3 +17,11 @@ class KernelSymbolsError(SymbolError):
 
 class ChildError(SymbolError):
     """The child process that reads symbols failed."""
+
+
+class PerfMapError(SymbolError):
+    """The perf map of a process is not to be trusted; `reason` is the word that it is counted by."""
+
+    def __init__(self, message: str, remedy: str = "", reason: str = "") -> None:
+        super().__init__(message, remedy)
+        self.reason = reason

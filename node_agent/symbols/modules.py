@@ -19,6 +19,7 @@ from wire.schema import Module, ModuleKind, Name
 
 UNKNOWN = Module(ModuleKind.NAMED, b"[unknown]", "[unknown]")
 BPF = Module(ModuleKind.NAMED, b"bpf", "bpf")
+JIT = Module(ModuleKind.NAMED, b"jit", "[jit]")  # names from perf maps; without one: UNKNOWN
 MAX_MODULES = 20_000
 MAX_NAMES = 50_000
 _FILE_CACHE = 4_000
@@ -60,7 +61,11 @@ class ModuleRegistry:
 
     def named_frame(self, module: Module, function: str) -> bytes:
         """The packed frame of `function` in a NAMED module."""
-        name = Name(function.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore"))
+        cut = function.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
+        return self.name_frame(module, Name(cut))
+
+    def name_frame(self, module: Module, name: Name) -> bytes:
+        """The packed frame of `name`, whose texts fit the wire, in a NAMED module."""
         hash64 = name_hash(name)
         module_hash64 = self.add(module)
         if module_hash64 is None or (hash64 not in self.names and len(self.names) >= MAX_NAMES):
