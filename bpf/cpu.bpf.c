@@ -64,6 +64,7 @@ struct {
 	__uint(max_entries, 1);
 } ff_scratch SEC(".maps");
 
+#include "unwind.h"
 #endif
 
 #include "exclude.h"

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from node_agent.collectors.map_sizes import MapSizes, plan_map_sizes
 from node_agent.collectors.running import (
+    CORE_MAPS,
     EVEN,
     EXCLUSIONS,
     MAPS,
     ODD,
+    PROCESSES,
     PROGRAM,
     STACKS,
     Running,
@@ -37,11 +39,13 @@ from node_agent.kernel.namespaces import pid_namespace_setting
 from node_agent.kernel.program import Program
 from node_agent.kernel.structs import (
     COUNTER_NAMES,
+    MAX_KNOWN_PROCESSES,
     CountersC,
     SampleKeyC,
     SettingsC,
     StackEventC,
 )
+from node_agent.kernel.unwind_maps import UnwindMaps
 
 __all__ = ["CpuCollector", "Interval", "ProcessKey", "RawStack", "SampleKey", "Totals"]
 
@@ -69,6 +73,9 @@ class CpuCollector:
     program goes on when neither `poll` nor `take_interval` is called. `mode` is how the program is
     loaded: "core", "bcc", or "auto" for the first of them that works. With a `store` the kernel
     goes on sampling after `stop`, and the next collector that is made alike takes over from there.
+
+    With `unwind` user stacks are walked by what is written into `unwind_maps`; without, and in mode
+    "bcc", by frame pointers. `python` adds the frames of Python programs.
     """
 
     def __init__(
@@ -81,11 +88,14 @@ class CpuCollector:
         mode: str = "core",
         exclude: ExcludeConfig | None = None,
         store: DescriptorStore | None = None,
+        unwind: bool = True,
+        python: bool = False,
     ) -> None:
         self.mode = mode  # from `start` on: the one that worked
         self.mode_reasons: dict[str, str] = {}  # why better ones did not, by mode
         self._rate_hz = rate_hz
         self._settings = SettingsC(int(heartbeat_limit_s * 1e9), 0, only_tgid or 0)
+        self._settings.unwind, self._settings.python = unwind, python
         self._exclusions = Exclusions(exclude or ExcludeConfig())
         self._interval_s = interval_s
         self._max_samples = max_samples
@@ -129,7 +139,9 @@ class CpuCollector:
                 ODD: entries,
                 STACKS: self._sizes.ring_bytes,
                 EXCLUSIONS: self._exclusions.max_entries,
+                PROCESSES: MAX_KNOWN_PROCESSES if self._settings.unwind else 1,
             },
+            CORE_MAPS,
         )
         self.mode, loaded, self.mode_reasons = load_program(program, self.mode)
         try:
@@ -239,6 +251,12 @@ class CpuCollector:
         return Totals(seen["samples"], sum(seen[name] for name in _OUTCOMES), seen["own_ns"])
 
     @property
+    def unwind_maps(self) -> UnwindMaps | None:
+        """What user stacks are walked by: empty after `start`, to be written by the caller until
+        `stop`. None where they are walked by frame pointers."""
+        return self._held().unwind if self._settings.unwind else None
+
+    @property
     def unresolved_exclusions(self) -> list[str]:
         """Exclusions that have no effect at present, in words."""
         return self._exclusions.unresolved
@@ -248,8 +266,10 @@ class CpuCollector:
 
         Before 6.4 the kernel shows keys and values only, without the entries' heads and buckets.
         """
-        fds = self._held().loaded.maps.values()
-        return max(sum(accounted_bytes(fd) for fd in fds), self._sizes.total_bytes)
+        running = self._held()
+        accounted = sum(accounted_bytes(fd) for fd in running.loaded.maps.values())
+        shards = running.unwind.memory_bytes() if running.unwind is not None else 0
+        return max(accounted, self._sizes.total_bytes) + shards
 
     def set_rate(self, rate_hz: int) -> None:
         """Sample at another rate from now on; the maps keep the size that they were made with.

@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from node_agent.collectors.map_sizes import MapSizes
+from node_agent.kernel.chain import CORE
 from node_agent.kernel.libbpf import LoadedObject
 from node_agent.kernel.maps import BookedInterval, Control, CountMap, PerCpuCounters
 from node_agent.kernel.perf_event import CpuClock
 from node_agent.kernel.ring_buffer import RingBuffer
 from node_agent.kernel.structs import COUNTER_NAMES, SampleKeyC
+from node_agent.kernel.unwind_maps import UnwindMaps
 
 PROGRAM = "ff_sample_cpu"
 EVEN, ODD, STACKS, CONTROL, COUNTERS, SCRATCH, EXCLUSIONS = MAPS = (
     *("ff_counts_even", "ff_counts_odd", "ff_stacks", "ff_control", "ff_counters", "ff_scratch"),
     "ff_exclusions",
+)
+PROCESSES, MAPPINGS, ROWS, WALK = CORE_MAPS = (
+    *("ff_processes", "ff_mappings", "ff_rows", "ff_unwind"),
 )
 _CPU = "cpu"  # and its number: the event's name in the store
 _SUFFIX = f"-{PROGRAM}"  # behind the mode: the program's name there
@@ -34,6 +39,7 @@ class Running:
     interval: BookedInterval  # the running one
     first: dict[str, int]  # the counters when this process began
     leftover: tuple[bytes, bytes]  # drained already, to be counted with the running interval
+    unwind: UnwindMaps | None  # None in mode bcc
 
     def begin_interval(self, interval: BookedInterval) -> None:
         """From now on this one runs; also where the process after this one will look."""
@@ -53,6 +59,8 @@ class Running:
         """Give back the memory, but not the descriptors."""
         self.ring.close()
         self.control.close()
+        if self.unwind is not None:
+            self.unwind.close()
 
 
 def open_running(loaded: LoadedObject, sizes: MapSizes) -> Running:
@@ -68,12 +76,18 @@ def resume(descriptors: Mapping[str, int], sizes: MapSizes) -> tuple[str, Runnin
     one is missing.
 
     Raises MapError. The interval goes on that was running there. What that process switched away
-    from but did not drain is counted with it.
+    from but did not drain is counted with it. The rows that it unwound by are dropped, since only
+    their maker could go on writing them: until they are made again, stacks are walked by frame
+    pointers.
     """
     program = next((name for name in descriptors if name.endswith(_SUFFIX)), None)
-    if program is None or not set(MAPS) <= descriptors.keys():
+    if program is None:
         return None
-    maps = {name: descriptors[name] for name in MAPS}
+    mode = program.removesuffix(_SUFFIX)
+    wanted = MAPS + CORE_MAPS if mode == CORE else MAPS
+    if not set(wanted) <= descriptors.keys():
+        return None
+    maps = {name: descriptors[name] for name in wanted}
     running = _open(LoadedObject({PROGRAM: descriptors[program]}, maps), sizes)
     running.clock.adopt(
         {
@@ -85,7 +99,9 @@ def resume(descriptors: Mapping[str, int], sizes: MapSizes) -> tuple[str, Runnin
     running.interval = running.control.interval
     running.first = running.interval.counters
     running.leftover = running.count_maps[running.control.generation + 1 & 1].drain()
-    return program.removesuffix(_SUFFIX), running
+    if running.unwind is not None:
+        running.unwind.clear()
+    return mode, running
 
 
 def _open(loaded: LoadedObject, sizes: MapSizes) -> Running:
@@ -104,4 +120,5 @@ def _open(loaded: LoadedObject, sizes: MapSizes) -> Running:
         BookedInterval(0, 0, {}),
         dict.fromkeys(COUNTER_NAMES, 0),
         (b"", b""),
+        UnwindMaps(maps[PROCESSES], maps[MAPPINGS], maps[ROWS]) if PROCESSES in maps else None,
     )

@@ -8,8 +8,9 @@ from node_agent.kernel.libbpf import LoadedObject, load_object
 from node_agent.kernel.program import Program
 
 AUTO = "auto"
-MODES = ("core", "bcc")  # the better one first
-NAMES = {"core": "CO-RE", "bcc": "bcc"}
+CORE = "core"
+MODES = (CORE, "bcc")  # the better one first
+NAMES = {CORE: "CO-RE", "bcc": "bcc"}
 
 
 class Loaded(NamedTuple):
@@ -44,9 +45,13 @@ def load_program(program: Program, mode: str = AUTO) -> Loaded:
 
 
 def _load(program: Program, mode: str) -> LoadedObject:
-    if mode == "core":
+    if mode == CORE:
         return load_object(
-            program.path, program.programs, program.maps, program.max_entries, program.settings
+            program.path,
+            program.programs,
+            program.maps + program.core_maps,
+            program.max_entries,
+            program.settings,
         )
     from node_agent.kernel import bcc  # most hosts never need it
 

@@ -52,6 +52,7 @@ _FUNCTIONS = {
     "bpf_map_lookup_elem": (_int, (_int, _pointer, _pointer)),
     "bpf_map_update_elem": (_int, (_int, _pointer, _pointer, ctypes.c_uint64)),
     "bpf_map_delete_elem": (_int, (_int, _pointer)),
+    "bpf_map_get_next_key": (_int, (_int, _pointer, _pointer)),
     "bpf_map_lookup_and_delete_batch": (
         _int,
         (_int, _pointer, _pointer, _pointer, _pointer, _pointer, _pointer),

@@ -13,7 +13,10 @@ from pathlib import Path
 from node_agent.kernel.errors import LoadError, MapError, ObjectError
 from node_agent.kernel.libbpf import library
 
-_PERF_EVENT = 7  # BPF_PROG_TYPE_PERF_EVENT of include/uapi/linux/bpf.h
+# of include/uapi/linux/bpf.h
+_PERF_EVENT = 7  # BPF_PROG_TYPE_PERF_EVENT
+_ARRAY = 2  # BPF_MAP_TYPE_ARRAY
+_MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
 _INSTRUCTION_BYTES = 8
 _LOG_BYTES = 1 << 20
 _MAX_LOG_LINES = 8
@@ -23,7 +26,8 @@ _MAX_LOG_LINES = 8
 class Program:
     """What a collector wants loaded: an object of bpf/, its programs and maps, and its settings.
 
-    `max_entries` are sizes of maps by name; `settings` is the object's whole `.rodata`.
+    `max_entries` are sizes of maps by name; `settings` is the object's whole `.rodata`. The maps
+    of `core_maps` exist in mode CO-RE only: what uses them is left out of a build by bcc.
     """
 
     path: Path
@@ -31,6 +35,7 @@ class Program:
     maps: tuple[str, ...]
     settings: ctypes.Structure
     max_entries: Mapping[str, int] = field(default_factory=dict)
+    core_maps: tuple[str, ...] = ()
 
 
 class _MapOptions(ctypes.Structure):
@@ -110,6 +115,17 @@ def create_maps(program: Program) -> dict[str, int]:
     return made
 
 
+def create_array(name: str, value_bytes: int, entries: int) -> int:
+    """An array whose values user space writes by mmap, as a new descriptor. Raises MapError."""
+    options = _MapOptions(sz=ctypes.sizeof(_MapOptions), map_flags=_MMAPABLE)
+    return _made(
+        name,
+        library().bpf_map_create(
+            _ARRAY, name.encode()[:15], 4, value_bytes, entries, ctypes.byref(options)
+        ),
+    )
+
+
 def _create_map(name: str, declared: int, entries: int) -> int:
     lib = library()
     options = _MapOptions(sz=ctypes.sizeof(_MapOptions), map_flags=lib.bpf_map__map_flags(declared))
@@ -121,6 +137,10 @@ def _create_map(name: str, declared: int, entries: int) -> int:
         entries,
         ctypes.byref(options),
     )
+    return _made(name, fd)
+
+
+def _made(name: str, fd: int) -> int:
     if fd < 0:
         remedy = (
             "Give the agent CAP_BPF." if fd == -errno.EPERM else "Linux 5.8 or newer is needed."

@@ -53,7 +53,7 @@ def test_what_a_running_collector_holds_is_listed_and_then_gone() -> None:
     assert code == 1
     assert answer["stopped"] == []
     found = held_by(os.getpid(), answer)
-    assert found == {"program": 1, "map": 7, "events": os.cpu_count()}
+    assert found == {"program": 1, "map": 11, "events": os.cpu_count()}
     assert held_by(os.getpid(), detach("--list")[1]) == {}
 
 
