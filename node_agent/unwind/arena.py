@@ -6,18 +6,19 @@ still be read by a sample in flight, so it is allotted again only after a grace.
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
 class Extent(NamedTuple):
-    """`count` entries from index `first` on."""
+    """`length` entries from index `first` on."""
 
     first: int
-    count: int
+    length: int
 
     @property
     def end(self) -> int:
-        return self.first + self.count
+        return self.first + self.length
 
 
 class Arena:
@@ -41,14 +42,14 @@ class Arena:
         """The lowest `count` entries in a row; None where there is no room."""
         if count < 1:
             raise ValueError(f"an extent of {count} entries")
-        position = next((n for n, free in enumerate(self._free) if free.count >= count), None)
+        position = next((n for n, free in enumerate(self._free) if free.length >= count), None)
         if position is None:
             return None
         free = self._free[position]
-        if free.count == count:
+        if free.length == count:
             del self._free[position]
         else:
-            self._free[position] = Extent(free.first + count, free.count - count)
+            self._free[position] = Extent(free.first + count, free.length - count)
         self.used += count
         extent = Extent(free.first, count)
         self.shards = max(self.shards, -(-extent.end // self.shard))
@@ -77,11 +78,16 @@ class Arena:
     @property
     def retired(self) -> int:
         """Entries in their grace."""
-        return sum(extent.count for _, extent in self._retired)
+        return sum(extent.length for _, extent in self._retired)
 
-    def could_hold(self, count: int) -> bool:
-        """Whether there is room for `count` entries in a row now or once the grace is over."""
-        spans = sorted([*self._free, *(extent for _, extent in self._retired)])
+    def fits(self, count: int) -> bool:
+        """Whether `count` entries in a row are free now."""
+        return any(free.length >= count for free in self._free)
+
+    def could_hold(self, count: int, besides: Iterable[Extent] = ()) -> bool:
+        """Whether `count` entries in a row are free once the grace is over, and those of `besides`
+        given back."""
+        spans = sorted([*self._free, *(extent for _, extent in self._retired), *besides])
         reach = start = 0
         for span in spans:
             if span.first != reach:
@@ -92,7 +98,7 @@ class Arena:
         return False
 
     def _release(self, extent: Extent) -> None:
-        self.used -= extent.count
+        self.used -= extent.length
         position = bisect_left(self._free, extent)
         first, end = extent.first, extent.end
         if position < len(self._free) and self._free[position].first == end:

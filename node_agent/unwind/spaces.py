@@ -133,7 +133,7 @@ def _locate(part: Part, look: Look) -> tuple[int, int, int]:
     bias = _bias(part, found)
     if bias is None:
         return 0, Kind.NO_ROWS, 0
-    return bias, found.extent.first, found.extent.count
+    return bias, found.extent.first, found.extent.length
 
 
 def _bias(part: Part, place: Place) -> int | None:

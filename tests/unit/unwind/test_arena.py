@@ -130,7 +130,7 @@ def test_no_two_extents_ever_overlap() -> None:
         spans = sorted(held)
         assert all(a.end <= b.first for a, b in pairwise(spans))
         assert all(span.first >= 0 and span.end <= 1000 for span in spans)
-        assert arena.used == sum(span.count for span in held) + arena.retired
+        assert arena.used == sum(span.length for span in held) + arena.retired
         assert arena.shards * 64 >= max((span.end for span in spans), default=0)
     assert refused > 0
     for extent in held:
