@@ -1,0 +1,1 @@
+"""Stacks without frame pointers: rows of unwind information, made here and walked in the kernel."""

@@ -1,0 +1,105 @@
+"""Where an ELF file's code and unwind information lie, in a file or in a process's memory."""
+
+import struct
+from typing import NamedTuple
+
+from node_agent.symbols.elf import (
+    PT_LOAD,
+    SHT_NOBITS,
+    Header,
+    ReadAt,
+    Segment,
+    read_header,
+    read_sections,
+    read_segments,
+)
+from node_agent.symbols.elf import Section as ElfSection
+from node_agent.symbols.errors import ElfError
+from node_agent.unwind.cfi import MAX_SECTION_BYTES, Section
+from node_agent.unwind.cies import read_address
+
+_X86_64 = 62
+_PT_GNU_EH_FRAME = 0x6474E550
+_EXECUTABLE = 1
+_PAGE = 4096
+_SHF_COMPRESSED = 1 << 11
+
+
+class Image(NamedTuple):
+    """An ELF file to make rows of.
+
+    `base`: address of the lowest segment's page; `span`: bytes from there to the end of the last
+    code; `code`: its executable segments; `sections`: unwind information, the best first;
+    `elf_sections` are empty where there are no section headers.
+    """
+
+    read: ReadAt
+    base: int
+    span: int
+    entry: int
+    code: tuple[Segment, ...]
+    sections: tuple[Section, ...]
+    elf_sections: tuple[ElfSection, ...]
+
+
+def open_image(read: ReadAt, file_size: int, is_image: bool) -> Image:
+    """The image of `file_size` bytes behind `read`. `is_image`: offsets are addresses less the
+    base, as in memory. Raises ElfError."""
+    header = read_header(read)
+    if header.machine != _X86_64:
+        raise ElfError(f"an ELF file of machine {header.machine}, not of x86-64")
+    segments = read_segments(read, header)
+    loads = [segment for segment in segments if segment.type == PT_LOAD]
+    code = tuple(segment for segment in loads if segment.flags & _EXECUTABLE and segment.memsz)
+    if not code:
+        raise ElfError("an ELF file without executable segments")
+    base = min(segment.vaddr for segment in loads) & -_PAGE
+    span = max(segment.vaddr + segment.memsz for segment in code) - base
+    if span > 1 << 32:
+        raise ElfError("an ELF file with code more than 4 GiB apart")
+    if is_image:
+        segments = [s._replace(offset=s.vaddr - base) for s in segments]
+        elf_sections: list[ElfSection] = []
+    else:
+        elf_sections = _sections(read, header, file_size)
+    sections = [
+        *_named(elf_sections, ".eh_frame", False),
+        *_by_header(read, segments),
+        *_named(elf_sections, ".debug_frame", True),
+    ]
+    (entry,) = struct.unpack_from("<Q", header.raw, 24)
+    return Image(read, base, span, entry, code, tuple(sections), tuple(elf_sections))
+
+
+def _sections(read: ReadAt, header: Header, file_size: int) -> list[ElfSection]:
+    try:
+        return read_sections(read, header, file_size)
+    except ElfError:
+        return []  # cut off or nonsense: the kernel loads such a file too, and so do we
+
+
+def _named(sections: list[ElfSection], name: str, is_debug: bool) -> list[Section]:
+    return [
+        Section(s.offset, min(s.size, MAX_SECTION_BYTES), s.addr, is_debug)
+        for s in sections
+        if s.name == name and s.type != SHT_NOBITS and s.size and not s.flags & _SHF_COMPRESSED
+    ]
+
+
+def _by_header(read: ReadAt, segments: list[Segment]) -> list[Section]:
+    """`.eh_frame` by way of its header (Linux Standard Base, section 10.6.2)."""
+    for segment in segments:
+        if segment.type != _PT_GNU_EH_FRAME:
+            continue
+        head = read(segment.offset, 12)
+        if len(head) < 12 or head[0] != 1:
+            continue
+        address, _ = read_address(head, 4, head[1], segment.vaddr + 4)
+        for holder in segments:
+            if address is None or holder.type != PT_LOAD:
+                continue
+            skipped = address - holder.vaddr
+            if 0 <= skipped < holder.filesz:
+                size = min(holder.filesz - skipped, MAX_SECTION_BYTES)
+                return [Section(holder.offset + skipped, size, address, ends_at_zero=True)]
+    return []
