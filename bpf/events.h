@@ -7,8 +7,8 @@
 #define FLAMEFLEET_EVENTS_H
 
 #define MAX_STACK_DEPTH	  127 /* of each of the two stacks: the kernel's own limit */
-#define MAX_PYTHON_DEPTH  127
-#define PYTHON_WORDS	  2 /* of each Python frame, see bpf/python.h */
+#define MAX_PYTHON_DEPTH  192
+#define PYTHON_WORDS	  1 /* of each Python frame, see bpf/python_events.h */
 #define THREAD_NAME_BYTES 16
 
 /*
@@ -171,6 +171,8 @@ struct counters {
 	__u64 stack_error;	 /* lost: neither stack could be read */
 	__u64 ring_full;	 /* counted, but the stack itself could not be sent */
 	__u64 own_ns;		 /* time spent in the program, whatever the outcome */
+	__u64 python_ns;	 /* of which reading Python frames and names */
+	__u64 python_samples;	 /* samples of Python programs, counted in `samples` too */
 };
 
 /*

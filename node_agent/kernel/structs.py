@@ -4,8 +4,8 @@ import ctypes
 import struct
 
 MAX_STACK_DEPTH = 127
-MAX_PYTHON_DEPTH = 127
-PYTHON_WORDS = 2
+MAX_PYTHON_DEPTH = 192
+PYTHON_WORDS = 1
 MAX_STACK_WORDS = 2 * MAX_STACK_DEPTH + PYTHON_WORDS * MAX_PYTHON_DEPTH
 THREAD_NAME_BYTES = 16
 SAMPLE_KERNEL_THREAD = 1 << 0
@@ -90,6 +90,8 @@ class CountersC(ctypes.Structure):
         ("stack_error", ctypes.c_uint64),
         ("ring_full", ctypes.c_uint64),
         ("own_ns", ctypes.c_uint64),
+        ("python_ns", ctypes.c_uint64),
+        ("python_samples", ctypes.c_uint64),
     )
 
 
