@@ -8,6 +8,8 @@ from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from aggregator.profiles.stack_ends import REASONS
+
 LOG = logging.getLogger(__name__)
 TRACER = trace.get_tracer("flamefleet.aggregator")
 EXPOSITION_TYPE = CONTENT_TYPE_LATEST
@@ -39,6 +41,14 @@ class Metrics:
             "Batches that never came: gaps in the sequences of runs",
             registry=self.registry,
         )
+        self.stack_ends = Counter(
+            "flamefleet_stack_ends",
+            "Samples in stored batches by how the user part of their stack ended",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in REASONS:  # all are there from the start: a rate needs a first value
+            self.stack_ends.labels(reason)
         self.refused = Counter(
             "flamefleet_refused",
             "Requests refused, by the code of the error",

@@ -49,6 +49,7 @@ def summarize(
         "interval_s": sampler.get("interval_s"),
         "samples": sampler.get("samples"),
         "lost": _counts(sampler, "lost"),
+        "stack_ends": _stack_ends(sampler),
         "overhead": _table(sampler, "overhead"),
         "breaker": _table(sampler, "breaker"),
         "shed": _list(sampler, "shed"),
@@ -86,6 +87,7 @@ def render(status: Report) -> str:
             *([("rate", str(status["rate_words"]))] if status["rate_words"] else []),
             ("overhead", _overhead(status["overhead"])),
             ("samples", f"{status['samples']}, lost: {_listed(status['lost'])}"),
+            *_whole(status["stack_ends"]),
             ("shed", ", ".join(map(str, status["shed"])) or "nothing"),
         ]
     batches = "1 batch" if spool["batches"] == 1 else f"{spool['batches']} batches"
@@ -132,6 +134,29 @@ def _overhead(overhead: Report | None) -> str:
     host, core = _number(overhead, "cpu_percent"), _number(overhead, "user_percent_of_core")
     memory = _bytes(_number(overhead, "memory_bytes"))
     return f"{host:.2f} % of the host's CPU ({core:.2f} % of one core in user space), {memory}"
+
+
+def _stack_ends(sampler: Report) -> dict[str, Any] | None:
+    """How user stacks of the last interval ended, with the share of the complete ones."""
+    counts = _counts(_table(sampler, "interval") or {}, "stack_ends")
+    samples = {reason: count for reason, count in counts.items() if 0 < count < _ABSURD}
+    total = sum(samples.values())
+    if not total:
+        return None
+    return {"samples": samples, "complete_share": round(samples.get("complete", 0) / total, 6)}
+
+
+def _whole(ends: Report | None) -> list[tuple[str, str]]:
+    if not ends:
+        return []
+    total = sum(ends["samples"].values())
+    broken = sorted(
+        ((count, reason) for reason, count in ends["samples"].items() if reason != "complete"),
+        reverse=True,
+    )
+    parts = [f"{reason.replace('_', ' ')} {100 * count / total:.2f} %" for count, reason in broken]
+    words = f"{100 * ends['complete_share']:.2f} % whole in the last interval"
+    return [("stacks", ", ".join([words, *parts]))]
 
 
 def _shipper(shipper: Report) -> str:

@@ -6,6 +6,8 @@ MAX_SERIES = 65_536
 MAX_LABELS = 32
 MAX_LABEL_BYTES = 512
 MAX_NAME_BYTES = 4_096
+MAX_STACK_ENDS = 16  # reasons in a batch
+MAX_STACK_END_BYTES = 32  # of one reason's word
 MAX_DEFINITION_FRAMES = 4_000_000
 
 MAX_BATCH_BYTES = 8 << 20  # compressed, on the wire

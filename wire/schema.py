@@ -38,11 +38,25 @@ class Overhead(msgspec.Struct, frozen=True):
     user_percent_of_core: float  # both processes' user space, percent of one core
 
 
+# How the user part of a stack ended, in the order of bpf/events.h's enum stack_end from 1 on.
+STACK_ENDS = (
+    "complete",  # walked to the entry point
+    "truncated",  # deeper than what is kept
+    "no_mapping",  # process or mapping not known to the agent (yet)
+    "no_rows",  # a mapping without rows to unwind by
+    "no_room",  # rows that did not fit in the kernel's maps
+    "unsupported_rule",  # a rule that rows cannot hold
+    "read_fault",  # the stack's memory could not be read
+)
+
+
 class Batch(msgspec.Struct, frozen=True):
     """Samples of one interval of one collector on one node.
 
     `run` is a random id of one sampler start; `sequence` counts its batches from 1 without gaps.
     Row i says: stack `stack_hashes[i]` was seen `counts[i]` times in `series[series_index[i]]`.
+    `stack_ends` says of its samples with a user part how that ended: reason (STACK_ENDS, or a word
+    of a later agent) to samples of each series; a reason that did not occur is left out.
     """
 
     node: str
@@ -61,6 +75,7 @@ class Batch(msgspec.Struct, frozen=True):
     overhead: Overhead
     agent_version: str
     facts: dict[str, str] = {}  # kernel release, mode, preset: shown on the fleet page
+    stack_ends: dict[str, bytes] = {}  # u32 a series
 
 
 class Module(msgspec.Struct, frozen=True):

@@ -32,6 +32,7 @@ def check_batch(batch: Batch) -> int:
         raise TooLargeError(f"{len(batch.series)} series; at most {limits.MAX_SERIES} are allowed")
     for series in batch.series:
         _check_labels(series)
+    _check_stack_ends(batch)
     return rows
 
 
@@ -62,6 +63,23 @@ def _check_module(module: Module) -> None:
         raise MalformedError(f"a module id must have 1 to 64 bytes, it has {len(module.id)}")
     if len(module.name.encode()) > limits.MAX_LABEL_BYTES:
         raise TooLargeError(f"a module name is longer than {limits.MAX_LABEL_BYTES} bytes")
+
+
+def _check_stack_ends(batch: Batch) -> None:
+    """Any word is accepted, so that a later agent's reasons are no cause to refuse its batch."""
+    if len(batch.stack_ends) > limits.MAX_STACK_ENDS:
+        raise TooLargeError(
+            f"{len(batch.stack_ends)} reasons in stack_ends, limit {limits.MAX_STACK_ENDS}"
+        )
+    for reason, column in batch.stack_ends.items():
+        is_word = reason.isascii() and reason.isidentifier() and reason == reason.lower()
+        if not is_word or len(reason) > limits.MAX_STACK_END_BYTES:
+            raise MalformedError(
+                f"stack_ends: {reason[:40]!r} is not a word of at most "
+                f"{limits.MAX_STACK_END_BYTES} letters a-z, digits and _"
+            )
+        if _column(f"stack_ends.{reason}", column, 4) != len(batch.series):
+            raise MalformedError(f"stack_ends.{reason} must have {len(batch.series)} rows")
 
 
 def _check_labels(series: Series) -> None:

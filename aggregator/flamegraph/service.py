@@ -18,14 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aggregator.db import connection_scope
 from aggregator.flamegraph.graph import Folded, Graph, arrange, fold, prune
-from aggregator.profiles.codec import Section
 from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.grouping import Ints, group
 from aggregator.profiles.loading import SeriesCache, load_frames, load_stacks
 from aggregator.profiles.prefix_tree import UNDEFINED, Level
 from aggregator.profiles.questions import Question
-from aggregator.profiles.reading import StoredRow, choose_nodes, read_rows
-from aggregator.profiles.samples import SampleSums, Stacks, decode_rows, list_stacks
+from aggregator.profiles.reading import choose_nodes, read_rows
+from aggregator.profiles.samples import DecodedRow, SampleSums, Stacks, decode_rows, list_stacks
 from aggregator.profiles.selector import Selector
 from aggregator.profiles.span import Span, resolve_span
 
@@ -39,7 +38,9 @@ class Coverage:
     """How much an answer rests on. Shares are 0 to 1; the unsymbolized one is of frames, by time.
 
     `effective_rate_hz` is the sampling rate less what was lost; `undefined_stacks` counts distinct
-    stacks whose frames no node has told yet; samples of damaged blobs count as lost.
+    stacks whose frames no node has told yet; samples of damaged blobs count as lost. `stack_ends`
+    are the samples with a user part by how that ended, where agents say so, and `complete_share` is
+    the share of the complete ones among them (None: none).
     """
 
     hosts: int
@@ -51,6 +52,8 @@ class Coverage:
     unsymbolized_share: float
     undefined_stacks: int
     damaged_blobs: int
+    stack_ends: dict[str, int]
+    complete_share: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +129,7 @@ class FlamegraphService:
                 decoded = await self.run(decode_rows, rows)
                 await series.load(
                     connection,
-                    {section.series_id for _, sections in decoded for section in sections or ()},
+                    {section.series_id for row in decoded for section in row.sections or ()},
                 )
                 await self.run(_add_all, sums, decoded)
         return await self.run(
@@ -172,9 +175,9 @@ def _chooser(selector: Selector, series: SeriesCache) -> Callable[[int], bool]:
     return choose
 
 
-def _add_all(sums: SampleSums, decoded: list[tuple[StoredRow, list[Section] | None]]) -> None:
-    for row, sections in decoded:
-        sums.add(row, sections)
+def _add_all(sums: SampleSums, decoded: list[DecodedRow]) -> None:
+    for row in decoded:
+        sums.add(*row)
 
 
 def _place(dictionary: Dictionary, stacks: Stacks) -> Placed:
@@ -206,4 +209,6 @@ def _coverage(stacks: Stacks, unnamed_share: float, undefined: int) -> Coverage:
         unsymbolized_share=round(unnamed_share, 6),
         undefined_stacks=undefined,
         damaged_blobs=totals.damaged_blobs,
+        stack_ends=dict(totals.stack_ends.samples),
+        complete_share=totals.stack_ends.complete_share,
     )

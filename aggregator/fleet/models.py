@@ -37,6 +37,7 @@ class Node(Model):
     rate_millihertz: Mapped[int | None] = mapped_column(Integer)
     online_cpus: Mapped[int | None] = mapped_column(Integer)
     clock_offset_ms: Mapped[int | None] = mapped_column(BigInteger)  # centre's clock minus node's
+    clock_read_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     clone_refused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # last 409
     lost_batches: Mapped[int] = mapped_column(BigInteger, server_default="0")
     lost_samples: Mapped[int] = mapped_column(BigInteger, server_default="0")

@@ -1,4 +1,4 @@
-"""GET /api/v1/nodes, /api/v1/labels and /api/v1/timeline."""
+"""GET /api/v1/nodes, /api/v1/labels, /api/v1/timeline and /api/v1/stack_ends."""
 
 import time
 from datetime import datetime, timezone
@@ -10,7 +10,9 @@ from aiohttp import web
 from aggregator.app_keys import CONFIG, DATABASE
 from aggregator.db import connection_scope
 from aggregator.fleet.service import list_labels, list_nodes
+from aggregator.fleet.stack_ends import read_service_ends
 from aggregator.profiles.questions import parse_number, parse_question
+from aggregator.profiles.stack_ends import StackEnds
 from aggregator.profiles.timeline import read_timeline
 from aggregator.profiles.times import format_time
 
@@ -52,6 +54,32 @@ async def get_timeline(request: web.Request) -> web.Response:
             "cpu_ns": timeline.cpu_ns,
         }
     )
+
+
+@routes.get("/api/v1/stack_ends")
+async def get_stack_ends(request: web.Request) -> web.Response:
+    """How the stacks that `query` chooses between `from` and `until` ended, by service."""
+    question = parse_question(request.query, time.time())
+    keep_fine_s = request.app[CONFIG].retention.profiles_10s_s
+    async with connection_scope(request.app[DATABASE]) as connection:
+        ends = await read_service_ends(connection, question, keep_fine_s)
+    return _json(
+        {
+            "effective_from": format_time(ends.span.from_s),
+            "effective_until": format_time(ends.span.until_s),
+            **_ends(ends.all),
+            "services": [{"service": name, **_ends(one)} for name, one in ends.services],
+            "damaged_blobs": ends.damaged_blobs,
+        }
+    )
+
+
+def _ends(ends: StackEnds) -> dict[str, Any]:
+    return {
+        "samples": ends.total,
+        "complete_share": ends.complete_share,
+        "stack_ends": dict(ends.samples),
+    }
 
 
 def _json(value: dict[str, Any]) -> web.Response:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
 from uuid import UUID
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.ingest.errors import BadValueError, OutOfTimeError
+from aggregator.ingest.stack_ends import read_stack_ends
 from aggregator.profiles.codec import Section
 from wire.schema import Batch, Overhead
 from wire.validate import check_batch
@@ -42,7 +43,8 @@ class PreparedBatch:
     """A checked batch. Row i: `counts[i]` samples of stack `row_stack[i]`, series `row_series[i]`.
 
     `hashes` holds the distinct stack hashes, 16 bytes each, sorted as Postgres sorts uuids; the row
-    columns are int64, `row_stack` indexes `hashes`, `row_series` indexes `series`.
+    columns are int64, `row_stack` indexes `hashes`, `row_series` indexes `series`. `stack_ends`
+    holds for each known reason the samples of each series.
     """
 
     node_id: int
@@ -65,6 +67,7 @@ class PreparedBatch:
     lost: int
     weight_ns: int
     clock_offset_ms: int | None = None
+    stack_ends: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 def prepare_batch(
@@ -87,6 +90,7 @@ def prepare_batch(
         raise BadValueError(
             f"series_index {int(row_series.max())} is beyond the {len(batch.series)} series"
         )
+    stack_ends = read_stack_ends(batch, row_series, counts)
     used, row_series = np.unique(row_series, return_inverse=True)
     hashes, row_stack = _distinct(batch.stack_hashes)
     samples = int(counts.sum())
@@ -111,11 +115,15 @@ def prepare_batch(
         lost=sum(batch.lost.values()),
         weight_ns=_weight_ns(batch, samples),
         clock_offset_ms=clock_offset_ms,
+        stack_ends={reason: column[used] for reason, column in stack_ends.items()},
     )
 
 
 def content_digest(batch: Batch) -> bytes:
-    """16 bytes that tell two batches with the same sequence number apart."""
+    """16 bytes that tell two batches with the same sequence number apart.
+
+    Never of more columns: a batch that is sent again may have been stored by another release.
+    """
     digest = blake2b(f"{batch.start_ns} {batch.duration_ns}\n".encode(), digest_size=16)
     for column in (batch.stack_hashes, batch.series_index, batch.counts):
         digest.update(column)
@@ -215,12 +223,12 @@ def _check_values(batch: Batch) -> None:
     _check_texts("facts", batch.facts)
     _check_texts("agent_version", {"agent_version": batch.agent_version})
     cost = batch.overhead
-    for field in ("sampler_cpu_ns", "shipper_cpu_ns", "kernel_cpu_ns", "interrupt_cpu_ns"):
-        _check_number(field, getattr(cost, field))
-    for field in ("memory_bytes", "map_bytes"):
-        _check_number(field, getattr(cost, field))
-    for field in ("cpu_percent", "user_percent_of_core"):
-        _check_number(field, getattr(cost, field), most=1e9)
+    for part in ("sampler_cpu_ns", "shipper_cpu_ns", "kernel_cpu_ns", "interrupt_cpu_ns"):
+        _check_number(part, getattr(cost, part))
+    for part in ("memory_bytes", "map_bytes"):
+        _check_number(part, getattr(cost, part))
+    for part in ("cpu_percent", "user_percent_of_core"):
+        _check_number(part, getattr(cost, part), most=1e9)
 
 
 def _check_number(field: str, value: float, most: float = _MAX_BIGINT) -> None:

@@ -23,9 +23,11 @@ from aggregator.ingest.batches import PreparedBatch, make_sections, split_hashes
 from aggregator.ingest.dictionary import Dictionary, ids_of
 from aggregator.ingest.directives import Directives
 from aggregator.ingest.errors import BusyError
-from aggregator.ingest.store import TIER_10S, TIER_60S, Decision, EncodedBatch, store_group
+from aggregator.ingest.runs import Decision
+from aggregator.ingest.store import TIER_10S, TIER_60S, EncodedBatch, store_group
 from aggregator.profiles.codec import encode_sections
 from aggregator.profiles.partitions import make_partitions, utc_now
+from aggregator.profiles.stack_ends import encode_ends, make_ends
 from aggregator.telemetry import TRACER, Metrics
 from wire.schema import Answer
 
@@ -153,11 +155,11 @@ class GroupCommit:
         oldest_ns = self._clock_ns() - self._retention.profiles_10s_s * 10**9
         encoded = []
         for batch in batches:
-            sections = make_sections(
-                batch, ids_of(batch.hashes, stacks), [series[key.key_hash] for key in batch.series]
-            )
+            series_ids = [series[key.key_hash] for key in batch.series]
+            data = encode_sections(make_sections(batch, ids_of(batch.hashes, stacks), series_ids))
+            ends = make_ends(batch.stack_ends, batch.rate_millihertz, series_ids)
             tier_s = TIER_10S if batch.start_ns >= oldest_ns else TIER_60S
-            encoded.append(EncodedBatch(batch, encode_sections(sections), tier_s))
+            encoded.append(EncodedBatch(batch, data, encode_ends(ends), tier_s))
         return encoded
 
     async def _transact(self, encoded: Sequence[EncodedBatch]) -> list[Decision]:
@@ -177,6 +179,8 @@ class GroupCommit:
             self._metrics.samples.inc(batch.samples)
             self._metrics.lost_samples.inc(batch.lost)
             self._metrics.lost_batches.inc(decision.lost_batches)
+            for reason, column in batch.stack_ends.items():
+                self._metrics.stack_ends.labels(reason).inc(int(column.sum()))
 
 
 def _settle(waiting: _Waiting, answer: Answer | AggregatorError) -> None:

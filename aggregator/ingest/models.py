@@ -23,7 +23,10 @@ from aggregator.db import Model
 
 
 class Run(Model):
-    """One start of a sampler. Batches up to `high_water` are stored; `digest` is the last one's."""
+    """One start of a sampler. Batches up to `high_water` are stored; `digest` is the last one's.
+
+    `digests` are short ones of the last batches (`aggregator.ingest.digests`).
+    """
 
     __tablename__ = "runs"
     __table_args__ = (UniqueConstraint("node_id", "run"),)
@@ -33,6 +36,7 @@ class Run(Model):
     run: Mapped[UUID] = mapped_column(Uuid)
     high_water: Mapped[int] = mapped_column(BigInteger, server_default="0")
     digest: Mapped[bytes] = mapped_column(LargeBinary, server_default=text("''"))
+    digests: Mapped[bytes] = mapped_column(LargeBinary, server_default=text("''"))
     lost_batches: Mapped[int] = mapped_column(BigInteger, server_default="0")
     started_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=text("now()")

@@ -10,44 +10,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aggregator.db import connection_scope, driver_connection
 from aggregator.ingest.batches import PreparedBatch
-from aggregator.ingest.errors import ClonedNodeError
+from aggregator.ingest.runs import (
+    MAX_LOST,
+    Decision,
+    RunKey,
+    RunState,
+    columns,
+    decide,
+    lock_runs,
+    run_key,
+    update_runs,
+)
 
 TIER_10S = 10
 TIER_60S = 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MAX_LOST = 2**62
-
-_LOCK_RUNS = """
-    SELECT runs.id, runs.node_id, runs.run, high_water, digest FROM runs
-    JOIN unnest(%s::int[], %s::uuid[]) AS seen (node_id, run)
-        ON runs.node_id = seen.node_id AND runs.run = seen.run
-    ORDER BY runs.id FOR UPDATE OF runs
-"""
-_ADD_RUNS = """
-    INSERT INTO runs (node_id, run)
-    SELECT node_id, run FROM unnest(%s::int[], %s::uuid[]) AS seen (node_id, run)
-    ORDER BY node_id, run ON CONFLICT DO NOTHING
-"""
-_UPDATE_RUNS = """
-    UPDATE runs SET high_water = new.high_water, digest = new.digest, last_batch_at = now(),
-        lost_batches = least(runs.lost_batches + new.lost, 4611686018427387904)
-    FROM unnest(%s::int[], %s::bigint[], %s::bytea[], %s::bigint[])
-        AS new (id, high_water, digest, lost)
-    WHERE runs.id = new.id
-"""
 _COPY_PROFILES = """
-    COPY node_prof (tier_s, bucket, node_id, part, samples, lost, covered_ms, weight_ns, data)
+    COPY node_prof (tier_s, bucket, node_id, part, samples, lost, covered_ms, weight_ns, data,
+        stack_ends)
     FROM STDIN (FORMAT BINARY)
 """
 _PROFILE_TYPES = (
-    "int4", "timestamptz", "int4", "int8", "int8", "int8", "int8", "int8", "bytea",
+    "int4", "timestamptz", "int4", "int8", "int8", "int8", "int8", "int8", "bytea", "bytea",
 )  # fmt: skip
 # DO UPDATE and not DO NOTHING: it locks a row that is there, so compaction either sees this batch
 # or skips the bucket until the commit.
@@ -71,6 +61,8 @@ _UPDATE_NODES = """
     UPDATE nodes SET last_seen_at = now(), agent_version = new.agent_version,
         facts = new.facts::jsonb, rate_millihertz = new.rate, online_cpus = new.cpus,
         clock_offset_ms = coalesce(new.clock_offset_ms, nodes.clock_offset_ms),
+        clock_read_at = CASE WHEN new.clock_offset_ms IS NULL THEN nodes.clock_read_at
+            ELSE now() END,
         lost_batches = least(nodes.lost_batches + new.lost_batches, 4611686018427387904),
         lost_samples = least(nodes.lost_samples + new.lost_samples, 4611686018427387904)
     FROM unnest(%s::int[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bigint[],
@@ -79,40 +71,22 @@ _UPDATE_NODES = """
     WHERE nodes.id = new.id
 """
 _NOTE_CLONES = "UPDATE nodes SET clone_refused_at = now() WHERE id = ANY(%s)"
-_NOTE_CLOCK = "UPDATE nodes SET clock_offset_ms = %s WHERE id = %s"
-RunKey = tuple[int, UUID]
+_NOTE_CLOCK = "UPDATE nodes SET clock_offset_ms = %s, clock_read_at = now() WHERE id = %s"
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedBatch:
-    """A batch whose stacks and series have ids: `data` is its blob."""
+    """A batch whose stacks and series have ids: `data` is its blob, `stack_ends` that of its
+    ends."""
 
     batch: PreparedBatch
     data: bytes
+    stack_ends: bytes
     tier_s: int  # 10, or 60 for a batch older than the 10 s tier reaches
 
     @property
     def bucket(self) -> datetime:
         return bucket_start(self.batch.start_ns, self.tier_s)
-
-
-@dataclass
-class RunState:
-    """A run row while a group is decided on."""
-
-    id: int
-    high_water: int
-    digest: bytes
-    lost: int = 0
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What happens to one batch: "stored" or "duplicate", or the error that refuses it."""
-
-    status: str
-    lost_batches: int = 0
-    error: ClonedNodeError | None = None
 
 
 @dataclass
@@ -128,21 +102,6 @@ def bucket_start(start_ns: int, tier_s: int) -> datetime:
     return _EPOCH + timedelta(seconds=start_ns // (tier_s * 10**9) * tier_s)
 
 
-def decide(state: RunState, batch: PreparedBatch) -> Decision:
-    """Compare a batch with its run and, if it is new, count it there. Pure."""
-    if batch.sequence == state.high_water and batch.digest != state.digest:
-        error = ClonedNodeError(
-            f"batch {batch.sequence} of run {batch.run.hex} was stored with other content"
-        )
-        return Decision("refused", error=error)
-    if batch.sequence <= state.high_water:
-        return Decision("duplicate")
-    gap = batch.sequence - state.high_water - 1
-    state.high_water, state.digest = batch.sequence, batch.digest
-    state.lost = min(state.lost + gap, _MAX_LOST)
-    return Decision("stored", lost_batches=gap)
-
-
 async def store_group(
     driver: psycopg.AsyncConnection[Any], group: Sequence[EncodedBatch]
 ) -> list[Decision]:
@@ -150,13 +109,13 @@ async def store_group(
 
     Batches of one run are decided in the order of their sequence, whatever their order here.
     """
-    states = await _lock_runs(driver, group)
+    states = await lock_runs(driver, [encoded.batch for encoded in group])
     decisions: dict[int, Decision] = {}
     for i in sorted(range(len(group)), key=lambda i: group[i].batch.sequence):
-        decisions[i] = decide(states[_run_key(group[i].batch)], group[i].batch)
+        decisions[i] = decide(states[run_key(group[i].batch)], group[i].batch)
     stored = [e for i, e in enumerate(group) if decisions[i].status == "stored"]
     if stored:
-        await _update_runs(driver, list(states.values()))
+        await update_runs(driver, list(states.values()))
         await _copy_profiles(driver, stored, states)
         await _mark_dirty(driver, stored)
         await _add_overhead(driver, stored)
@@ -169,38 +128,6 @@ async def note_clock_offset(database: AsyncEngine, node_id: int, offset_ms: int)
     async with connection_scope(database) as connection:
         driver = await driver_connection(connection)
         await driver.execute(_NOTE_CLOCK, (offset_ms, node_id))
-
-
-def _run_key(batch: PreparedBatch) -> RunKey:
-    return batch.node_id, batch.run
-
-
-async def _lock_runs(
-    driver: psycopg.AsyncConnection[Any], group: Sequence[EncodedBatch]
-) -> dict[RunKey, RunState]:
-    keys = sorted({_run_key(encoded.batch) for encoded in group})
-    states = await _lock_known_runs(driver, keys)
-    missing = [key for key in keys if key not in states]
-    if missing:
-        await driver.execute(_ADD_RUNS, _columns(missing))
-        states.update(await _lock_known_runs(driver, missing))
-    return states
-
-
-async def _lock_known_runs(
-    driver: psycopg.AsyncConnection[Any], keys: list[RunKey]
-) -> dict[RunKey, RunState]:
-    rows = await (await driver.execute(_LOCK_RUNS, _columns(keys))).fetchall()
-    return {(row[1], row[2]): RunState(row[0], row[3], bytes(row[4])) for row in rows}
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], ...]:
-    return tuple(list(column) for column in zip(*rows, strict=True))
-
-
-async def _update_runs(driver: psycopg.AsyncConnection[Any], states: list[RunState]) -> None:
-    rows = [(state.id, state.high_water, state.digest, state.lost) for state in states]
-    await driver.execute(_UPDATE_RUNS, _columns(rows))
 
 
 async def _copy_profiles(
@@ -217,12 +144,13 @@ async def _copy_profiles(
                     encoded.tier_s,
                     encoded.bucket,
                     batch.node_id,
-                    states[_run_key(batch)].id << 32 | batch.sequence,
+                    states[run_key(batch)].id << 32 | batch.sequence,
                     batch.samples,
                     batch.lost,
                     batch.duration_ns // 10**6,
                     batch.weight_ns,
                     encoded.data,
+                    encoded.stack_ends,
                 )
             )
 
@@ -234,7 +162,7 @@ async def _mark_dirty(driver: psycopg.AsyncConnection[Any], stored: list[Encoded
         if encoded.tier_s == TIER_10S
     }
     if buckets:
-        await driver.execute(_MARK_DIRTY, (TIER_60S, *_columns(sorted(buckets))))
+        await driver.execute(_MARK_DIRTY, (TIER_60S, *columns(sorted(buckets))))
 
 
 async def _add_overhead(driver: psycopg.AsyncConnection[Any], stored: list[EncodedBatch]) -> None:
@@ -260,7 +188,7 @@ async def _add_overhead(driver: psycopg.AsyncConnection[Any], stored: list[Encod
                 json.dumps(detail),
             )
         )
-    await driver.execute(_ADD_OVERHEAD, _columns(rows))
+    await driver.execute(_ADD_OVERHEAD, columns(rows))
 
 
 async def _update_nodes(
@@ -280,8 +208,8 @@ async def _update_nodes(
         if batch.clock_offset_ms is not None:
             update.clock_offset_ms = batch.clock_offset_ms
         if decision.status == "stored":
-            update.lost_batches = min(update.lost_batches + decision.lost_batches, _MAX_LOST)
-            update.lost_samples = min(update.lost_samples + batch.lost, _MAX_LOST)
+            update.lost_batches = min(update.lost_batches + decision.lost_batches, MAX_LOST)
+            update.lost_samples = min(update.lost_samples + batch.lost, MAX_LOST)
     await driver.execute(_LOCK_NODES, (sorted(updates.keys() | cloned),))
     if cloned:
         await driver.execute(_NOTE_CLONES, (sorted(cloned),))
@@ -300,4 +228,4 @@ async def _update_nodes(
         )
         for node_id, update in updates.items()
     ]
-    await driver.execute(_UPDATE_NODES, _columns(rows))
+    await driver.execute(_UPDATE_NODES, columns(rows))

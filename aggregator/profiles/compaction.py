@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from aggregator.db import session_scope
 from aggregator.profiles.codec import Section, decode_sections, encode_sections, merge_sections
 from aggregator.profiles.errors import BlobError
+from aggregator.profiles.stack_ends import decode_ends, encode_ends
 
 LOG = logging.getLogger(__name__)
 SETTLE_S = 30  # batches of a minute still come in for about so long after it
@@ -31,7 +32,7 @@ _TAKE = text(
 )
 _READ = text(
     "SELECT taken.bucket AS minute, p.node_id, p.bucket, p.part, p.samples, p.lost, p.covered_ms, "
-    "p.weight_ns, p.data "
+    "p.weight_ns, p.data, p.stack_ends "
     "FROM unnest(CAST(:buckets AS timestamptz[]), CAST(:node_ids AS integer[])) "
     "AS taken (bucket, node_id) JOIN node_prof p ON p.node_id = taken.node_id "
     "AND p.bucket >= taken.bucket AND p.bucket < taken.bucket + interval '1 minute' "
@@ -40,10 +41,11 @@ _READ = text(
 )
 _WRITE = text(
     "INSERT INTO node_prof (tier_s, bucket, node_id, part, samples, lost, covered_ms, weight_ns, "
-    "data) VALUES (60, :bucket, :node_id, 0, :samples, :lost, :covered_ms, :weight_ns, :data) "
+    "data, stack_ends) VALUES (60, :bucket, :node_id, 0, :samples, :lost, :covered_ms, :weight_ns, "
+    ":data, :stack_ends) "
     "ON CONFLICT (tier_s, bucket, node_id, part) DO UPDATE SET samples = excluded.samples, "
     "lost = excluded.lost, covered_ms = excluded.covered_ms, weight_ns = excluded.weight_ns, "
-    "data = excluded.data"
+    "data = excluded.data, stack_ends = excluded.stack_ends"
 )
 _DONE = text(
     "DELETE FROM dirty_bucket d "
@@ -63,6 +65,7 @@ class Minute(NamedTuple):
     covered_ms: int
     weight_ns: int
     data: bytes
+    stack_ends: bytes
 
 
 def compact(engine: Engine, now: datetime | None = None, most: int = MINUTES_A_CALL) -> int:
@@ -109,18 +112,23 @@ def _roll_up(rows: Sequence[Row[Any]]) -> Iterator[Minute]:
     for (bucket, node_id), group in groupby(rows, lambda row: (row.minute, row.node_id)):
         members = list(group)
         sections: list[Section] = []
+        ends: list[Section] = []
         samples = lost = weight_ns = 0
-        for row in members:
+        for row, row_ends in zip(members, decode_ends(r.stack_ends for r in members), strict=True):
             lost += row.lost
+            place = f"node {row.node_id}, bucket {row.bucket}, part {row.part}"
             try:
                 sections += decode_sections(row.data)
             except BlobError as error:
-                place = f"node {row.node_id}, bucket {row.bucket}, part {row.part}"
                 LOG.error("%s: %s; its samples are counted as lost", place, error)
                 lost += row.samples
                 continue
             samples += row.samples
             weight_ns += row.weight_ns
+            if row_ends is None:
+                LOG.error("%s: how its stacks ended is damaged; they count as unknown", place)
+            ends += row_ends or ()
         covered_ms = sum(row.covered_ms for row in members)
         data = encode_sections(merge_sections(sections))
-        yield Minute(bucket, node_id, samples, lost, covered_ms, weight_ns, data)
+        stack_ends = encode_ends(merge_sections(ends))
+        yield Minute(bucket, node_id, samples, lost, covered_ms, weight_ns, data, stack_ends)

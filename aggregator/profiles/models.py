@@ -40,6 +40,7 @@ class NodeProfile(Model):
     """One blob of samples (`aggregator.profiles.codec`) of one node and bucket of one tier.
 
     `part` is `runs.id << 32 | sequence` for a batch, 0 for the rollup of a whole minute.
+    `stack_ends` says how its stacks ended (`aggregator.profiles.stack_ends`).
     """
 
     __tablename__ = "node_prof"
@@ -58,6 +59,7 @@ class NodeProfile(Model):
     covered_ms: Mapped[int] = mapped_column(BigInteger)
     weight_ns: Mapped[int] = mapped_column(BigInteger)
     data: Mapped[bytes] = mapped_column(LargeBinary)
+    stack_ends: Mapped[bytes] = mapped_column(LargeBinary, server_default=text("''"))
 
 
 class DirtyBucket(Model):

@@ -1,9 +1,10 @@
 """Which stored rows answer a question, and reading them."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.profiles.errors import QueryError
@@ -55,6 +56,7 @@ class StoredRow(NamedTuple):
     lost: int
     covered_ms: int
     data: bytes
+    stack_ends: bytes = b""
 
 
 async def choose_nodes(connection: AsyncConnection, selector: Selector) -> dict[int, str]:
@@ -73,8 +75,25 @@ async def read_rows(
     """
     columns = (
         "SELECT p.node_id, CAST(extract(epoch FROM p.bucket) AS bigint), p.samples, p.lost, "
-        "p.covered_ms, p.data"
+        "p.covered_ms, p.data, p.stack_ends"
     )
+    async with aclosing(_stream(connection, columns, span, node_ids)) as bulks:
+        async for bulk in bulks:
+            yield [StoredRow._make(row) for row in bulk]
+
+
+async def read_ends(
+    connection: AsyncConnection, span: Span, node_ids: Sequence[int] | None
+) -> AsyncGenerator[list[bytes], None]:
+    """As `read_rows`, but only the blobs of how stacks ended, where there are any."""
+    async with aclosing(_stream(connection, "SELECT p.stack_ends", span, node_ids)) as bulks:
+        async for bulk in bulks:
+            yield [row.stack_ends for row in bulk if row.stack_ends]
+
+
+async def _stream(
+    connection: AsyncConnection, columns: str, span: Span, node_ids: Sequence[int] | None
+) -> AsyncGenerator[Sequence[Row[Any]], None]:
     statement = text(union(columns, span))
     read = 0
     result = await connection.stream(statement, row_parameters(span, node_ids))
@@ -86,7 +105,7 @@ async def read_rows(
                     f"more than {MAX_ROWS} stored profiles answer this",
                     remedy='ask for a shorter time, or for fewer hosts: {host="..."}',
                 )
-            yield [StoredRow(*row) for row in bulk]
+            yield bulk
     finally:
         await result.close()  # `async with stream()` would leave its cursor open after an error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,13 +10,14 @@ from aggregator.profiles.codec import Section, decode_blobs, merge_sections
 from aggregator.profiles.grouping import Ints
 from aggregator.profiles.reading import StoredRow
 from aggregator.profiles.span import Span
+from aggregator.profiles.stack_ends import EndSums, StackEnds, decode_ends
 
 _MERGE_AT_ROWS = 4_000_000
 
 
 @dataclass(frozen=True)
 class Totals:
-    """How much was observed. `samples` and `weight_ns` are of the chosen series only.
+    """How much was observed. `samples`, `weight_ns` and `stack_ends` are of the chosen series only.
 
     `lost` and `all_samples` are of whole hosts: which series a lost sample had is not known.
     """
@@ -27,6 +29,7 @@ class Totals:
     lost: int
     weight_ns: int
     damaged_blobs: int
+    stack_ends: StackEnds
 
     @property
     def effective_rate_hz(self) -> float:
@@ -54,9 +57,19 @@ class Stacks:
     host_names: list[str]
 
 
-def decode_rows(rows: Sequence[StoredRow]) -> list[tuple[StoredRow, list[Section] | None]]:
-    """Each row with its sections, None where its blob is damaged."""
-    return list(zip(rows, decode_blobs(row.data for row in rows), strict=True))
+class DecodedRow(NamedTuple):
+    """A row with the sections of its blobs, None where one is damaged."""
+
+    row: StoredRow
+    sections: list[Section] | None
+    stack_ends: list[Section] | None
+
+
+def decode_rows(rows: Sequence[StoredRow]) -> list[DecodedRow]:
+    """The rows with what is in their blobs."""
+    data = decode_blobs(row.data for row in rows)
+    ends = decode_ends(row.stack_ends for row in rows)
+    return [DecodedRow(*columns) for columns in zip(rows, data, ends, strict=True)]
 
 
 @dataclass
@@ -82,8 +95,14 @@ class SampleSums:
         self._nodes: dict[int, _Node] = {}
         self._chosen_nodes: set[int] = set()
         self._damaged = 0
+        self._ends = EndSums()
 
-    def add(self, row: StoredRow, sections: Sequence[Section] | None) -> None:
+    def add(
+        self,
+        row: StoredRow,
+        sections: Sequence[Section] | None,
+        stack_ends: Sequence[Section] | None = (),
+    ) -> None:
         """Add one row; without sections (a damaged blob) its samples count as lost."""
         node = self._nodes.setdefault(row.node_id, _Node())
         node.covered_ms += row.covered_ms
@@ -94,6 +113,8 @@ class SampleSums:
             sections = ()
         else:
             node.samples += row.samples
+            self._damaged += stack_ends is None
+            self._ends.add(stack_ends or ())
         if self._only is not None:
             sections = [section for section in sections if self._only(section.series_id)]
         if sections or self._only is None:
@@ -117,6 +138,7 @@ class SampleSums:
             lost=sum(node.lost for node in nodes),
             weight_ns=sum(int(weigh(section).sum()) for section in self._sections),
             damaged_blobs=self._damaged,
+            stack_ends=self._ends.of(self._only),
         )
         return self._sections, totals
 

@@ -9,6 +9,7 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.profiles.codec import decode_blobs
 from aggregator.profiles.loading import SeriesCache
 from aggregator.profiles.questions import Question
 from aggregator.profiles.reading import (
@@ -18,7 +19,7 @@ from aggregator.profiles.reading import (
     row_parameters,
     union,
 )
-from aggregator.profiles.samples import decode_rows, weigh
+from aggregator.profiles.samples import weigh
 from aggregator.profiles.span import FINE_S, WIDE_S, Span, resolve_span
 
 _COLUMNS = "SELECT CAST(extract(epoch FROM p.bucket) AS bigint) AS at, p.weight_ns AS weight_ns"
@@ -98,7 +99,7 @@ def _weights(rows: list[StoredRow]) -> list[tuple[int, int, int]]:
     """(bucket, series id, weight in ns) of every section."""
     return [
         (row.bucket_s, section.series_id, int(np.sum(weigh(section))))
-        for row, sections in decode_rows(rows)
+        for row, sections in zip(rows, decode_blobs(row.data for row in rows), strict=True)
         for section in sections or ()
     ]
 

@@ -8,11 +8,13 @@ from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
 from node_agent.normalize import Normalizer
 from node_agent.processes.identity import OTHER, Identities
 from wire.limits import MAX_SERIES
-from wire.schema import Series
+from wire.schema import STACK_ENDS, Series
 
 # Hashes don't compress: more rows than this could pass the message's limit of 8 MiB.
 MAX_ROWS = 400_000
 _MAX_COUNT = (1 << 32) - 1
+STACK_END_SHIFT = 8  # of sample_key.flags
+_END_MASK = 15
 
 
 class Columns(NamedTuple):
@@ -24,17 +26,23 @@ class Columns(NamedTuple):
     counts: bytes
     samples: int
     lost: int
+    stack_ends: dict[str, bytes]
+
+    def ends(self) -> dict[str, int]:
+        """Samples by how the user part of their stack ended, all series together."""
+        return {reason: sum(array("I", column)) for reason, column in self.stack_ends.items()}
 
 
 def build_columns(
     counts: dict[SampleKey, int], normalizer: Normalizer, identities: Identities
 ) -> Columns:
     """Rows of (stack, series, count): samples of all threads and processes with the same labels
-    and the same stack share a row."""
+    and the same stack share a row. What has no row is in no column, the ends included."""
     series: list[Series] = []
     series_rows: dict[tuple[tuple[str, str], ...], int] = {}
     process_rows: dict[tuple[object, ...], int] = {}
     rows: dict[tuple[int, bytes], int] = {}
+    ends: dict[tuple[int, int], int] = {}  # by end and series
     samples = lost = 0
     for key, count in counts.items():
         process = key[1:5]  # tgid, start_ns, exec_id, cgroup_id
@@ -54,6 +62,9 @@ def build_columns(
             continue
         rows[place] = min((known or 0) + count, _MAX_COUNT)
         samples += count
+        end = key.flags >> STACK_END_SHIFT & _END_MASK
+        if end:
+            ends[end, row] = ends.get((end, row), 0) + count
     return Columns(
         series,
         b"".join(stack_hash for _, stack_hash in rows),
@@ -61,7 +72,17 @@ def build_columns(
         array("I", rows.values()).tobytes(),
         samples,
         lost,
+        _end_columns(ends, len(series)),
     )
+
+
+def _end_columns(ends: dict[tuple[int, int], int], series: int) -> dict[str, bytes]:
+    columns: dict[str, array[int]] = {}
+    for (end, row), count in ends.items():
+        reason = STACK_ENDS[end - 1] if end <= len(STACK_ENDS) else OTHER
+        column = columns.setdefault(reason, array("I", bytes(4 * series)))
+        column[row] = min(count, _MAX_COUNT)
+    return {reason: column.tobytes() for reason, column in columns.items()}
 
 
 def _series_row(

@@ -44,6 +44,7 @@ class Intake:
         self.sequence = 0
         self.started_at = time.time()
         self.lost: dict[str, int] = {}
+        self.stack_ends: dict[str, int] = {}  # samples of the last interval, by reason
         self.registry = ModuleRegistry()
         self.definitions = DefinitionBook(config.max_samples)
         self.normalizer = Normalizer(
@@ -94,7 +95,9 @@ class Intake:
             overhead=overhead,
             agent_version=VERSION,
             facts=self._facts(),
+            stack_ends=columns.stack_ends,
         )
+        self.stack_ends = columns.ends()
         self.normalizer.end_interval()
         with using(*OTHER_PROCESSES):
             for raw in self._early:

@@ -50,6 +50,7 @@ class SamplerStatus:
             "rows": len(interval.counts),
             "lost": interval.lost,
             "skipped": interval.skipped,
+            "stack_ends": self._intake.stack_ends,
             "duration_ns": interval.duration_ns,
             "kernel_ns": interval.kernel_ns,
         }

@@ -4,12 +4,21 @@ with the error that names the fault."""
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from wire.codec import decode, encode
 from wire.errors import MalformedError, TooLargeError, UnsupportedVersionError, WireError
 from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
-from wire.schema import Answer, Batch, Definitions, Module, ModuleKind, SymbolExtract
+from wire.schema import (
+    STACK_ENDS,
+    Answer,
+    Batch,
+    Definitions,
+    Module,
+    ModuleKind,
+    SymbolExtract,
+)
 from wire.validate import check_batch, check_definitions
 
 DATA = Path(__file__).parent.parent / "data" / "wire"
@@ -56,6 +65,26 @@ def test_batch_of_version_1() -> None:
     assert batch.overhead.cpu_percent == 0.025
     assert batch.facts == {"kernel": "6.1.0-18-amd64", "mode": "core"}
     assert batch.agent_version == "0.1.0"
+    assert batch.stack_ends == {}
+
+
+def test_batch_of_version_1_with_the_ends_of_its_stacks() -> None:
+    batch = decode(_read("batch_stack_ends"), Batch)
+    assert check_batch(batch) == 4
+    ends = {reason: _u32(column) for reason, column in batch.stack_ends.items()}
+    assert ends == {
+        "complete": [180, 1],
+        "truncated": [2, 0],
+        "no_mapping": [1, 0],
+        "no_rows": [3, 0],
+        "no_room": [1, 0],
+        "unsupported_rule": [1, 0],
+        "read_fault": [2, 1],
+        "later_word": [1, 0],
+    }
+    assert tuple(ends)[:7] == STACK_ENDS
+    # Otherwise it is the batch from before that field.
+    assert msgspec.structs.replace(batch, stack_ends={}) == decode(_read("batch"), Batch)
 
 
 def test_definitions_of_version_1() -> None:
@@ -132,6 +161,7 @@ def test_a_module_is_its_id_and_not_its_name() -> None:
     ("name", "kind"),
     [
         ("batch", Batch),
+        ("batch_stack_ends", Batch),
         ("definitions", Definitions),
         ("symbol_extract", SymbolExtract),
         ("symbol_extract_refused", SymbolExtract),
@@ -159,6 +189,11 @@ REFUSED = {
     "batch_column_cut": (MalformedError, "not a multiple of 16"),
     "batch_run_short": (MalformedError, "run must be 16 bytes"),
     "batch_rate_zero": (MalformedError, "rate_millihertz"),
+    "batch_stack_ends_short": (MalformedError, "stack_ends.complete must have 2 rows"),
+    "batch_stack_ends_cut": (MalformedError, "stack_ends.complete has 7 bytes"),
+    "batch_stack_ends_word": (MalformedError, "'No rows' is not a word"),
+    "batch_stack_ends_word_long": (MalformedError, "is not a word of at most 32 letters"),
+    "batch_stack_ends_many": (TooLargeError, "17 reasons in stack_ends"),
     "definitions_lengths_differ": (MalformedError, "stack_lengths must have 3 rows"),
     "definitions_module_kind": (MalformedError, "module kind 9"),
 }

@@ -82,10 +82,37 @@ def test_blobs_are_not_compressed_twice(empty_postgres_url, engine):
     run_migrations(empty_postgres_url)
     with engine.connect() as connection:
         storage = text(
-            "SELECT attstorage FROM pg_attribute WHERE attrelid = 'node_prof_10'::regclass "
-            "AND attname = 'data'"
+            "SELECT attname, attstorage FROM pg_attribute "
+            "WHERE attrelid = 'node_prof_10'::regclass AND attname IN ('data', 'stack_ends')"
         )
-        assert connection.scalar(storage) == "e"
+        assert dict(connection.execute(storage).all()) == {"data": "e", "stack_ends": "e"}
+
+
+def test_rows_from_before_stack_ends_have_none(empty_postgres_url, engine):
+    run_migrations(empty_postgres_url)
+    insert = text(
+        "INSERT INTO node_prof (tier_s, bucket, node_id, part, samples, lost, covered_ms, "
+        "weight_ns, data) VALUES (10, '2026-01-01T00:00:00Z', 1, 1, 1, 0, 1, 1, '')"
+    )
+    with engine.connect() as connection:
+        command.downgrade(db._alembic_config(connection), "0002")
+        connection.execute(
+            text(
+                "CREATE TABLE node_prof_10_2026 PARTITION OF node_prof_10 "
+                "FOR VALUES FROM ('2026-01-01T00:00:00Z') TO ('2026-01-01T01:00:00Z')"
+            )
+        )
+        connection.execute(insert)
+        connection.commit()
+
+    run_migrations(empty_postgres_url)
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT stack_ends FROM node_prof")) == b""
+        # An aggregator of the release before goes on writing beside the new one.
+        connection.execute(text("UPDATE node_prof SET part = 2"))
+        connection.execute(insert)
+        assert connection.scalars(text("SELECT stack_ends FROM node_prof")).all() == [b"", b""]
 
 
 def test_errors_are_translated(postgres_url):

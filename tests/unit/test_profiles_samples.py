@@ -36,8 +36,8 @@ def test_sums_by_series_rate_and_stack():
         stored(2, [section(1, 19_000, {6: 8}), section(1, 99_000, {6: 16})], lost=31),
         stored(3, []),
     ]
-    for row, sections in decode_rows(rows):
-        sums.add(row, sections)
+    for row in decode_rows(rows):
+        sums.add(*row)
     names = {1: "b", 2: "a"}
     stacks = list_stacks(sums, SPAN, names.__getitem__, "node {}".format)
     assert stacks.services == ["a", "b"]
@@ -64,8 +64,8 @@ def test_a_choice_of_series_covers_the_hosts_that_have_them_with_all_their_rows(
         stored(2, [section(1, 19_000, {6: 8})], lost=4),
         StoredRow(1, 0, 50, 0, 10_000, b"damaged"),
     ]
-    for row, sections in decode_rows(rows):
-        sums.add(row, sections)
+    for row in decode_rows(rows):
+        sums.add(*row)
     sections, totals = sums.finish()
     assert [(s.series_id, s.counts.tolist()) for s in sections] == [(2, [4])]
     assert totals.node_ids == {1}

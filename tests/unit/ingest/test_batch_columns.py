@@ -57,6 +57,38 @@ def test_hashes_are_distinct_and_in_the_order_of_postgres():
     assert prepared.weight_ns == 15 * 10**9 // 19
 
 
+def test_ends_of_stacks_follow_their_series():
+    # The third series has no row, so it is left out of the columns.
+    prepared = prepare(
+        series=[Series({"service": name}) for name in "acb"],
+        series_index=u32(0, 2, 0, 0),
+        stack_ends={
+            "complete": u32(9, 0, 1),
+            "no_rows": u32(1, 0, 0),
+            "word_of_2030": u32(2, 0, 0),
+            "other": u32(0, 0, 1),
+        },
+    )
+    assert {reason: column.tolist() for reason, column in prepared.stack_ends.items()} == {
+        "complete": [9, 1],
+        "no_rows": [1, 0],
+        "other": [2, 1],
+    }
+
+
+def test_more_ends_than_samples_are_refused():
+    assert prepare(stack_ends={"complete": u32(12, 2), "no_rows": u32(1, 0)}).stack_ends
+    with pytest.raises(BadValueError, match="say 14 samples of series 0, which has 13"):
+        prepare(stack_ends={"complete": u32(13, 0), "no_rows": u32(1, 0)})
+    with pytest.raises(BadValueError, match="series 1"):
+        prepare(stack_ends={"read_fault": u32(0, 2**32 - 1)})
+
+
+def test_the_digest_does_not_cover_ends():
+    ends = {"complete": u32(1, 1)}
+    assert content_digest(batch(stack_ends=ends)) == content_digest(batch())
+
+
 def test_sections_add_up_rows_of_one_stack_and_series():
     prepared = prepare()
 

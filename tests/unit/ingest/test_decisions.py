@@ -6,8 +6,10 @@ from uuid import UUID
 
 import pytest
 
+from aggregator.ingest import digests
 from aggregator.ingest.errors import ClonedNodeError
-from aggregator.ingest.store import RunState, bucket_start, decide
+from aggregator.ingest.runs import RunState, decide
+from aggregator.ingest.store import bucket_start
 
 RUN = UUID(int=1)
 
@@ -55,6 +57,55 @@ def test_gaps_add_up():
         decide(state, Numbered(sequence, b"a"))
 
     assert state.lost == 2 + 4
+
+
+def _run_of(*sequences):
+    state = RunState(id=1, high_water=0, digest=b"")
+    for sequence in sequences:
+        assert decide(state, Numbered(sequence, b"%d of it" % sequence)).status == "stored"
+    return state
+
+
+def test_a_clone_that_lags_behind_is_another_batch():
+    state = _run_of(*range(1, 101))
+    for behind in range(digests.KEPT):
+        sequence = 100 - behind
+        assert decide(state, Numbered(sequence, b"%d of it" % sequence)).status == "duplicate"
+        refused = decide(state, Numbered(sequence, b"its clone's"))
+        assert (refused.status, str(sequence) in str(refused.error)) == ("refused", True)
+    # From before that nothing is known.
+    assert decide(state, Numbered(100 - digests.KEPT, b"its clone's")).status == "duplicate"
+    assert len(state.digests) == digests.KEPT * digests.SHORT_BYTES
+    assert (state.high_water, state.digest, state.lost) == (100, b"100 of it", 0)
+
+
+def test_batches_that_never_came_have_no_digest():
+    state = _run_of(1, 2, 5, 6)
+    assert decide(state, Numbered(4, b"late")).status == "duplicate"
+    assert decide(state, Numbered(3, b"late")).status == "duplicate"
+    assert decide(state, Numbered(2, b"clone")).status == "refused"
+    assert decide(state, Numbered(1, b"1 of it")).status == "duplicate"
+    state = _run_of(1, 1000)
+    assert decide(state, Numbered(999, b"late")).status == "duplicate"
+    assert decide(state, Numbered(1, b"clone")).status == "duplicate"
+
+
+def test_digests_that_another_release_left_behind_say_nothing():
+    state = _run_of(1, 2, 3)
+    state.high_water, state.digest = 4, b"stored by a release that keeps no digests"
+    assert decide(state, Numbered(3, b"clone")).status == "duplicate"
+    decide(state, Numbered(5, b"5 of it"))
+    assert decide(state, Numbered(4, b"clone")).status == "duplicate"
+    decide(state, Numbered(6, b"6 of it"))
+    assert decide(state, Numbered(5, b"clone")).status == "refused"
+
+
+def test_a_digest_of_zeros_is_still_one():
+    state = RunState(id=1, high_water=0, digest=b"")
+    for sequence in (1, 2):
+        decide(state, Numbered(sequence, bytes(16)))
+    assert decide(state, Numbered(1, bytes(16))).status == "duplicate"
+    assert decide(state, Numbered(1, b"clone")).status == "refused"
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,34 @@ def test_rows_beyond_the_limit_are_counted_as_lost(
     assert len(columns.counts) == 8
 
 
+def test_ends_of_stacks_are_counted_by_series(bench, own, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in range(4):
+        bench.normalizer.add(own.raw(own.addresses[key], key=key))
+
+    def ended(key: SampleKey, end: int) -> SampleKey:
+        return key._replace(flags=key.flags | end << batches.STACK_END_SHIFT)
+
+    counts = {
+        ended(_key(0), 1): 50,
+        ended(_key(0, 3), 7): 2,
+        ended(_key(1, 9, thread="ksoftirqd/0"), 1): 30,
+        ended(_key(1, 4, thread="ksoftirqd/1"), 4): 5,
+        ended(_key(1, 5), 15): 1,  # a number that this release has no word for
+        _key(2): 8,  # no user part
+    }
+    columns = build_columns(counts, bench.normalizer, Identities({}))
+    assert [series.labels["executable"] for series in columns.series] == ["kworker", "ksoftirqd"]
+    ends = {name: struct.unpack("<2I", column) for name, column in columns.stack_ends.items()}
+    assert ends == {"complete": (50, 30), "read_fault": (2, 0), "no_rows": (0, 5), "other": (1, 0)}
+    assert columns.ends() == {"complete": 80, "read_fault": 2, "no_rows": 5, "other": 1}
+
+    # What had no room in the batch is not among the ends either.
+    monkeypatch.setattr(batches, "MAX_ROWS", 1)
+    columns = build_columns(counts, bench.normalizer, Identities({}))
+    assert (columns.samples, columns.lost) == (52, 44)
+    assert columns.ends() == {"complete": 50, "read_fault": 2}
+
+
 def test_an_interval_without_samples_is_empty(bench) -> None:
     columns = build_columns({}, bench.normalizer, Identities({}))
-    assert columns == ([], b"", b"", b"", 0, 0)
+    assert columns == ([], b"", b"", b"", 0, 0, {})

@@ -66,6 +66,22 @@ def test_a_running_agent():
     ]
 
 
+def test_how_stacks_of_the_last_interval_ended():
+    assert status()["stack_ends"] is None
+    assert "stacks  " not in render(status())
+
+    ends = {"complete": 9_920, "no_rows": 60, "truncated": 15, "read_fault": 5, "no_room": 0}
+    answer = status({**SAMPLER, "interval": {"stack_ends": ends}})
+    assert answer["stack_ends"]["complete_share"] == 0.992
+    assert answer["stack_ends"]["samples"] == {k: v for k, v in ends.items() if v}
+    line = "99.20 % whole in the last interval, no rows 0.60 %, truncated 0.15 %, read fault 0.05 %"
+    assert f"stacks    {line}" in render(answer).splitlines()
+
+    for nonsense in (5, {"complete": -1}, {"complete": 1 << 80}, {"complete": "x"}, {3: True}):
+        text = render(status({**SAMPLER, "interval": {"stack_ends": nonsense}}))
+        assert "running for" in text
+
+
 @pytest.mark.parametrize(
     ("change", "alive", "running"),
     [
