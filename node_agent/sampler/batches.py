@@ -4,7 +4,7 @@ from array import array
 from typing import NamedTuple
 
 from node_agent.collectors.stacks import SampleKey
-from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
+from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD, STACK_END_MASK, STACK_END_SHIFT
 from node_agent.normalize import Normalizer
 from node_agent.processes.identity import OTHER, Identities
 from wire.limits import MAX_SERIES
@@ -13,8 +13,6 @@ from wire.schema import STACK_ENDS, Series
 # Hashes don't compress: more rows than this could pass the message's limit of 8 MiB.
 MAX_ROWS = 400_000
 _MAX_COUNT = (1 << 32) - 1
-STACK_END_SHIFT = 8  # of sample_key.flags
-_END_MASK = 15
 
 
 class Columns(NamedTuple):
@@ -62,7 +60,7 @@ def build_columns(
             continue
         rows[place] = min((known or 0) + count, _MAX_COUNT)
         samples += count
-        end = key.flags >> STACK_END_SHIFT & _END_MASK
+        end = (key.flags & STACK_END_MASK) >> STACK_END_SHIFT
         if end:
             ends[end, row] = ends.get((end, row), 0) + count
     return Columns(

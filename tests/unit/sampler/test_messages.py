@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
-from node_agent.collectors.stacks import SampleKey
-from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
+from node_agent.collectors.stacks import SampleKey, StackEnd
+from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD, STACK_END_SHIFT
 from node_agent.processes.identity import Identities
 from node_agent.sampler import batches, definitions
 from node_agent.sampler.batches import build_columns
@@ -13,7 +13,7 @@ from node_agent.sampler.definitions import DefinitionBook, build_definitions
 from node_agent.symbols.modules import UNKNOWN, ModuleRegistry
 from wire.codec import decode, encode
 from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
-from wire.schema import Definitions, Module, ModuleKind
+from wire.schema import STACK_ENDS, Definitions, Module, ModuleKind
 from wire.validate import check_definitions
 
 RUN = bytes(16)
@@ -124,12 +124,17 @@ def test_rows_beyond_the_limit_are_counted_as_lost(
     assert len(columns.counts) == 8
 
 
+def test_the_kernels_ends_have_the_words_of_the_wire() -> None:
+    assert STACK_ENDS == tuple(end.name.lower() for end in StackEnd if end is not StackEnd.NO_USER)
+    assert list(StackEnd) == list(range(len(STACK_ENDS) + 1))
+
+
 def test_ends_of_stacks_are_counted_by_series(bench, own, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in range(4):
         bench.normalizer.add(own.raw(own.addresses[key], key=key))
 
     def ended(key: SampleKey, end: int) -> SampleKey:
-        return key._replace(flags=key.flags | end << batches.STACK_END_SHIFT)
+        return key._replace(flags=key.flags | end << STACK_END_SHIFT)
 
     counts = {
         ended(_key(0), 1): 50,
