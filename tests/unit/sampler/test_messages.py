@@ -125,7 +125,8 @@ def test_rows_beyond_the_limit_are_counted_as_lost(
 
 
 def test_the_kernels_ends_have_the_words_of_the_wire() -> None:
-    assert STACK_ENDS == tuple(end.name.lower() for end in StackEnd if end is not StackEnd.NO_USER)
+    words = tuple(end.name.lower() for end in StackEnd if end is not StackEnd.NO_USER)
+    assert words == STACK_ENDS
     assert list(StackEnd) == list(range(len(STACK_ENDS) + 1))
 
 
