@@ -18,6 +18,7 @@ from node_agent.generations import GenerationCache
 from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.mappings import Mapping
 from node_agent.symbols.modules import UNKNOWN, ModuleRegistry
+from node_agent.symbols.perf_map import BURST_BYTES, PerfMap, PerfMaps
 from wire.hashes import pack_frame, stack_hash
 from wire.limits import MAX_STACK_FRAMES
 
@@ -44,9 +45,9 @@ class DefinitionSink(Protocol):
 
 class _Process:
     """Frames found in one process. `token` makes its stack keys differ from those of before its
-    mappings changed."""
+    mappings, or names of its JIT code, changed."""
 
-    __slots__ = ("bases", "frames", "leaves", "space", "token", "version")
+    __slots__ = ("bases", "frames", "leaves", "perf_map", "space", "token", "version")
 
     def __init__(self, key: ProcessKey, token: int) -> None:
         self.space = AddressSpace(key.tgid, key.start_ns)
@@ -55,6 +56,7 @@ class _Process:
         self.frames: dict[int, bytes] = {}  # by return address
         self.leaves: dict[int, bytes] = {}  # by exact address
         self.bases: dict[int, tuple[int, int] | bytes] = {}  # by start of mapping
+        self.perf_map: PerfMap | None = None  # since JIT code was seen
 
     def forget(self, token: int) -> None:
         self.token = token
@@ -74,8 +76,10 @@ class Normalizer:
         kernel: KernelFrameSource,
         definitions: DefinitionSink,
         max_samples: int,
+        perf_map_burst_bytes: int = BURST_BYTES,
     ) -> None:
         self.counts: dict[str, int] = {}
+        self._perf_maps = PerfMaps(registry, self.counts, perf_map_burst_bytes)
         self._registry = registry
         self._kernel = kernel
         self._definitions = definitions
@@ -97,6 +101,8 @@ class Normalizer:
     def add(self, raw: RawStack) -> bytes:
         """The hash of a stack; its frames go to the definitions when they are not known there."""
         process = self._process(raw.process)
+        if process.perf_map is not None and process.perf_map.follow():
+            process.forget(self._next_token())
         key = process.token << 64 | raw.stack_key
         known = self._stacks.get(key) or self._unsettled.get(key)
         if known is None or not self._definitions.knows(known):
@@ -163,6 +169,7 @@ class Normalizer:
         """Forget processes and stacks that were not seen since the last call."""
         self._processes.rotate()
         self._stacks.rotate()
+        self._perf_maps.rotate()
 
     def _frames(self, raw: RawStack, process: _Process) -> list[bytes]:
         """The packed frames, root first."""
@@ -237,10 +244,19 @@ class Normalizer:
         base = process.bases.get(mapping.start)
         if base is None:
             base = process.bases[mapping.start] = self._base(process.space.tgid, mapping)
-        frame = base if isinstance(base, bytes) else pack_frame(base[0], exact - base[1])
+        if base is self._registry.jit:
+            frame = self._jit_frame(process, exact)
+        else:
+            frame = base if isinstance(base, bytes) else pack_frame(base[0], exact - base[1])
         self._note_cached()
         (process.leaves if is_leaf else process.frames)[address] = frame
         return frame
+
+    def _jit_frame(self, process: _Process, address: int) -> bytes:
+        if process.perf_map is None:
+            process.perf_map = self._perf_maps.of(process.space.tgid, process.space.start_ns)
+            process.perf_map.follow()
+        return process.perf_map.frame(address) or self._registry.jit
 
     def _base(self, tgid: int, mapping: Mapping) -> tuple[int, int] | bytes:
         """(module hash, address of the file's offset 0), or a marker."""

@@ -42,7 +42,8 @@ def name_frames(packed_stacks: Iterable[bytes], registry: ModuleRegistry) -> dic
         module = registry.modules[hash64]
         for offset in places:
             if module.kind == ModuleKind.NAMED:
-                frame = Frame(registry.names[offset].function, module.name)
+                name = registry.names[offset]
+                frame = Frame(name.function, module.name, name.file, name.line)
             else:
                 function = named.get((hash64, offset)) or f"{module.name}+0x{offset:x}"
                 frame = Frame(function, module.name, address=offset, build_id=module.id.hex())

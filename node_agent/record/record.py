@@ -26,6 +26,7 @@ from wire.pprof import Frame
 POLL_S = 0.2  # more often than the sampler: nobody counts the cost of a short recording
 INTERVAL_S = 5.0
 MAX_SAMPLES = 200_000
+PERF_MAP_BURST_BYTES = 64 << 20
 # Root's recording goes where it was asked to, into another user's folder too.
 WRITING = ("CAP_DAC_OVERRIDE",)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -108,7 +109,9 @@ def _sample(
     progress: TextIO,
 ) -> dict[str, int]:
     """Fill `stacks`; returns the samples lost, by reason."""
-    normalizer = Normalizer(registry, KernelFrames(registry), stacks, MAX_SAMPLES)
+    normalizer = Normalizer(
+        registry, KernelFrames(registry), stacks, MAX_SAMPLES, PERF_MAP_BURST_BYTES
+    )
     identities = Identities({})
     lost: dict[str, int] = {}
     collector = CpuCollector(

@@ -20,7 +20,7 @@ class ChildError(SymbolError):
 
 
 class PerfMapError(SymbolError):
-    """The perf map of a process is not to be trusted; `reason` is the word that it is counted by."""
+    """The perf map of a process is not to be trusted; `reason` is a word to count it by."""
 
     def __init__(self, message: str, remedy: str = "", reason: str = "") -> None:
         super().__init__(message, remedy)
