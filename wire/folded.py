@@ -13,6 +13,7 @@ _ESCAPES = str.maketrans({";": ":", "\n": " ", "\r": " "})
 
 def encode_folded(stacks: Iterable[tuple[Sequence[Frame], int, Mapping[str, str]]]) -> str:
     """Text of `stacks` (frames root first, count, labels), equal lines merged, sorted by name.
+    Inlined functions stand as frames of their own.
 
     Labels have no place in this format; a caller that wants them visible puts them in a frame.
     """
@@ -23,7 +24,10 @@ def encode_folded(stacks: Iterable[tuple[Sequence[Frame], int, Mapping[str, str]
         for frame in frames:
             name = names.get(frame)
             if name is None:
-                name = names[frame] = frame.function.translate(_ESCAPES) or "[unknown]"
+                functions = (*(line.function for line in frame.callers), frame.function)
+                name = names[frame] = ";".join(
+                    function.translate(_ESCAPES) or "[unknown]" for function in functions
+                )
             parts.append(name)
         line = ";".join(parts)
         counts[line] = counts.get(line, 0) + count

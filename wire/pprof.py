@@ -10,8 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
+class Line(NamedTuple):
+    """A function and the place in its source; the line is 0 where it is not known."""
+
+    function: str
+    file: str = ""
+    line: int = 0
+
+
 class Frame(NamedTuple):
-    """One frame with its symbol; an unresolved one has a function like `libc.so.6+0x29d90`."""
+    """One frame with its symbol; an unresolved one has a function like `libc.so.6+0x29d90`.
+
+    `callers` are the functions that this one was inlined into, the outermost first: one frame of
+    the stack, several functions.
+    """
 
     function: str
     module: str = ""
@@ -19,6 +31,7 @@ class Frame(NamedTuple):
     line: int = 0
     address: int = 0
     build_id: str = ""
+    callers: tuple[Line, ...] = ()
 
 
 def encode_profile(
@@ -93,25 +106,27 @@ class _Tables:
         if known is None:
             number = len(self._location_ids) + 1
             known = self._location_ids[frame] = _varint(number)
-            line = _int(1, self._function(frame)) + _int(2, frame.line)
+            # The innermost function first; the last is the one that the others were inlined into.
+            innermost = Line(frame.function, frame.file, frame.line)
+            lines = b"".join(
+                _bytes(4, _int(1, self._function(line)) + _int(2, line.line))
+                for line in (innermost, *reversed(frame.callers))
+            )
             self.locations += _bytes(
                 4,
-                _int(1, number)
-                + _int(2, self._mapping(frame))
-                + _int(3, frame.address)
-                + _bytes(4, line),
+                _int(1, number) + _int(2, self._mapping(frame)) + _int(3, frame.address) + lines,
             )
         return known
 
-    def _function(self, frame: Frame) -> int:
-        key = (frame.function, frame.file)
+    def _function(self, line: Line) -> int:
+        key = (line.function, line.file)
         number = self._function_ids.get(key)
         if number is None:
             number = self._function_ids[key] = len(self._function_ids) + 1
-            name = self.string(frame.function)
+            name = self.string(line.function)
             self.functions += _bytes(
                 5,
-                _int(1, number) + _int(2, name) + _int(3, name) + _int(4, self.string(frame.file)),
+                _int(1, number) + _int(2, name) + _int(3, name) + _int(4, self.string(line.file)),
             )
         return number
 

@@ -1,40 +1,21 @@
-"""Readable names of C++ and Rust functions.
-
-C++ names are undone by the C++ runtime itself (`__cxa_demangle`, Itanium C++ ABI) where
-libstdc++ is installed; names that it does not know stay as they are. Rust's older mangling is
-C++'s with its own escapes; its newer one (`_R...`) stays mangled.
-"""
+"""Demangled C++ names by the C++ runtime itself (`__cxa_demangle`, Itanium C++ ABI), where
+libstdc++ is installed; `wire.function_names` makes them readable."""
 
 import ctypes
-import re
 from functools import cache
 
-_RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
-_RUST_ESCAPES = {
-    "$SP$": "@",
-    "$BP$": "*",
-    "$RF$": "&",
-    "$LT$": "<",
-    "$GT$": ">",
-    "$LP$": "(",
-    "$RP$": ")",
-    "$C$": ",",
-}
-_RUST_CODE_POINT = re.compile(r"\$u([0-9a-f]{1,6})\$")
+from wire.function_names import readable
+
 MAX_NAME_BYTES = 4_096
 
 
 def demangle(name: str) -> str:
-    """The readable form of `name`, or `name`."""
-    if not name.startswith("_Z") or len(name) > MAX_NAME_BYTES:
-        return name
-    text = _demangle_cpp(name)
-    if text is None:
-        return name
-    return _tidy_rust(text) if _RUST_HASH.search(text) else text
+    """The readable form of `name` (C++, Rust, Go), or `name`."""
+    return name if len(name) > MAX_NAME_BYTES else readable(name, demangle_cpp)
 
 
-def _demangle_cpp(name: str) -> str | None:
+def demangle_cpp(name: str) -> str | None:
+    """The whole C++ name of a mangled one, None when it is none or there is no libstdc++."""
     runtime = _runtime()
     if runtime is None:
         return None
@@ -46,15 +27,6 @@ def _demangle_cpp(name: str) -> str | None:
         return ctypes.string_at(pointer).decode("utf-8", "replace")
     finally:
         _libc().free(pointer)
-
-
-def _tidy_rust(text: str) -> str:
-    text = _RUST_HASH.sub("", text)
-    for escape, plain in _RUST_ESCAPES.items():
-        text = text.replace(escape, plain)
-    text = _RUST_CODE_POINT.sub(lambda match: chr(min(int(match.group(1), 16), 0x10FFFF)), text)
-    # An escape at the start of a component gets an underscore before it.
-    return text.replace("..", "::").replace("::_<", "::<").removeprefix("_" if "<" in text else "")
 
 
 @cache
