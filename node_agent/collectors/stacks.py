@@ -1,11 +1,15 @@
 """What the CPU collector hands on, and its decoding from the kernel's records."""
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+import msgspec
+
 from node_agent.kernel.structs import (
+    MAX_STACK_DEPTH,
     SAMPLE_KERNEL_THREAD,
     SAMPLE_KEY,
     STACK_END_MASK,
@@ -14,6 +18,8 @@ from node_agent.kernel.structs import (
 )
 
 _MAX_NAMES = 4096
+# One layout a depth: compiled once, and its tuple needs no slicing.
+_ADDRESSES = tuple(struct.Struct(f"={depth}Q") for depth in range(MAX_STACK_DEPTH + 1))
 
 
 class StackEnd(IntEnum):
@@ -58,9 +64,9 @@ class SampleKey(NamedTuple):
     flags: int  # SAMPLE_KERNEL_THREAD, SAMPLE_PYTHON, and how the user part ended: see `end_of`
 
 
-@dataclass(frozen=True, slots=True)
-class RawStack:
-    """A stack at its first sighting in an interval (for each thread name and cgroup)."""
+class RawStack(msgspec.Struct, frozen=True, gc=False):
+    """A stack at its first sighting in an interval (for each thread name and cgroup). A Struct:
+    thousands are made a minute, and a frozen dataclass takes ten times as long to make."""
 
     stack_key: int  # 64-bit hash over the process and all addresses
     process: ProcessKey
@@ -134,16 +140,14 @@ class Decoder:
             ) = STACK_EVENT_HEADER.unpack_from(record)
             if last is not None and generation > last:
                 break  # not taken: the ring buffer gives it out again
-            addresses = record[header_bytes:].cast("Q").tolist()
-            end = kernel_depth + user_depth
             stacks.append(
                 RawStack(
                     stack_key,
                     ProcessKey(tgid, start_ns, exec_id),
                     self._name(comm),
                     cgroup_id,
-                    tuple(addresses[:kernel_depth]),
-                    tuple(addresses[kernel_depth:end]),
+                    _ADDRESSES[kernel_depth].unpack_from(record, header_bytes),
+                    _ADDRESSES[user_depth].unpack_from(record, header_bytes + 8 * kernel_depth),
                     bool(flags & SAMPLE_KERNEL_THREAD),
                     generation,
                     _ENDS[(flags & STACK_END_MASK) >> STACK_END_SHIFT],
