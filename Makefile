@@ -77,9 +77,11 @@ $(STAMPS)/setup: pyproject.toml Makefile scripts/debian_packages.sh scripts/venv
 # `dev` holds `demo`, so this brings the first stamp too.
 $(STAMPS)/test: pyproject.toml Makefile scripts/debian_packages.sh scripts/venv.sh
 	@scripts/debian_packages.sh $(TEST_PACKAGES)
-	# Compilers of programs that tests profile; whoever has them from elsewhere keeps those.
+	# Compilers and runtimes of programs that tests profile; whoever has them from elsewhere keeps those.
 	command -v go >/dev/null || scripts/debian_packages.sh golang-go
 	command -v rustc >/dev/null || scripts/debian_packages.sh rustc
+	command -v node >/dev/null || scripts/debian_packages.sh nodejs
+	command -v jcmd >/dev/null || scripts/debian_packages.sh default-jdk-headless
 	scripts/venv.sh $(VENV) dev
 	mkdir -p $(@D) && touch $(STAMPS)/setup $@
 
