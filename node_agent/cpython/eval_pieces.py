@@ -1,9 +1,9 @@
 """The pieces of an evaluator that the compiler split, in a file without symbols for them.
 
-GCC with profile feedback puts hot, warm and cold parts of `_PyEval_EvalFrameDefault` far apart; in a
-stripped file the symbol covers the first part only (1 of 84 KB in Debian's 3.14). The unwind table
-still has an entry for each part (.eh_frame: Linux Standard Base 5, 10.6), and the first part jumps
-into the middle of the others, as nothing jumps into the middle of another function.
+GCC with profile feedback puts hot, warm and cold parts of `_PyEval_EvalFrameDefault` far apart; in
+a stripped file the symbol covers the first part only (1 of 84 KB in Debian's 3.14). The unwind
+table still has an entry for each part (.eh_frame: Linux Standard Base 5, 10.6), and the first part
+jumps into the middle of the others, as nothing jumps into the middle of another function.
 """
 
 import struct
@@ -45,9 +45,7 @@ def frame_entries(eh_frame: bytes, address: int) -> list[tuple[int, int]]:
     return found
 
 
-def split_pieces(
-    code: bytes, start: int, entries: list[tuple[int, int]]
-) -> list[tuple[int, int]]:
+def split_pieces(code: bytes, start: int, entries: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """(start, end) of the entries that `code`, the function's first part at address `start`, jumps
     into the middle of."""
     starts = [entry[0] for entry in entries]
@@ -74,8 +72,11 @@ def _jump_targets(code: bytes, start: int) -> Iterator[int]:
         else:
             continue
         if operand + 4 <= len(code):
-            yield start + operand + 4 + int.from_bytes(
-                code[operand : operand + 4], "little", signed=True
+            yield (
+                start
+                + operand
+                + 4
+                + int.from_bytes(code[operand : operand + 4], "little", signed=True)
             )
 
 

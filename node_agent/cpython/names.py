@@ -1,0 +1,75 @@
+"""What the ids of code objects stand for, as the kernel program read it."""
+
+from collections.abc import Callable
+
+from node_agent.cpython.structs import PYTHON_FILE_BYTES, PYTHON_NAME, PYTHON_NAME_BYTES
+from node_agent.generations import GenerationCache
+from node_agent.symbols.modules import ModuleRegistry
+from wire.schema import Module, ModuleKind, Name
+
+PYTHON = Module(ModuleKind.NAMED, b"python", "python")
+MAX_IDS = 40_000  # about 200 bytes each; forked processes share theirs
+CUT = "…"
+_ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
+
+
+class PythonNames:
+    """Packed frames by id. `counts` tells what could not be named, by reason.
+
+    `forget` is called with an id whose name is not known here, so that it is sent again.
+    """
+
+    def __init__(
+        self, registry: ModuleRegistry, forget: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self.counts: dict[str, int] = {}
+        self.unknown = registry.named_frame(PYTHON, "[python]")
+        self._registry = registry
+        self._forget = forget
+        self._frames: GenerationCache[int, bytes] = GenerationCache(MAX_IDS)
+
+    def take(self, record: bytes) -> None:
+        """Learn from a python_name of the ring buffer."""
+        id64, name = decode_name(record)
+        if name.function == "":
+            self._count("python_unreadable")
+            name = Name("[python]", name.file, name.line)
+        self._frames.put(id64, self._registry.name_frame(PYTHON, name))
+
+    def frame(self, id64: int) -> bytes:
+        """The packed frame of a code object; `unknown`, counted, when its name did not come."""
+        known = self._frames.get(id64)
+        if known is None:
+            self._count("python_unnamed")
+            self._forget(id64)
+            return self.unknown
+        return known
+
+    def rotate(self) -> None:
+        """Forget what was not seen since the last call."""
+        self._frames.rotate()
+
+    def _count(self, reason: str) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+
+
+def decode_name(record: bytes) -> tuple[int, Name]:
+    """Id and name of a python_name; texts that could not be read are empty."""
+    fields = PYTHON_NAME.unpack_from(record)
+    id64, first_line, name_chars, file_chars, name_width, file_width, name, file = fields
+    function = decode_text(name, name_chars, name_width)
+    if name_chars * name_width > PYTHON_NAME_BYTES:
+        function += CUT
+    path = decode_text(file, file_chars, file_width)
+    if file_chars * file_width > PYTHON_FILE_BYTES:
+        path = CUT + path
+    return id64, Name(function, path, first_line)
+
+
+def decode_text(data: bytes, chars: int, width: int) -> str:
+    """`chars` characters of `width` bytes as CPython stores them, as many as `data` holds."""
+    if width not in _ENCODINGS:
+        return ""
+    whole = min(chars * width, len(data)) // width * width
+    text = data[:whole].decode(_ENCODINGS[width], "replace")
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
