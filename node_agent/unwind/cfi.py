@@ -14,8 +14,8 @@ from node_agent.unwind.errors import NoRowsError
 
 PIECE_BYTES = 1 << 20
 MAX_ENTRY_BYTES = 1 << 18
-MAX_FUNCTIONS = 2_000_000
-MAX_ROWS = 6_000_000
+MAX_FUNCTIONS = 1_000_000
+MAX_ROWS = 4_000_000  # before those that repeat each other are left out
 MAX_CIES = 50_000
 MAX_SECTION_BYTES = 256 << 20
 

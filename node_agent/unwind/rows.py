@@ -13,6 +13,7 @@ from node_agent.unwind.image import open_image
 from node_agent.unwind.rules import GAP
 
 ROW_BYTES = 8
+MAX_ROWS = 1 << 21  # of one mapping: more than that the kernel side can't search
 # Functions are aligned to 16 bytes: what is shorter between two of them is padding.
 _PADDING = 15
 _PC = (1 << 32) - 1
@@ -57,6 +58,8 @@ def build_rows(read: ReadAt, file_size: int, is_image: bool = False) -> Rows:
         raise NoRowsError("no unwind information: neither .eh_frame nor .debug_frame")
     functions = Reader(image.read, image.sections[0], image.base, image.span).run()
     rows = merge(functions)
+    if len(rows) > MAX_ROWS:
+        raise NoRowsError(f"{len(rows)} rows; at most {MAX_ROWS} of one file can be used")
     if not rows:
         raise NoRowsError("no unwind information: .eh_frame describes no function of the file")
     segments = tuple(CodeSegment(s.offset, s.vaddr, s.filesz) for s in image.code)

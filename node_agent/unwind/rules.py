@@ -31,6 +31,7 @@ class Rule(IntEnum):
 
 _PLT_PUSHED_AT = 11
 _MAX_ADDEND = 7
+_SAVED_AT_RBP = b"\x76\x00"  # breg6 0
 _DEREF_SLOTS = range(-128, 0, 8)
 
 
@@ -105,7 +106,9 @@ def _expression_word(expression: bytes, rbp: Saved) -> tuple[int, str]:
 
 
 def _deref_word(form: Deref, rbp: Saved) -> tuple[int, str]:
-    if form.offset % 8 or form.addend % 8 or form.addend // 8 > _MAX_ADDEND:
+    if form.offset % 8 or not -0x8000 <= form.offset // 8 < 0x8000:
+        return UNSUPPORTED, "CFA offset that 16 bits can't hold"
+    if form.addend % 8 or form.addend // 8 > _MAX_ADDEND:
         return UNSUPPORTED, "CFA by another expression"
     rule = Rule.CFA_RSP_DEREF if form.register == RSP else Rule.CFA_RBP_DEREF
     if rbp.offset is None and rule is Rule.CFA_RSP_DEREF:

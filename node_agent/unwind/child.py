@@ -1,0 +1,93 @@
+"""Child process: unwind rows of files, each from one open file to another.
+
+The argument is a JSON list of objects with build_id (hex), the numbers of the inherited descriptors
+`input` and `output`, and `is_image`: the input holds the file as it lies in memory. The output is a
+file of rows, or b"refused: " and a line of text that says why there are none. It is written at
+once, so whoever finds it incomplete knows which file was too much for this process.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+from node_agent.symbols.build_ids import read_build_id
+from node_agent.symbols.confine import confine
+from node_agent.unwind.errors import NoRowsError, RowFileError
+from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
+from node_agent.unwind.rows import Rows, build_rows
+
+CPU_S = 20  # a file: the largest here takes less than one
+WALL_S = 120  # a file; at this priority a busy host leaves little
+MEMORY_BYTES = 384 << 20  # of address space
+_REFUSED = b"refused: "
+_MAX_REASON_BYTES = 500
+
+
+def main(arguments: list[str]) -> int:
+    """Make the rows that arguments[0] asks for."""
+    jobs = json.loads(arguments[0])
+    confine(CPU_S * len(jobs), MEMORY_BYTES, MAX_FILE_BYTES, 19, WALL_S)
+    for job in jobs:
+        _limit_time()
+        view = memoryview(make(job))
+        while view:
+            view = view[os.write(job["output"], view) :]
+    return 0
+
+
+def make(job: dict[str, Any]) -> bytes:
+    """What is written for one job."""
+    try:
+        rows = _read_rows(job)
+    except NoRowsError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = f"too large: its rows take more than {MEMORY_BYTES} bytes of memory"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    else:
+        return encode_rows(bytes.fromhex(job["build_id"]), rows)
+    return _REFUSED + reason.encode()[:_MAX_REASON_BYTES] + b"\n"
+
+
+def read_result(build_id: bytes, output: bytes) -> Rows | str | None:
+    """What a child has written: rows, or why there are none; None when it is incomplete."""
+    if output.startswith(_REFUSED) and output.endswith(b"\n"):
+        return output.removeprefix(_REFUSED).decode("utf-8", "replace").strip()
+    try:
+        return decode_rows(build_id, output)
+    except RowFileError:
+        return None
+
+
+def _read_rows(job: dict[str, Any]) -> Rows:
+    descriptor = job["input"]
+    size = os.fstat(descriptor).st_size
+
+    def read(offset: int, length: int) -> bytes:
+        # os.pread allocates what it is asked for before it reads.
+        if offset > size:
+            return b""
+        return os.pread(descriptor, min(length, size - offset), offset)
+
+    # The note that holds the id of a file in memory need not have been copied.
+    if not job["is_image"] and read_build_id(read, size).hex() != job["build_id"]:
+        raise NoRowsError("the file has been replaced by another build")
+    return build_rows(read, size, job["is_image"])
+
+
+def _limit_time() -> None:
+    """Each file has its own limits; the signals end this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = int(used.ru_utime + used.ru_stime) + CPU_S + 1
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+    signal.alarm(WALL_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
