@@ -4,16 +4,20 @@ A stack runs from the root to the leaf: the user part, then the kernel part. All
 leaf of each part are return addresses, which point behind the call, possibly into the next
 function; one is subtracted from them here, once, so that they resolve to the call.
 
-A stack that is known costs one look-up. Where frame pointers are missing, the walk reads words that
-are no return addresses; at the first that lies in no mapping it has gone astray, and what it found
-behind that is left out: it would only make the same stack look different each time.
+The exceptions are a frame that a signal handler returns to, and the one it interrupted.
+
+A stack that is known costs one look-up. One that the kernel program walked by rows is taken as it
+is. One that it walked by frame pointers alone, for want of mappings, may hold words that are no
+return addresses; at the first that lies in no mapping it has gone astray, and what it found behind
+that is left out: it would only make the same stack look different each time.
 """
 
 import os
 import time
+from collections.abc import Callable
 from typing import Protocol, cast
 
-from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey
+from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd
 from node_agent.generations import GenerationCache
 from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.mappings import Mapping
@@ -26,8 +30,8 @@ MAX_PROCESSES = 4_000
 MAX_CACHED_FRAMES = 60_000  # about 150 bytes each
 MAX_CACHED_STACKS = 50_000
 UNSETTLED_S = 60.0  # how long a stack that leads into no mapping stays as it is
-# Shared memory and JIT pages that have an inode but no file that anybody could symbolize.
-_NO_FILE = (b"/memfd:", b"/dev/", b"/SYSV", b"/anon_hugepage")
+# How the stacks end that may have been walked by frame pointers alone.
+_UNSURE = (StackEnd.NO_USER, StackEnd.NO_MAPPING)
 
 
 class KernelFrameSource(Protocol):
@@ -79,6 +83,8 @@ class Normalizer:
         perf_map_burst_bytes: int = BURST_BYTES,
     ) -> None:
         self.counts: dict[str, int] = {}
+        # Addresses that signal handlers of a process return to; the unwinder knows them.
+        self.signals: Callable[[ProcessKey], frozenset[int]] = lambda _: frozenset()
         self._perf_maps = PerfMaps(registry, self.counts, perf_map_burst_bytes)
         self._registry = registry
         self._kernel = kernel
@@ -134,6 +140,10 @@ class Normalizer:
                 return known
         return self.lost()
 
+    def space(self, key: ProcessKey) -> AddressSpace:
+        """The mappings of a process, which are read once for all."""
+        return self._process(key).space
+
     def main_build_id(self, key: tuple[int, int, int]) -> str:
         """Build id (hex) of the program that a process runs; "" when it can't be told."""
         process = self._process(ProcessKey(*key))
@@ -175,7 +185,7 @@ class Normalizer:
         """The packed frames, root first."""
         parts: list[bytes] = []
         if raw.user_ips and not raw.is_kernel_thread:
-            parts = self._user_frames(raw.user_ips, process)
+            parts = self._user_frames(raw, process)
         if raw.kernel_ips:
             kernel = self._kernel_frames
             parts += [
@@ -191,27 +201,37 @@ class Normalizer:
             parts = self._collapse(parts)
         return parts[:MAX_STACK_FRAMES]
 
-    def _user_frames(self, addresses: tuple[int, ...], process: _Process) -> list[bytes]:
+    def _user_frames(self, raw: RawStack, process: _Process) -> list[bytes]:
         if not process.space.is_readable():
             self._count("process_gone" if process.space.gone else "mappings_denied")
             return [self._registry.unmapped]
+        addresses = raw.user_ips
         leaf = addresses[0]
         last = process.leaves.get(leaf) or self._resolve_user(process, leaf, True)
+        signals = self.signals(raw.process)
+        if signals and not signals.isdisjoint(addresses):
+            return [*self._walk(raw, process, signals), last]
         known = process.frames.get
         frames: list[bytes | None] = [known(address) for address in addresses[:0:-1]]
         if None in frames:
-            return [*self._walk(addresses, process), last]
+            return [*self._walk(raw, process, signals), last]
         frames.append(last)
         return cast("list[bytes]", frames)
 
-    def _walk(self, addresses: tuple[int, ...], process: _Process) -> list[bytes]:
-        """The callers of the leaf, root first, as far as they lie in mappings."""
+    def _walk(self, raw: RawStack, process: _Process, signals: frozenset[int]) -> list[bytes]:
+        """The callers of the leaf, root first, as far as they can be believed."""
         unmapped = self._registry.unmapped
+        is_unsure = raw.end in _UNSURE
         frames = []
-        for address in addresses[1:]:
-            frame = process.frames.get(address) or self._resolve_user(process, address, False)
+        is_interrupted = raw.user_ips[0] in signals
+        for address in raw.user_ips[1:]:
+            is_handler_end = address in signals
+            is_exact = is_interrupted or is_handler_end
+            is_interrupted = is_handler_end
+            known = process.leaves if is_exact else process.frames
+            frame = known.get(address) or self._resolve_user(process, address, is_exact)
             frames.append(frame)
-            if frame is unmapped:
+            if frame is unmapped and is_unsure:
                 self._count("stack_astray")
                 break
         frames.reverse()
@@ -234,8 +254,8 @@ class Normalizer:
             (self._kernel_leaves if is_leaf else self._kernel_frames)[address] = frame
         return frame
 
-    def _resolve_user(self, process: _Process, address: int, is_leaf: bool) -> bytes:
-        exact = address if is_leaf else address - 1
+    def _resolve_user(self, process: _Process, address: int, is_exact: bool) -> bytes:
+        exact = address if is_exact else address - 1
         mapping = process.space.find(exact)
         if process.version != process.space.version:
             process.forget(self._next_token())
@@ -249,7 +269,7 @@ class Normalizer:
         else:
             frame = base if isinstance(base, bytes) else pack_frame(base[0], exact - base[1])
         self._note_cached()
-        (process.leaves if is_leaf else process.frames)[address] = frame
+        (process.leaves if is_exact else process.frames)[address] = frame
         return frame
 
     def _jit_frame(self, process: _Process, address: int) -> bytes:
@@ -264,7 +284,7 @@ class Normalizer:
         path = mapping.path
         if path in (b"[vdso]", b"[vsyscall]"):
             return registry.vdso
-        if not path or path.startswith((b"[", *_NO_FILE)) or not path.startswith(b"/"):
+        if not mapping.has_file:
             return registry.jit
         hash64 = registry.native_module(tgid, mapping)
         if hash64 is None:

@@ -37,6 +37,10 @@ class AddressSpace:
             self._read(now)
         return self.mappings is not None
 
+    def refresh(self) -> None:
+        """Read the mappings again."""
+        self._read(time.monotonic())
+
     def find(self, address: int) -> Mapping | None:
         """The mapping that holds `address`; call `is_readable` before.
 

@@ -14,6 +14,8 @@ from node_agent.processes.errors import ProcessError, ProcessGoneError
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 MAX_MAPS_BYTES = 8 << 20  # about 100,000 lines; a process with more keeps the first ones
+# Shared memory and JIT pages that have an inode but no file that anybody could symbolize.
+_NO_FILE = (b"/memfd:", b"/dev/", b"/SYSV", b"/anon_hugepage")
 _EXECUTABLE = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$", re.M
 )
@@ -37,6 +39,11 @@ class Mapping(NamedTuple):
     def deleted(self) -> bool:
         """Whether the file's name is gone (its content is still mapped)."""
         return self.path.endswith(b" (deleted)")
+
+    @property
+    def has_file(self) -> bool:
+        """Whether a file is behind it that could tell anything of its code."""
+        return self.path.startswith(b"/") and not self.path.startswith(_NO_FILE)
 
 
 class Mappings:
@@ -122,19 +129,22 @@ def read_mappings(tgid: int, start_ns: int) -> Mappings:
     return Mappings(parse_maps(text))
 
 
+def read_maps(tgid: int) -> bytes:
+    """The text of a process's maps file, its first MAX_MAPS_BYTES. Raises OSError."""
+    descriptor = os.open(f"/proc/{tgid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read_all(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def file_bytes_at(tgid: int, address: int, mapping: Mapping) -> int:
     """How many bytes from `address` on the process has mapped, with whatever rights, from the file
     of `mapping`; 0 where something else is there or nobody can tell."""
     try:
-        descriptor = os.open(f"/proc/{tgid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+        text = read_maps(tgid)
     except OSError:
         return 0
-    try:
-        text = _read_all(descriptor)
-    except OSError:
-        return 0
-    finally:
-        os.close(descriptor)
     for start, end, major, minor, inode in _ANY.findall(text):
         if int(start, 16) <= address < int(end, 16):
             file = int(major, 16), int(minor, 16), int(inode)

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from node_agent import normalize
-from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey
+from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd
 from node_agent.processes.mappings import read_start_ticks
 
 TICK_NS = 10_000_000
@@ -214,3 +215,39 @@ def test_a_program_without_a_readable_file_keeps_its_name(bench, tmp_path: Path)
     child.communicate()
     [(module, name)] = frames
     assert (module, name) in {("ghost", 0x1000), ("[unknown]", "[ghost]")}
+
+
+@pytest.mark.parametrize("end", [StackEnd.COMPLETE, StackEnd.NO_ROWS, StackEnd.READ_FAULT])
+def test_a_stack_walked_by_rows_is_taken_as_it_is(bench, own, end) -> None:
+    leaf, caller, root = own.addresses[:3]
+    raw = replace(own.raw(leaf, caller, 64, root), end=end)
+    assert bench.frames(bench.normalizer.add(raw)) == [
+        (own.libc, own.offset(root) - 1),
+        ("[unknown]", "[unmapped]"),
+        (own.libc, own.offset(caller) - 1),
+        (own.libc, own.offset(leaf)),
+    ]
+
+
+@pytest.mark.parametrize("end", [StackEnd.NO_MAPPING, StackEnd.NO_USER])
+def test_a_walk_by_frame_pointers_alone_ends_where_it_goes_astray(bench, own, end) -> None:
+    leaf, caller, root = own.addresses[:3]
+    raw = replace(own.raw(leaf, caller, 64, root), end=end)
+    assert bench.frames(bench.normalizer.add(raw)) == [
+        ("[unknown]", "[unmapped]"),
+        (own.libc, own.offset(caller) - 1),
+        (own.libc, own.offset(leaf)),
+    ]
+
+
+def test_what_a_signal_interrupted_is_no_return_address(bench, own) -> None:
+    handler, end, interrupted, root = own.addresses
+    bench.normalizer.signals = lambda _: frozenset({end})
+    raw = replace(own.raw(handler, end, interrupted, root), end=StackEnd.COMPLETE)
+    for _ in range(2):  # found out, then known
+        assert bench.frames(bench.normalizer.add(raw)) == [
+            (own.libc, own.offset(root) - 1),
+            (own.libc, own.offset(interrupted)),
+            (own.libc, own.offset(end)),
+            (own.libc, own.offset(handler)),
+        ]
