@@ -1,0 +1,71 @@
+"""What a process has mapped of a file that can't be opened any more: deleted, or replaced.
+
+Only what it can't have written to and what isn't code: there lie the headers and `.eh_frame`. The
+symbol table is not mapped and is lost.
+"""
+
+import os
+import re
+
+from node_agent.processes.errors import FileUnavailableError
+from node_agent.processes.files import is_fuse
+from node_agent.processes.mappings import Mapping, read_maps
+
+MAX_IMAGE_BYTES = 64 << 20
+_CHUNK = 1 << 20
+_ANY = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)", re.M
+)
+
+
+def open_mapped_image(tgid: int, mapping: Mapping) -> int:
+    """A descriptor of a file that holds the image, its lowest mapping at offset 0 and holes where
+    nothing was read; the caller closes it. Raises FileUnavailableError."""
+    what = f"the memory of process {tgid} at {mapping.start:x}"
+    if is_fuse(tgid, mapping):
+        # It would be for its server to bring the pages, whenever it likes.
+        raise FileUnavailableError(f"{what} is of a FUSE file system; it is not read")
+    pieces = _pieces(tgid, mapping)
+    if not pieces:
+        raise FileUnavailableError(f"{what} has no headers beside its code")
+    base = pieces[0][0]
+    if sum(end - start for start, end in pieces) > MAX_IMAGE_BYTES:
+        raise FileUnavailableError(f"{what} is of more than {MAX_IMAGE_BYTES} bytes")
+    image = os.memfd_create("image", os.MFD_CLOEXEC)
+    try:
+        memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for start, end in pieces:
+                for at in range(start, end, _CHUNK):
+                    data = os.pread(memory, min(_CHUNK, end - at), at)
+                    os.pwrite(image, data, at - base)
+        finally:
+            os.close(memory)
+    except (OSError, OverflowError) as error:
+        os.close(image)
+        raise FileUnavailableError(f"{what} cannot be read: {error}") from error
+    return image
+
+
+def _pieces(tgid: int, mapping: Mapping) -> list[tuple[int, int]]:
+    """The read-only mappings of the same load of the file, sorted; none without its first page."""
+    try:
+        text = read_maps(tgid)
+    except OSError:
+        return []
+    file = mapping.major, mapping.minor, mapping.inode
+    run: list[tuple[int, int, bytes, int]] = []
+    runs = [run]
+    for start, end, rights, offset, major, minor, inode in _ANY.findall(text):
+        if (int(major, 16), int(minor, 16), int(inode)) != file:
+            continue
+        found = int(start, 16), int(end, 16), rights, int(offset, 16)
+        if run and found[3] == 0:  # the same file once more
+            run = []
+            runs.append(run)
+        run.append(found)
+    for run in runs:
+        held = run and run[0][0] <= mapping.start < run[-1][1] and run[0][3] == 0
+        if held:
+            return [(start, end) for start, end, rights, _ in run if rights[:3] == b"r--"]
+    return []

@@ -1,0 +1,153 @@
+"""The files that processes have mapped: which they are, and how their rows get into the kernel."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from node_agent.kernel.structs import ROW_SIGNAL, ROW_UNSUPPORTED, UNWIND_ROW
+from node_agent.kernel.unwind_maps import UnwindMaps
+from node_agent.processes.mappings import Mapping
+from node_agent.symbols.modules import ModuleRegistry, Source
+from node_agent.unwind.builder import Built
+from node_agent.unwind.spaces import Kind, Place, Segment
+from node_agent.unwind.tables import RowTable
+from node_agent.unwind.vdso import NAME as VDSO_NAME
+from node_agent.unwind.vdso import Vdso
+from wire.hashes import module_hash
+from wire.schema import Module, ModuleKind
+
+MAX_ASKED = 16  # at a time: who is sampled most is asked for first, and that may change
+MIN_GAP = 4_096  # bytes of code without rows that are told apart
+MAX_GAPS = 64
+_PC_END = 1 << 32
+_RULE_AT = UNWIND_ROW.size - 1
+
+
+class RowSource(Protocol):
+    """Makes rows without ever blocking: node_agent.unwind.builder.RowBuilder."""
+
+    def request(self, build_id: bytes, source: Source | int) -> bool: ...
+    def step(self) -> list[Built]: ...
+    def close(self) -> None: ...
+
+
+class Modules:
+    """Identifies files and brings their rows into the kernel. `lost` counts, by reason, files
+    that have none."""
+
+    def __init__(
+        self, maps: UnwindMaps, registry: ModuleRegistry, source: RowSource, table: RowTable
+    ) -> None:
+        self.lost: dict[str, int] = {}
+        self.is_awake = False  # whether there may be something to ask for
+        self._maps = maps
+        self._registry = registry
+        self._rows = source
+        self._table = table
+        self._asked: dict[bytes, int] = {}  # hash of a module by its build id
+        self._vdso = Vdso()
+        self._vdso_hash = module_hash(Module(ModuleKind.NATIVE, self._vdso.build_id, ""))
+
+    @property
+    def pending(self) -> int:
+        """How many files are being read."""
+        return len(self._asked)
+
+    def identify(self, tgid: int, mapping: Mapping) -> int | Kind:
+        """The hash of the file behind a mapping, or the kind of what has none."""
+        if mapping.path == VDSO_NAME:
+            return self._vdso_hash if self._vdso.is_same(tgid, mapping) else Kind.NO_ROWS
+        if not mapping.has_file:
+            return Kind.FRAME_POINTER
+        found = self._registry.native_module(tgid, mapping)
+        if found is None:
+            self._count("file_unidentified")
+            return Kind.NO_ROWS
+        return found
+
+    def wake(self) -> None:
+        """Something has changed: others may be wanted now."""
+        self.is_awake = True
+
+    def ask(self) -> None:
+        """Ask for the rows of the modules that need them most. Raises OSError."""
+        free = MAX_ASKED - len(self._asked)
+        wanted = self._table.wanted() if free > 0 else []
+        self.is_awake = len(wanted) > free
+        for module in wanted[:free]:
+            build_id, source = self._source_of(module)
+            if not self._rows.request(build_id, source):
+                break
+            self._table.asked(module)
+            self._asked[build_id] = module
+
+    def collect(self) -> list[Built]:
+        """What the source has finished."""
+        return self._rows.step()
+
+    def place(self, finished: Iterable[Built]) -> list[int]:
+        """Write finished rows to the kernel, as far as there is room; the modules whose state has
+        changed. Raises MapError."""
+        settled = []
+        for built in finished:
+            module = self._asked.pop(built.build_id, None)
+            if module is None:
+                continue
+            settled.append(module)
+            rows = built.rows
+            if rows is None or not rows.rows:
+                is_go = rows is not None and rows.frame_pointers
+                self._table.settle(module, Kind.FRAME_POINTER if is_go else Kind.NO_ROWS)
+                if not is_go:
+                    self._count("no_rows")
+                continue
+            extent = self._table.allocate(module, len(rows.rows) // UNWIND_ROW.size)
+            if extent is None:
+                self._count("rows_full")
+                continue
+            self._maps.rows.write(extent.first, rows.rows)
+            place = Place(
+                extent,
+                rows.base,
+                tuple(Segment(s.offset, s.vaddr, s.size) for s in rows.segments),
+                tuple(_signal_pcs(rows.rows)),
+                tuple(_gaps(rows.rows)) if rows.frame_pointers else (),
+            )
+            self._table.settle(module, place)
+        return settled
+
+    def close(self) -> None:
+        self._rows.close()
+
+    def _source_of(self, module: int) -> tuple[bytes, Source | int]:
+        """The build id of a module, and where its rows can be read from."""
+        if module == self._vdso_hash:
+            return self._vdso.build_id, self._vdso.open()
+        return self._registry.modules[module].id, self._registry.sources[module]
+
+    def _count(self, reason: str) -> None:
+        self.lost[reason] = self.lost.get(reason, 0) + 1
+
+
+def _signal_pcs(rows: bytes) -> list[int]:
+    """Where rows of the rule ROW_SIGNAL begin."""
+    found: list[int] = []
+    rules = rows[_RULE_AT :: UNWIND_ROW.size]
+    at = rules.find(ROW_SIGNAL)
+    while at >= 0 and len(found) < MAX_GAPS:
+        found.append(UNWIND_ROW.unpack_from(rows, at * UNWIND_ROW.size)[0])
+        at = rules.find(ROW_SIGNAL, at + 1)
+    return found
+
+
+def _gaps(rows: bytes) -> list[tuple[int, int]]:
+    """The longest runs of pcs that no row tells anything of, sorted."""
+    gaps = []
+    start = 0  # of the gap before the first row
+    for pc, _, _, rule in UNWIND_ROW.iter_unpack(rows):
+        if start >= 0 and pc - start >= MIN_GAP:
+            gaps.append((start, pc))
+        start = pc if rule == ROW_UNSUPPORTED else -1
+    if start >= 0:
+        gaps.append((start, _PC_END))
+    gaps.sort(key=lambda gap: gap[0] - gap[1])
+    return sorted(gaps[:MAX_GAPS])

@@ -1,0 +1,296 @@
+"""Keeps the kernel program supplied with what it needs to walk user stacks.
+
+Which processes: those that were sampled. Of each its executable mappings, and the rows of every
+file mapped there. How a stack ended says what the kernel program was missing.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
+from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd, end_of
+from node_agent.kernel.errors import MapError
+from node_agent.kernel.structs import MAX_KNOWN_PROCESSES, UNWIND_MAPPING, UNWIND_ROW
+from node_agent.kernel.unwind_maps import UnwindMaps
+from node_agent.processes.address_space import AddressSpace
+from node_agent.symbols.modules import ModuleRegistry
+from node_agent.unwind.layouts import Layout, Layouts
+from node_agent.unwind.modules import Modules, RowSource
+from node_agent.unwind.spaces import Part, fit, plan_parts
+from node_agent.unwind.tables import DECAY, RowTable
+
+ROWS_BYTES = 8 << 20
+MAPPINGS_BYTES = 2 << 20
+MAX_PROCESSES = MAX_KNOWN_PROCESSES - 192  # a hash map that is quite full gets slow
+MAX_WAITING = 4_096
+MAX_LOADS = 64  # a step
+GRACE_S = 2.0  # longer than any sample takes
+RELOAD_S = 0.5  # how long a process's mappings are believed, at least
+MAX_RELOAD_S = 30.0
+COST_FACTOR = 400  # a reload that takes 1 ms is not repeated before 0.4 s
+LOOK_FOR_GONE = 3  # intervals
+_NO_ADDRESSES: frozenset[int] = frozenset()
+# How soon the mappings are doubted by a stack that ended so.
+_DOUBTS = {
+    StackEnd.NO_MAPPING: 1,
+    StackEnd.READ_FAULT: 20,
+    StackEnd.UNSUPPORTED_RULE: 20,
+    StackEnd.NO_ROWS: 20,
+}
+
+
+class _Process:
+    """A process that the kernel program knows."""
+
+    __slots__ = ("layout", "read_s", "score", "space", "version", "wait_s")
+
+    def __init__(self, space: AddressSpace, layout: Layout, now_s: float) -> None:
+        self.space = space
+        self.layout = layout
+        self.version = space.version
+        self.score = 0.0
+        self.read_s = now_s
+        self.wait_s = RELOAD_S
+
+
+class Unwinder:
+    """See the module's docstring. Raises nothing once it is made: `lost` counts what went wrong.
+
+    `space_of` gives the mappings of a process as others have read them already. `rows_bytes` and
+    `mappings_bytes` bound the kernel memory, which is taken as it is needed.
+    """
+
+    def __init__(
+        self,
+        maps: UnwindMaps,
+        registry: ModuleRegistry,
+        source: RowSource,
+        space_of: Callable[[ProcessKey], AddressSpace],
+        rows_bytes: int = ROWS_BYTES,
+        mappings_bytes: int = MAPPINGS_BYTES,
+    ) -> None:
+        self.lost: dict[str, int] = {}
+        self.last_error = ""
+        self._maps = maps
+        self._space_of = space_of
+        self._table = RowTable(rows_bytes // UNWIND_ROW.size, GRACE_S)
+        self._layouts = Layouts(maps, self._table, mappings_bytes // UNWIND_MAPPING.size, GRACE_S)
+        self._modules = Modules(maps, registry, source, self._table)
+        self._processes: dict[ProcessKey, _Process] = {}
+        self._by_tgid: dict[int, ProcessKey] = {}
+        self._waiting: dict[ProcessKey, None] = {}
+        self._doubted: dict[ProcessKey, None] = {}
+        self._intervals = 0
+
+    def note(self, raw: RawStack) -> None:
+        """Look how a stack ended; what follows from that is done by `step`."""
+        if raw.end is StackEnd.COMPLETE or raw.end is StackEnd.NO_USER:
+            return
+        known = self._processes.get(raw.process)
+        if known is None:
+            self._wait(raw.process)
+        elif raw.end in _DOUBTS:
+            wait_s = known.wait_s * _DOUBTS[raw.end]
+            changed = known.version != known.space.version
+            if changed or time.monotonic() - known.read_s >= wait_s:
+                self._doubted[raw.process] = None
+
+    def step(self) -> None:
+        """Take in finished rows, load processes, publish what changed. Never waits for anything."""
+        now_s = time.monotonic()
+        self._reclaim(now_s)
+        try:
+            finished = self._modules.collect()
+            found: list[tuple[ProcessKey, AddressSpace, tuple[Part, ...]]] = []
+            if self._waiting or self._doubted:
+                with using(*OTHER_PROCESSES):
+                    found = self._read(now_s)
+            if finished or found or self._layouts.is_dirty:
+                with using(*KERNEL_PROGRAMS):
+                    for module in self._modules.place(finished):
+                        self._layouts.touch(module)
+                    self._apply(found, now_s)
+            if finished or found:
+                self._modules.wake()
+            if self._modules.is_awake:
+                self._modules.ask()
+        except (MapError, OSError) as error:
+            self._fail(error)
+
+    def end_interval(self, counts: Mapping[SampleKey, int]) -> None:
+        """Let the samples of an interval decide who has room; forget processes that are gone."""
+        now_s = time.monotonic()
+        samples: dict[ProcessKey, int] = {}
+        for key, count in counts.items():
+            if end_of(key.flags) is not StackEnd.NO_USER:
+                process = ProcessKey(key.tgid, key.start_ns, key.exec_id)
+                samples[process] = samples.get(process, 0) + count
+        for known in self._processes.values():
+            known.score *= DECAY
+        lists: dict[Layout, int] = {}
+        modules: dict[int, int] = {}
+        for process, count in samples.items():
+            held = self._processes.get(process)
+            if held is None:
+                self._wait(process)  # a fork that the kernel program walks by its parent's record
+                continue
+            held.score += count
+            lists[held.layout] = lists.get(held.layout, 0) + count
+            for module in held.layout.modules:
+                modules[module] = modules.get(module, 0) + count
+            if held.version != held.space.version:
+                self._doubted[process] = None
+        self._table.credit(modules)
+        self._layouts.credit(lists)
+        self._intervals += 1
+        try:
+            with using(*KERNEL_PROGRAMS):
+                self._contest(now_s)
+                if self._intervals % LOOK_FOR_GONE == 0:
+                    self._forget_gone(now_s)
+                    self._trim()
+        except (MapError, OSError) as error:
+            self._fail(error)
+        self._modules.wake()
+
+    def signals(self, process: ProcessKey) -> frozenset[int]:
+        """Addresses that signal handlers of a process return to: see spaces.signal_addresses."""
+        known = self._processes.get(process)
+        return known.layout.signals if known is not None else _NO_ADDRESSES
+
+    def map_bytes(self) -> int:
+        """Kernel memory of rows and mappings."""
+        return self._maps.memory_bytes()
+
+    def status(self) -> dict[str, Any]:
+        """What there is, for `status --json`."""
+        return {
+            "processes": len(self._processes),
+            "processes_waiting": len(self._waiting),
+            "mapping_lists": len(self._layouts),
+            "mapping_lists_without_room": len(self._layouts.starved()),
+            "mappings": self._layouts.arena.used,
+            "mappings_limit": self._layouts.arena.limit,
+            "modules": self._table.kinds(),
+            "rows": self._table.arena.used,
+            "rows_limit": self._table.arena.limit,
+            "rows_asked": self._modules.pending,
+            "map_bytes": self.map_bytes(),
+            "lost": self.lost | self._layouts.lost | self._modules.lost,
+            "error": self.last_error,
+        }
+
+    def close(self) -> None:
+        """End a running child."""
+        self._modules.close()
+
+    def _wait(self, process: ProcessKey) -> None:
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting[process] = None
+        else:
+            self._count("waiting_full")
+
+    def _reclaim(self, now_s: float) -> None:
+        if self._table.arena.reclaim(now_s):
+            self._modules.wake()
+        self._layouts.arena.reclaim(now_s)
+
+    def _read(self, now_s: float) -> list[tuple[ProcessKey, AddressSpace, tuple[Part, ...]]]:
+        """Mappings of processes that are not known yet, or doubted."""
+        found = []
+        for key in [*self._waiting, *self._doubted][:MAX_LOADS]:
+            self._waiting.pop(key, None)
+            self._doubted.pop(key, None)
+            started_s = time.monotonic()
+            known = self._processes.get(key)
+            space = self._space_of(key) if known is None else known.space
+            if known is not None and known.version == space.version:
+                space.refresh()
+            if not space.is_readable() or space.mappings is None or space.gone:
+                self._count("process_gone" if space.gone else "process_unreadable")
+                continue
+            if known is not None:
+                known.read_s = now_s
+                if known.version == space.version:
+                    known.wait_s = min(2 * known.wait_s, MAX_RELOAD_S)
+                    continue
+                known.version = space.version
+            identify = partial(self._modules.identify, key.tgid)
+            parts = fit(plan_parts(space.mappings.entries, identify))
+            if known is not None:
+                took_s = time.monotonic() - started_s
+                known.wait_s = max(RELOAD_S, COST_FACTOR * took_s)
+            found.append((key, space, parts))
+        return found
+
+    def _apply(
+        self, found: list[tuple[ProcessKey, AddressSpace, tuple[Part, ...]]], now_s: float
+    ) -> None:
+        left: list[tuple[ProcessKey, Layout]] = []
+        for key, space, parts in found:
+            known = self._processes.get(key)
+            if known is not None and known.layout.parts == parts:
+                continue
+            if known is not None:
+                left.append((key, known.layout))
+                known.layout = self._layouts.join(key, parts)
+                continue
+            before = self._by_tgid.get(key.tgid)
+            if before is not None:  # exec, or the id is another process's by now
+                left.append((before, self._processes.pop(before).layout))
+            elif len(self._processes) >= MAX_PROCESSES:
+                self._shed(now_s)
+            self._processes[key] = _Process(space, self._layouts.join(key, parts), now_s)
+            self._by_tgid[key.tgid] = key
+        self._layouts.publish(now_s)
+        for key, layout in left:
+            current = self._processes[self._by_tgid[key.tgid]].layout
+            if current.extent is None:
+                self._maps.drop_process(key.tgid)  # it still leads to the list that is given up
+            self._layouts.leave(key, layout, now_s)
+
+    def _contest(self, now_s: float) -> None:
+        leaving = self._table.compete()
+        touched: dict[Layout, None] = {}
+        for module, _ in leaving:
+            touched.update(dict.fromkeys(self._layouts.touch(module)))
+        self._layouts.withdraw(touched, now_s)
+        for _, extent in leaving:
+            self._table.arena.retire(extent, now_s)
+        self._layouts.compete(now_s)
+
+    def _forget_gone(self, now_s: float) -> None:
+        alive = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 (names)
+        for tgid in [tgid for tgid in self._by_tgid if tgid not in alive]:
+            self._drop(self._by_tgid[tgid], now_s)
+
+    def _trim(self) -> None:
+        for arena, shards in (
+            (self._table.arena, self._maps.rows),
+            (self._layouts.arena, self._maps.mappings),
+        ):
+            dropped = arena.trim()
+            for number in range(arena.shards, arena.shards + dropped):
+                shards.drop(number)
+
+    def _shed(self, now_s: float) -> None:
+        """Forget the least sampled sixteenth of the processes."""
+        order = sorted(self._processes, key=lambda key: self._processes[key].score)
+        for key in order[: MAX_PROCESSES // 16]:
+            self._drop(key, now_s)
+            self._count("processes_full")
+
+    def _drop(self, key: ProcessKey, now_s: float) -> None:
+        self._maps.drop_process(key.tgid)
+        del self._by_tgid[key.tgid]
+        self._layouts.leave(key, self._processes.pop(key).layout, now_s)
+
+    def _fail(self, error: MapError | OSError) -> None:
+        self._count("map_error" if isinstance(error, MapError) else "system_error")
+        self.last_error = str(error)
+
+    def _count(self, reason: str) -> None:
+        self.lost[reason] = self.lost.get(reason, 0) + 1
