@@ -191,6 +191,7 @@ $("#health").addEventListener("click", () => {
   showHosts(nodes, serverNow(), onlyHost);
   $("#hosts").showModal();
 });
+$("#whole").addEventListener("click", () => $("#ends").showModal());
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("click", ({ target }) => {
     if (target === dialog || target.closest("[data-close]")) dialog.close();

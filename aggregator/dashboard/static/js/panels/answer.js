@@ -2,6 +2,7 @@
 
 import { $, el } from "../dom.js";
 import { cores, count, duration, percent, plural } from "../format.js";
+import { clearWhole, showWhole } from "./whole.js";
 
 // What the answer is about, from its filters and hosts.
 export function subject(matchers, coverage) {
@@ -41,11 +42,13 @@ export function showAnswer({ answer, matchers, nodes }) {
     nodes.map((n) => n.name),
   );
   $("#coverage").replaceChildren(...items);
+  showWhole(answer.coverage);
 }
 
 export function clearAnswer(title) {
   $("#answer").textContent = title;
   $("#coverage").replaceChildren();
+  clearWhole();
 }
 
 function coverageItems(answer, matchers, knownHosts) {
