@@ -7,7 +7,7 @@ that changes is written anew elsewhere; the old one stays for the samples in fli
 from collections.abc import Iterable
 
 from node_agent.collectors.stacks import ProcessKey
-from node_agent.kernel.structs import MAPPINGS_PER_SHARD, MAX_MAPPINGS, UNWIND_MAPPING
+from node_agent.kernel.structs import MAPPINGS_PER_SHARD
 from node_agent.kernel.unwind_maps import ProcessRecord, UnwindMaps
 from node_agent.unwind.arena import Arena, Extent
 from node_agent.unwind.spaces import Kind, Part, pack_parts, signal_addresses
@@ -135,13 +135,11 @@ class Layouts:
         """Whether it had room; else what there is of it stays, which is right if less complete."""
         layout.written_s = now_s
         self._dirty.pop(layout, None)
-        packed = pack_parts(layout.parts, self._table.look)
-        count = len(packed) // UNWIND_MAPPING.size
-        extent = self.arena.allocate(count) if 0 < count <= MAX_MAPPINGS else None
+        extent = self.arena.allocate(len(layout.parts)) if layout.parts else None
         if extent is None:
             self._count("mappings_full" if layout.parts else "no_code")
             return False
-        self._maps.mappings.write(extent.first, packed)
+        self._maps.mappings.write(extent.first, pack_parts(layout.parts, self._table.look))
         self._retire(layout, now_s)
         layout.extent = extent
         layout.signals = signal_addresses(layout.parts, self._table.look)

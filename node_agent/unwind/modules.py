@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from node_agent.kernel.structs import ROW_SIGNAL, ROW_UNSUPPORTED, UNWIND_ROW
+from node_agent.kernel.structs import ROW_SIGNAL, UNWIND_ROW
 from node_agent.kernel.unwind_maps import UnwindMaps
 from node_agent.processes.mappings import Mapping
 from node_agent.symbols.modules import ModuleRegistry, Source
@@ -16,9 +16,7 @@ from wire.hashes import module_hash
 from wire.schema import Module, ModuleKind
 
 MAX_ASKED = 16  # at a time: who is sampled most is asked for first, and that may change
-MIN_GAP = 4_096  # bytes of code without rows that are told apart
-MAX_GAPS = 64
-_PC_END = 1 << 32
+_MAX_SIGNALS = 16  # of a module
 _RULE_AT = UNWIND_ROW.size - 1
 
 
@@ -110,7 +108,6 @@ class Modules:
                 rows.base,
                 tuple(Segment(s.offset, s.vaddr, s.size) for s in rows.segments),
                 tuple(_signal_pcs(rows.rows)),
-                tuple(_gaps(rows.rows)) if rows.frame_pointers else (),
             )
             self._table.settle(module, place)
         return settled
@@ -133,21 +130,7 @@ def _signal_pcs(rows: bytes) -> list[int]:
     found: list[int] = []
     rules = rows[_RULE_AT :: UNWIND_ROW.size]
     at = rules.find(ROW_SIGNAL)
-    while at >= 0 and len(found) < MAX_GAPS:
+    while at >= 0 and len(found) < _MAX_SIGNALS:
         found.append(UNWIND_ROW.unpack_from(rows, at * UNWIND_ROW.size)[0])
         at = rules.find(ROW_SIGNAL, at + 1)
     return found
-
-
-def _gaps(rows: bytes) -> list[tuple[int, int]]:
-    """The longest runs of pcs that no row tells anything of, sorted."""
-    gaps = []
-    start = 0  # of the gap before the first row
-    for pc, _, _, rule in UNWIND_ROW.iter_unpack(rows):
-        if start >= 0 and pc - start >= MIN_GAP:
-            gaps.append((start, pc))
-        start = pc if rule == ROW_UNSUPPORTED else -1
-    if start >= 0:
-        gaps.append((start, _PC_END))
-    gaps.sort(key=lambda gap: gap[0] - gap[1])
-    return sorted(gaps[:MAX_GAPS])

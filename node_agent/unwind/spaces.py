@@ -5,7 +5,7 @@ distance to it, or code without a file. What rows a part has is filled in when i
 processes with equal parts (forks) share one list.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -49,7 +49,6 @@ class Place(NamedTuple):
     base: int  # address that pc 0 stands for
     segments: tuple[Segment, ...]
     signals: tuple[int, ...] = ()  # pcs of the code that signal handlers return to
-    gaps: tuple[tuple[int, int], ...] = ()  # sorted ranges of pcs of code with frame pointers
 
 
 class Part(NamedTuple):
@@ -97,7 +96,9 @@ def fit(parts: tuple[Part, ...], limit: int = MAX_MAPPINGS) -> tuple[Part, ...]:
 
 def pack_parts(parts: Iterable[Part], look: Look) -> bytes:
     """An array of struct unwind_mapping; `look` tells where the rows of a module are."""
-    return b"".join(UNWIND_MAPPING.pack(*piece) for part in parts for piece in _pieces(part, look))
+    return b"".join(
+        UNWIND_MAPPING.pack(part.start, part.end, *_locate(part, look)) for part in parts
+    )
 
 
 def signal_addresses(parts: Iterable[Part], look: Look) -> frozenset[int]:
@@ -124,34 +125,13 @@ def _continues(last: Part, part: Part) -> bool:
     return last.start - last.offset == part.start - part.offset
 
 
-def _pieces(part: Part, look: Look) -> Iterator[tuple[int, int, int, int, int]]:
-    """start, end, bias, first_row, row_count of each struct unwind_mapping of a part."""
+def _locate(part: Part, look: Look) -> tuple[int, int, int]:
+    """bias, first_row, row_count."""
     found = part.kind if part.module is None else look(part.module)
-    bias = _bias(part, found) if isinstance(found, Place) else None
-    if isinstance(found, Kind) or bias is None:
-        kind = found if isinstance(found, Kind) else Kind.NO_ROWS
-        yield part.start, part.end, 0, kind, 0
-        return
-    start = part.start
-    for first, last in found.gaps:
-        gap_start = max(start, _wrap(bias + first))
-        gap_end = min(part.end, _wrap(bias + last))
-        if gap_start >= gap_end:
-            continue
-        if start < gap_start:
-            yield start, gap_start, bias, *_rows(found)
-        yield gap_start, gap_end, 0, Kind.FRAME_POINTER, 0
-        start = gap_end
-    if start < part.end:
-        yield start, part.end, bias, *_rows(found)
-
-
-def _rows(place: Place) -> tuple[int, int]:
-    return place.extent.first, place.extent.length
-
-
-def _wrap(address: int) -> int:
-    return address % _ADDRESSES
+    if isinstance(found, Kind):
+        return 0, found, 0
+    bias = _bias(part, found)
+    return (0, Kind.NO_ROWS, 0) if bias is None else (bias, *found.extent)
 
 
 def _bias(part: Part, place: Place) -> int | None:
@@ -167,4 +147,4 @@ def _bias(part: Part, place: Place) -> int | None:
             best, most = segment, overlap
     if best is None:
         return None
-    return _wrap(part.start - part.offset + best.offset - best.address + place.base)
+    return (part.start - part.offset + best.offset - best.address + place.base) % _ADDRESSES
