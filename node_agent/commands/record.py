@@ -39,8 +39,12 @@ def execute(arguments: Namespace) -> int:
 
 
 def describe(done: Recording) -> str:
-    """One line about a recording, lost samples included."""
+    """One line about a recording: lost samples, and how many of the others' stacks are whole."""
     lost = ", ".join(f"{count} {reason}" for reason, count in sorted(done.lost.items()) if count)
+    total = sum(done.stack_ends.values())
+    complete = done.stack_ends.get("complete", 0)
+    whole = f", {100 * complete / total:.1f} % of stacks whole" if total else ""
     return (
-        f"{done.output}: {done.samples} samples in {done.duration_s:.1f} s, lost: {lost or 'none'}"
+        f"{done.output}: {done.samples} samples in {done.duration_s:.1f} s{whole}, "
+        f"lost: {lost or 'none'}"
     )

@@ -156,6 +156,12 @@ class Unwinder:
             self._fail(error)
         self._modules.wake()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was noted is in the kernel, as far as it can be."""
+        busy = self._waiting or self._doubted or self._layouts.is_dirty
+        return not (busy or self._modules.pending or self._modules.is_awake)
+
     def signals(self, process: ProcessKey) -> frozenset[int]:
         """Addresses that signal handlers of a process return to: see spaces.signal_addresses."""
         known = self._processes.get(process)
