@@ -53,7 +53,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Start a command, which ends with the test, and what it leaves in /tmp."""
     running: list[subprocess.Popen[str]] = []
 
