@@ -7,7 +7,6 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from aggregator.access.service import create_token
@@ -53,8 +52,12 @@ def send(postgres_url: str, aggregator_url: str) -> Send:
 
 
 def table(page: Any) -> list[list[str]]:
-    rows = page.find("#ends-table").find_elements(By.CSS_SELECTOR, "tbody tr")
-    return [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")][:3] for row in rows]
+    # In one go: the page goes on replacing the rows.
+    rows: list[list[str]] = page.script(
+        """return [...document.querySelectorAll("#ends-table tbody tr")].map((row) =>
+          [...row.querySelectorAll("td")].slice(0, 3).map((cell) => cell.innerText));"""
+    )
+    return rows
 
 
 def test_the_coverage_line_says_how_many_stacks_are_whole(
