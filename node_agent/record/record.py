@@ -27,8 +27,6 @@ class Recording(NamedTuple):
     samples: int
     lost: dict[str, int]
     duration_s: float
-    stack_ends: dict[str, int]  # samples with a user part by how their walk ended (StackEnd)
-    kernel_ns: int  # the kernel program's own time
     stack_ends: dict[str, int]  # samples with a user part, by how that ended
 
 
