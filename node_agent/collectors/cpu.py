@@ -202,10 +202,10 @@ class CpuCollector:
     def poll(self, last: int | None = None) -> list[RawStack]:
         """Stacks first seen since the last call; also the sign of life that the program wants.
 
-        Call it about twice a second, while short-lived processes can still be read, and once
-        between `take_interval` and the use of its counts: then every stack of the interval came,
-        but for those counted as `ring_full`. With `last`, stacks of intervals after that number
-        are left for the next call.
+        Call it soon after a call by `call_fd`, while short-lived processes can still be read, every
+        few seconds anyway, and once between `take_interval` and the use of its counts: then every
+        stack of the interval came, but for those counted as `ring_full`. With `last`, stacks of
+        intervals after that number are left for the next call.
         """
         running = self._held()
         running.control.beat()
@@ -255,6 +255,12 @@ class CpuCollector:
         """What user stacks are walked by: empty after `start`, to be written by the caller until
         `stop`. None where they are walked by frame pointers."""
         return self._held().unwind if self._settings.unwind else None
+
+    @property
+    def call_fd(self) -> int:
+        """The ring buffer. An edge of it in epoll (EPOLLIN | EPOLLET) is a call of the kernel: a
+        stack of a process that user space does not know, or a buffer that fills up."""
+        return self._held().loaded.maps[STACKS]
 
     @property
     def unresolved_exclusions(self) -> list[str]:

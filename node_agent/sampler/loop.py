@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import MutableMapping
+from contextlib import closing
 
 from node_agent.breaker import Opened
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
@@ -19,11 +20,12 @@ from node_agent.sampler.facts import mode_facts
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.notify import Notifier
 from node_agent.sampler.status import SamplerStatus, read_shipper_usage
+from node_agent.sampler.waiting import Waiter
 from node_agent.sampler.watch import Watch, state_folder
 from node_agent.spool import Spool
 
-POLL_S = 0.5  # short-lived processes must still be there when their mappings are read
-DIRECTIVES_EVERY_S = 2.0
+POLL_S = 0.5  # between two polls at least, whatever calls
+IDLE_S = 2.0  # and at most: also how often directives are looked for
 ROTATE_EVERY_S = 300.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -92,7 +94,8 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         gc.collect()
         gc.freeze()
         notifier.send("READY=1\nSTATUS=sampling")
-        opened = loop.run(notifier)
+        with closing(Waiter(_SIGNALS, collector.call_fd)) as waiter:
+            opened = loop.run(notifier, waiter)
     finally:
         collector.stop()
     watch.end()
@@ -125,7 +128,7 @@ class _Loop:
         self._status = SamplerStatus(config, spool, intake)
         self._last_error = ""
 
-    def run(self, notifier: Notifier) -> Opened | None:
+    def run(self, notifier: Notifier, waiter: Waiter) -> Opened | None:
         """Until one of the signals, or until the breaker opens: then the reason; the interval that
         it cuts short is written too."""
         opened: Opened | None = None
@@ -134,10 +137,7 @@ class _Loop:
         interval_at = now + self._config.interval_s
         directives_at, rotate_at = now, now + ROTATE_EVERY_S
         self._status.write()
-        while True:
-            wait_s = min(POLL_S, max(0.0, interval_at - time.monotonic()))
-            if signal.sigtimedwait(_SIGNALS, wait_s) is not None:
-                break
+        while not waiter.wait(POLL_S, min(IDLE_S, interval_at - time.monotonic())):
             now = time.monotonic()
             if now >= interval_at:
                 opened = self._watch.look()
@@ -156,14 +156,13 @@ class _Loop:
                     for raw in stacks:
                         self._intake.add(raw)
             if now >= directives_at:
-                directives_at = now + DIRECTIVES_EVERY_S
+                directives_at = now + IDLE_S
                 self._obey()
             self._intake.extractor.step()
             if now >= rotate_at:
                 rotate_at = now + ROTATE_EVERY_S
                 self._intake.rotate()
-            if notifier.watchdog_s is not None:
-                notifier.send("WATCHDOG=1")
+            notifier.is_alive()
         notifier.send("STOPPING=1")
         self._end_interval(last=True)
         self._intake.close()
