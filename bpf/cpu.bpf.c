@@ -92,6 +92,22 @@ static __always_inline __u32 namespaced_tgid(struct task_struct *leader)
 	return 0;
 }
 
+/*
+ * User space is called for what cannot wait: a process that it does not know, which may end before
+ * its mappings are read, and a buffer that fills up.
+ */
+static __always_inline __u64 wakeup_flags(const struct stack_event *event)
+{
+	__u32 end = (event->key.flags & STACK_END_MASK) >> STACK_END_SHIFT;
+	bool is_unknown = !(event->key.flags & SAMPLE_KERNEL_THREAD) &&
+			  (end == STACK_NO_MAPPING || end == STACK_NO_USER);
+	__u64 waiting = bpf_ringbuf_query(MAP(ff_stacks), BPF_RB_AVAIL_DATA);
+
+	if (is_unknown || waiting > bpf_ringbuf_query(MAP(ff_stacks), BPF_RB_RING_SIZE) / 4)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
 static __always_inline void count_sample(struct stack_event *event, __u64 depth, void *counts,
 					 struct counters *counter)
 {
@@ -103,7 +119,7 @@ static __always_inline void count_sample(struct stack_event *event, __u64 depth,
 			counter->samples++;
 			barrier_var(size); /* or the compiler checks another register */
 			if (size > sizeof(*event) ||
-			    bpf_ringbuf_output(MAP(ff_stacks), event, size, BPF_RB_NO_WAKEUP))
+			    bpf_ringbuf_output(MAP(ff_stacks), event, size, wakeup_flags(event)))
 				counter->ring_full++;
 			return;
 		}
