@@ -41,6 +41,7 @@ class Stacks:
         self.lost: dict[str, int] = {}
         self.started_ns = time.time_ns()
         self.duration_ns = 0
+        self.kernel_ns = 0  # the kernel program's own time
 
     def knows(self, stack_hash: bytes) -> bool:
         return stack_hash in self.packed
@@ -151,6 +152,7 @@ class Sampling:
         stacks = self._stacks
         for reason, count in interval.lost.items():
             stacks.lost[reason] = stacks.lost.get(reason, 0) + count
+        stacks.kernel_ns += interval.kernel_ns
         for key, count in interval.counts.items():
             labels = self._identities.labels(
                 (key.tgid, key.start_ns, key.exec_id),
