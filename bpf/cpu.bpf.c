@@ -14,7 +14,7 @@
  */
 #include "kernel.h"
 #include "events.h"
-#include "stack.h"
+#include "hash.h"
 
 #ifndef FLAMEFLEET_BCC /* there user space makes maps and writes settings into the source */
 
@@ -64,33 +64,14 @@ struct {
 	__uint(max_entries, 1);
 } ff_scratch SEC(".maps");
 
-#include "unwind.h"
 #endif
 
+#include "namespace.h"
 #include "exclude.h"
-
-/*
- * The process id as the agent's own PID namespace numbers it, or 0 where the process has none.
- * bpf_get_ns_current_pid_tgid() refuses tasks of deeper namespaces, so walk the levels.
- */
-static __always_inline __u32 namespaced_tgid(struct task_struct *leader)
-{
-	struct pid *pid;
-	unsigned int level;
-
-	if (!settings.pid_namespace)
-		return bpf_get_current_pid_tgid() >> 32;
-	pid = BPF_CORE_READ(leader, thread_pid);
-	level = BPF_CORE_READ(pid, level);
-	for (unsigned int i = 0; i < MAX_PID_NS_LEVEL && i <= level; i++) {
-		struct upid *upid = (void *)__builtin_preserve_access_index(&pid->numbers) +
-				    i * bpf_core_type_size(struct upid);
-
-		if (BPF_CORE_READ(upid, ns, ns.inum) == settings.pid_namespace)
-			return BPF_CORE_READ(upid, nr);
-	}
-	return 0;
-}
+#ifndef FLAMEFLEET_BCC /* there stacks are walked by frame pointers */
+#include "unwind.h"
+#endif
+#include "stack.h"
 
 /*
  * User space is called for what cannot wait: a process that it does not know, which may end before
@@ -146,7 +127,8 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 
 	if (!event)
 		return;
-	event->key.tgid = namespaced_tgid(leader);
+	event->key.tgid =
+	    settings.pid_namespace ? namespaced_tgid(leader) : bpf_get_current_pid_tgid() >> 32;
 	if (!event->key.tgid) {
 		counter->foreign_namespace++;
 		return;
@@ -165,7 +147,7 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 	event->key.cgroup_id = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(event->key.thread_name, sizeof(event->key.thread_name));
 	event->generation = generation;
-	depth = read_stacks(ctx, event);
+	depth = read_stacks(ctx, event, task, leader);
 	if (!depth) {
 		counter->stack_error++;
 		return;

@@ -106,6 +106,9 @@ struct mm_struct {
 
 struct task_struct {
 	unsigned int flags;
+	void *stack;
+	int tgid;
+	struct task_struct *real_parent;
 	struct mm_struct *mm;
 	struct css_set *cgroups;
 	struct task_struct *group_leader;

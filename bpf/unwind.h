@@ -2,66 +2,237 @@
 /*
  * User stacks of code without frame pointers, walked by rows that user space made of `.eh_frame`
  * (DWARF 5, section 6.4; System V ABI for AMD64, 3.7).
+ *
+ * Functions that are not static are verified once each, not once a call; they take numbers only.
  */
 #ifndef FLAMEFLEET_UNWIND_H
 #define FLAMEFLEET_UNWIND_H
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, __u32);
-	__type(value, struct unwind_process);
-	__uint(max_entries, MAX_KNOWN_PROCESSES);
-} ff_processes SEC(".maps");
+#include "tables.h"
 
-/* Shards are made by user space, written by mmap, and of one size, which lets the kernel inline. */
-struct mapping_shard {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct unwind_mapping);
-	__uint(max_entries, MAPPINGS_PER_SHARD);
-	__uint(map_flags, BPF_F_MMAPABLE);
-};
+#define STACK_NO_USER_PART (-1) /* of find_user() alone: 0 means that the walk goes on */
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__type(key, __u32);
-	__uint(max_entries, MAX_MAPPING_SHARDS);
-	__array(values, struct mapping_shard);
-} ff_mappings SEC(".maps");
+static __always_inline int leave_signal(struct unwind_state *state)
+{
+	struct signal_registers saved;
 
-struct row_shard {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct unwind_row);
-	__uint(max_entries, ROWS_PER_SHARD);
-	__uint(map_flags, BPF_F_MMAPABLE);
-};
+	if (bpf_probe_read_user(&saved, sizeof(saved), (void *)(state->sp + SIGNAL_FRAME_RBP)))
+		return STACK_READ_FAULT;
+	state->ip = saved.ip;
+	state->sp = saved.sp;
+	state->bp = saved.bp;
+	state->is_exact = true;
+	return 0;
+}
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__type(key, __u32);
-	__uint(max_entries, MAX_ROW_SHARDS);
-	__array(values, struct row_shard);
-} ff_rows SEC(".maps");
+/* One frame up by the frame pointer; `end` is what to say where there is none. */
+static __always_inline int leave_by_frame_pointer(struct unwind_state *state, bool is_kept, int end)
+{
+	__u64 saved[2]; /* the caller's rbp, the return address */
 
-/* Where a walk stands. In a map: functions that are verified on their own take only numbers. */
-struct unwind_state {
+	if (!state->bp) /* the ABI's mark of the outermost frame; in a leaf perhaps just a number */
+		return is_kept || !state->is_exact ? STACK_COMPLETE : end;
+	if (!is_kept && !state->is_exact) { /* musl has no rows for its return from signals */
+		if (!bpf_probe_read_user(saved, 9, (void *)state->ip) &&
+		    saved[0] == SIGRETURN_CODE && (__u8)saved[1] == 5)
+			return leave_signal(state);
+	}
+	if (state->bp & 7 || (!is_kept && state->bp < state->sp))
+		return end;
+	if (bpf_probe_read_user(saved, sizeof(saved), (void *)state->bp))
+		return is_kept ? STACK_READ_FAULT : end;
+	if (!saved[1])
+		return is_kept ? STACK_COMPLETE : end;
+	if (!is_kept && !find_mapping(saved[1] - 1))
+		return end;
+	state->sp = state->bp + sizeof(saved);
+	state->bp = saved[0];
+	state->ip = saved[1];
+	state->is_exact = false;
+	return 0;
+}
+
+/* One frame up by state->row; 0, or how the walk ends. */
+static __always_inline int leave_by_row(struct unwind_state *state)
+{
+	__s64 slot = state->row.rbp;
+	__u64 cfa, saved[2], bp = state->bp;
+
+	switch (state->row.rule) {
+	case ROW_CFA_RSP:
+		cfa = state->sp + state->row.cfa * 8LL;
+		break;
+	case ROW_CFA_RBP:
+		cfa = state->bp + state->row.cfa * 8LL;
+		break;
+	case ROW_CFA_PLT:
+		cfa = state->sp + ((state->ip & 15) >= 11 ? 16 : 8);
+		break;
+	case ROW_END:
+		return STACK_COMPLETE;
+	case ROW_SIGNAL:
+		return leave_signal(state);
+	case ROW_CFA_RSP_DEREF:
+	case ROW_CFA_RBP_DEREF:
+		cfa = state->row.rule == ROW_CFA_RSP_DEREF ? state->sp : state->bp;
+		if (bpf_probe_read_user(&cfa, 8, (void *)(cfa + state->row.cfa * 8LL)))
+			return STACK_READ_FAULT;
+		cfa += (slot & 7) * 8;
+		slot >>= 3;
+		if (!slot && state->row.rule == ROW_CFA_RBP_DEREF &&
+		    bpf_probe_read_user(&bp, 8, (void *)bp))
+			return STACK_READ_FAULT;
+		break;
+	default:
+		return leave_by_frame_pointer(state, false, STACK_UNSUPPORTED_RULE);
+	}
+	if (cfa <= state->sp) /* callers lie above: the registers are not what the row is for */
+		return STACK_READ_FAULT;
+	if (slot == -2) { /* mostly: just below the return address, one read for both */
+		if (bpf_probe_read_user(saved, sizeof(saved), (void *)(cfa - sizeof(saved))))
+			return STACK_READ_FAULT;
+		bp = saved[0];
+	} else {
+		if (bpf_probe_read_user(&saved[1], 8, (void *)(cfa - 8)))
+			return STACK_READ_FAULT;
+		if (slot && bpf_probe_read_user(&bp, 8, (void *)(cfa + slot * 8)))
+			return STACK_READ_FAULT;
+	}
+	state->sp = cfa;
+	state->bp = bp;
+	state->ip = saved[1];
+	state->is_exact = false;
+	return saved[1] ? 0 : STACK_COMPLETE;
+}
+
+/* From the frame at state->ip to its caller; 0, or how the walk ends (enum stack_end). */
+__noinline int leave_frame(void)
+{
+	struct unwind_state *state = unwind_state();
 	__u64 ip;
-	__u64 sp;
-	__u64 bp;
-	struct unwind_mapping mapping; /* the last one found */
-	struct unwind_row row;	       /* likewise */
-	__u32 first_mapping;
-	__u32 mapping_count;
-	__u32 is_exact; /* ip is where the thread stands, not where a call returns to */
-	__u32 reserved;
-};
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct unwind_state);
-	__uint(max_entries, 1);
-} ff_unwind SEC(".maps");
+	if (!state)
+		return STACK_READ_FAULT;
+	ip = state->ip - !state->is_exact;
+	if (!find_mapping(ip))
+		return STACK_NO_MAPPING;
+	if (state->mapping.row_count) {
+		if (!find_row(ip - state->mapping.bias))
+			return leave_by_frame_pointer(state, false, STACK_UNSUPPORTED_RULE);
+		return leave_by_row(state);
+	}
+	switch (state->mapping.first_row) {
+	case MAPPING_FRAME_POINTER:
+		return leave_by_frame_pointer(state, true, STACK_NO_ROWS);
+	case MAPPING_NO_ROWS:
+		return leave_by_frame_pointer(state, false, STACK_NO_ROWS);
+	case MAPPING_NO_ROOM:
+		return STACK_NO_ROOM;
+	default:
+		return STACK_NO_MAPPING;
+	}
+}
+
+/* Walks from state on, into the event behind its `kernel_depth` addresses. Returns the end. */
+__noinline int walk_user_stack(__u32 kernel_depth)
+{
+	__u32 zero = 0, depth = 0, place;
+	struct stack_event *event = bpf_map_lookup_elem(&ff_scratch, &zero);
+	struct unwind_state *state = unwind_state();
+	int end = 0;
+
+	if (!event || !state)
+		return STACK_READ_FAULT;
+	while (depth < MAX_STACK_DEPTH && !end) {
+		place = kernel_depth + depth;
+		barrier_var(place); /* or the compiler counts in pointers, which have no bound */
+		if (place >= MAX_STACK_WORDS)
+			break;
+		event->words[place] = state->ip;
+		depth++;
+		end = leave_frame();
+	}
+	event->user_depth = depth;
+	return end ? end : STACK_TRUNCATED;
+}
+
+/*
+ * Where the walk of this process begins: its mappings, or those of its parent, when it was forked
+ * and runs the same program without a record of its own yet. False where neither is known.
+ */
+static __always_inline bool find_process(struct unwind_state *state, struct sample_key *key,
+					 struct task_struct *task, struct task_struct *leader)
+{
+	struct unwind_process *process = bpf_map_lookup_elem(&ff_processes, &key->tgid);
+	struct task_struct *parent;
+	__u64 start_ns = key->start_ns;
+	__u32 tgid;
+
+	if (!process || process->start_ns != start_ns || process->exec_id != key->exec_id) {
+		parent = BPF_CORE_READ(leader, real_parent, group_leader);
+		if (BPF_CORE_READ(parent, mm, exe_file) != BPF_CORE_READ(task, mm, exe_file))
+			return false;
+		start_ns = BPF_CORE_READ(parent, start_boottime);
+		tgid = namespaced_tgid(parent);
+		process = bpf_map_lookup_elem(&ff_processes, &tgid);
+		if (!process || process->start_ns != start_ns || process->exec_id != key->exec_id)
+			return false;
+	}
+	state->first_mapping = process->first_mapping;
+	state->mapping_count = process->mapping_count;
+	state->mapping.end = 0; /* the last one was another process's */
+	return true;
+}
+
+/*
+ * Where the user's code stands, into state->ip, sp, bp; 0, or why the walk ends at once. A sample
+ * of kernel code finds the registers where the kernel saved them on entry: it says so itself since
+ * 5.15; before, always at the top of the kernel stack (from 6.9 on there may be room for FRED).
+ */
+static __always_inline int find_user(struct unwind_state *state, struct sample_context *ctx,
+				     struct task_struct *task)
+{
+	struct saved_registers *saved = &state->saved;
+	void *place;
+
+	if (ctx->cs & USER_MODE_SELECTOR) {
+		state->ip = ctx->ip;
+		state->sp = ctx->sp;
+		state->bp = ctx->bp;
+		state->is_exact = true;
+		return ctx->cs == USER_32_BIT_CS ? STACK_UNSUPPORTED_RULE : 0;
+	}
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		place = (void *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+	else
+		place = BPF_CORE_READ(task, stack) + KERNEL_STACK_BYTES - sizeof(*saved);
+	if (!BPF_CORE_READ(task, mm) || bpf_probe_read_kernel(saved, sizeof(*saved), place))
+		return STACK_NO_USER_PART;
+	state->ip = saved->ip;
+	state->sp = saved->sp;
+	state->bp = saved->bp;
+	state->is_exact = (__s64)saved->orig_ax < 0;	     /* else ip is behind a system call */
+	if (!saved->ip || !(saved->cs & USER_MODE_SELECTOR)) /* a worker of io_uring */
+		return STACK_NO_USER_PART;
+	return saved->cs == USER_32_BIT_CS ? STACK_UNSUPPORTED_RULE : 0;
+}
+
+/* Reads the user's part of the stack into the event; returns how it ended (enum stack_end). */
+static __always_inline int unwind_user(struct sample_context *ctx, struct stack_event *event,
+				       __u32 kernel_depth, struct task_struct *task,
+				       struct task_struct *leader)
+{
+	struct unwind_state *state = unwind_state();
+	int end;
+
+	if (!state)
+		return STACK_NO_USER;
+	end = find_user(state, ctx, task);
+	if (end)
+		return end == STACK_NO_USER_PART ? STACK_NO_USER : end;
+	if (!find_process(state, &event->key, task, leader))
+		return STACK_NO_MAPPING;
+	return walk_user_stack(kernel_depth);
+}
 
 #endif

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* What user stacks are walked by: the maps that user space fills, and the search in them. */
+#ifndef FLAMEFLEET_TABLES_H
+#define FLAMEFLEET_TABLES_H
+
+#include "registers.h"
+
+#define MAPPING_STEPS 13 /* of a binary search among MAX_MAPPINGS */
+#define ROW_STEPS     22 /* among MAX_ROWS */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, struct unwind_process);
+	__uint(max_entries, MAX_KNOWN_PROCESSES);
+} ff_processes SEC(".maps");
+
+/* Shards are made by user space, written by mmap, and of one size, which lets the kernel inline. */
+struct mapping_shard {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct unwind_mapping);
+	__uint(max_entries, MAPPINGS_PER_SHARD);
+	__uint(map_flags, BPF_F_MMAPABLE);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__uint(max_entries, MAX_MAPPING_SHARDS);
+	__array(values, struct mapping_shard);
+} ff_mappings SEC(".maps");
+
+struct row_shard {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct unwind_row);
+	__uint(max_entries, ROWS_PER_SHARD);
+	__uint(map_flags, BPF_F_MMAPABLE);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__uint(max_entries, MAX_ROW_SHARDS);
+	__array(values, struct row_shard);
+} ff_rows SEC(".maps");
+
+/* Where a walk stands. In a map: functions that are verified on their own take only numbers. */
+struct unwind_state {
+	__u64 ip;
+	__u64 sp;
+	__u64 bp;
+	struct unwind_mapping mapping; /* the last one found */
+	struct unwind_row row;	       /* likewise */
+	__u32 first_mapping;
+	__u32 mapping_count;
+	__u32 is_exact; /* ip is where the thread stands, not where a call returns to */
+	__u32 reserved;
+	struct saved_registers saved; /* of the user's code, in a sample of kernel code */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct unwind_state);
+	__uint(max_entries, 1);
+} ff_unwind SEC(".maps");
+
+static __always_inline struct unwind_state *unwind_state(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&ff_unwind, &zero);
+}
+
+static __always_inline struct unwind_mapping *mapping_at(__u32 index)
+{
+	__u32 number = index / MAPPINGS_PER_SHARD, slot = index % MAPPINGS_PER_SHARD;
+	void *shard = bpf_map_lookup_elem(&ff_mappings, &number);
+
+	return shard ? bpf_map_lookup_elem(shard, &slot) : NULL;
+}
+
+static __always_inline struct unwind_row *row_at(__u32 index)
+{
+	__u32 number = index / ROWS_PER_SHARD, slot = index % ROWS_PER_SHARD;
+	void *shard = bpf_map_lookup_elem(&ff_rows, &number);
+
+	return shard ? bpf_map_lookup_elem(shard, &slot) : NULL;
+}
+
+/* Makes state->mapping the mapping of `address`; 0 where there is none. */
+__noinline int find_mapping(__u64 address)
+{
+	struct unwind_state *state = unwind_state();
+	struct unwind_mapping *mapping;
+	__u32 low, high, middle;
+
+	if (!state)
+		return 0;
+	if (address >= state->mapping.start && address < state->mapping.end)
+		return 1;
+	low = state->first_mapping;
+	high = low + state->mapping_count;
+	for (int i = 0; i < MAPPING_STEPS && low < high; i++) {
+		middle = low + (high - low) / 2;
+		mapping = mapping_at(middle);
+		if (!mapping)
+			return 0;
+		if (mapping->start <= address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == state->first_mapping)
+		return 0;
+	mapping = mapping_at(low - 1);
+	if (!mapping || address < mapping->start || address >= mapping->end)
+		return 0;
+	state->mapping = *mapping;
+	return 1;
+}
+
+/* Makes state->row the row of `pc` in state->mapping; 0 where there is none. */
+__noinline int find_row(__u32 pc)
+{
+	struct unwind_state *state = unwind_state();
+	struct unwind_row *row;
+	__u32 first, low, high, middle;
+
+	if (!state)
+		return 0;
+	first = low = state->mapping.first_row;
+	high = low + state->mapping.row_count;
+	for (int i = 0; i < ROW_STEPS && low < high; i++) {
+		middle = low + (high - low) / 2;
+		row = row_at(middle);
+		if (!row)
+			return 0;
+		if (row->pc <= pc)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == first)
+		return 0;
+	row = row_at(low - 1);
+	if (!row)
+		return 0;
+	state->row = *row;
+	return 1;
+}
+
+#endif
