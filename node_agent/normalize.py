@@ -18,6 +18,8 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd
+from node_agent.cpython.merge import MARKS, merge, split_segments
+from node_agent.cpython.names import PythonNames
 from node_agent.generations import GenerationCache
 from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.mappings import Mapping
@@ -85,6 +87,7 @@ class Normalizer:
         self.counts: dict[str, int] = {}
         # Addresses that signal handlers of a process return to; the unwinder knows them.
         self.signals: Callable[[ProcessKey], frozenset[int]] = lambda _: frozenset()
+        self.python = PythonNames(registry, self.counts)
         self._perf_maps = PerfMaps(registry, self.counts, perf_map_burst_bytes)
         self._registry = registry
         self._kernel = kernel
@@ -106,6 +109,8 @@ class Normalizer:
 
     def add(self, raw: RawStack) -> bytes:
         """The hash of a stack; its frames go to the definitions when they are not known there."""
+        for record in raw.python_names:
+            self.python.take(record)
         process = self._process(raw.process)
         if process.perf_map is not None and process.perf_map.follow():
             process.forget(self._next_token())
@@ -119,7 +124,7 @@ class Normalizer:
             key = process.token << 64 | raw.stack_key
             if self._registry.unmapped in parts and not process.space.gone:
                 self._unsettled[key] = known
-            else:
+            elif self.python.unknown not in parts:  # or the missing name may still come
                 self._stacks.put(key, known)
             if not self._definitions.knows(known):
                 self._definitions.add(known, packed)
@@ -180,12 +185,15 @@ class Normalizer:
         self._processes.rotate()
         self._stacks.rotate()
         self._perf_maps.rotate()
+        self.python.rotate()
 
     def _frames(self, raw: RawStack, process: _Process) -> list[bytes]:
         """The packed frames, root first."""
         parts: list[bytes] = []
         if raw.user_ips and not raw.is_kernel_thread:
-            parts = self._user_frames(raw, process)
+            parts = (
+                self._python_frames(raw, process) if raw.python else self._user_frames(raw, process)
+            )
         if raw.kernel_ips:
             kernel = self._kernel_frames
             parts += [
@@ -199,7 +207,7 @@ class Normalizer:
             parts = [self._registry.unmapped]
         if not self._registry.markers.isdisjoint(parts):
             parts = self._collapse(parts)
-        return parts[:MAX_STACK_FRAMES]
+        return parts[-MAX_STACK_FRAMES:]  # the leaf's side
 
     def _user_frames(self, raw: RawStack, process: _Process) -> list[bytes]:
         if not process.space.is_readable():
@@ -235,6 +243,46 @@ class Normalizer:
                 self._count("stack_astray")
                 break
         frames.reverse()
+        return frames
+
+    def _python_frames(self, raw: RawStack, process: _Process) -> list[bytes]:
+        """Like `_user_frames`, with Python frames where the kernel program left marks."""
+        segments = [
+            [self.python.frame(id64) for id64 in segment] for segment in split_segments(raw.python)
+        ]
+        if process.space.is_readable():
+            signals = self.signals(raw.process)
+            native = self._walk_marked(raw, process, signals)
+            frames = merge(raw.user_ips, native, segments, raw.end is StackEnd.COMPLETE)
+        else:
+            self._count("process_gone" if process.space.gone else "mappings_denied")
+            frames = merge((), (), segments, False)
+            frames.append(self._registry.unmapped)
+        frames.reverse()
+        return frames
+
+    def _walk_marked(
+        self, raw: RawStack, process: _Process, signals: frozenset[int]
+    ) -> list[bytes]:
+        """Frames of addresses and marks (of these: empty), leaf first, as far as they can be
+        believed."""
+        unmapped = self._registry.unmapped
+        is_unsure = raw.end in _UNSURE
+        frames = []
+        is_interrupted = True  # the leaf
+        for address in raw.user_ips:
+            is_handler_end = address in signals
+            is_exact = is_interrupted or is_handler_end
+            is_interrupted = is_handler_end
+            if address in MARKS:
+                frames.append(b"")
+                continue
+            known = process.leaves if is_exact else process.frames
+            frame = known.get(address) or self._resolve_user(process, address, is_exact)
+            frames.append(frame)
+            if frame is unmapped and is_unsure:
+                self._count("stack_astray")
+                break
         return frames
 
     def _collapse(self, parts: list[bytes]) -> list[bytes]:

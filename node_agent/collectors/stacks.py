@@ -9,7 +9,10 @@ from typing import NamedTuple
 import msgspec
 
 from node_agent.kernel.structs import (
+    MAX_PYTHON_DEPTH,
     MAX_STACK_DEPTH,
+    PYTHON_END_MASK,
+    PYTHON_END_SHIFT,
     SAMPLE_KERNEL_THREAD,
     SAMPLE_KEY,
     STACK_END_MASK,
@@ -19,7 +22,9 @@ from node_agent.kernel.structs import (
 
 _MAX_NAMES = 4096
 # One layout a depth: compiled once, and its tuple needs no slicing.
-_ADDRESSES = tuple(struct.Struct(f"={depth}Q") for depth in range(MAX_STACK_DEPTH + 1))
+_ADDRESSES = tuple(
+    struct.Struct(f"={depth}Q") for depth in range(max(MAX_STACK_DEPTH, MAX_PYTHON_DEPTH) + 1)
+)
 
 
 class StackEnd(IntEnum):
@@ -42,6 +47,20 @@ _ENDS = tuple(StackEnd)
 def end_of(flags: int) -> StackEnd:
     """What `SampleKey.flags` say about the end of the user part."""
     return _ENDS[(flags & STACK_END_MASK) >> STACK_END_SHIFT]
+
+
+class PythonEnd(IntEnum):
+    """How the Python part of a stack ended: enum python_end of bpf/events.h."""
+
+    NONE = 0  # no Python program
+    COMPLETE = 1
+    TRUNCATED = 2  # deeper than MAX_PYTHON_DEPTH
+    NO_THREAD_STATE = 3
+    READ_FAULT = 4
+    OFF = 5
+
+
+_PYTHON_ENDS = tuple(PythonEnd)
 
 
 class ProcessKey(NamedTuple):
@@ -77,6 +96,9 @@ class RawStack(msgspec.Struct, frozen=True, gc=False):
     is_kernel_thread: bool
     interval: int = 0  # `Interval.number` of the interval that counts it
     end: StackEnd = StackEnd.NO_USER
+    python: tuple[int, ...] = ()  # ids of code objects, leaf first, see bpf/python_events.h
+    python_end: PythonEnd = PythonEnd.NONE
+    python_names: tuple[bytes, ...] = ()  # of code objects that were not seen before
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +121,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._names: dict[bytes, str] = {}
+        self._python_names: list[bytes] = []  # the stack that they belong to has not come yet
 
     def _name(self, raw: bytes) -> str:
         name = self._names.get(raw)
@@ -124,6 +147,7 @@ class Decoder:
         """Stack events as they come from the ring buffer, up to those of interval `last`."""
         stacks = []
         header_bytes = STACK_EVENT_HEADER.size
+        names = self._python_names
         for record in records:
             (
                 stack_key,
@@ -136,8 +160,11 @@ class Decoder:
                 generation,
                 kernel_depth,
                 user_depth,
-                _python_depth,
+                python_depth,
             ) = STACK_EVENT_HEADER.unpack_from(record)
+            if stack_key == 0:  # a struct python_name: it belongs to a stack behind it
+                names.append(bytes(record))
+                continue
             if last is not None and generation > last:
                 break  # not taken: the ring buffer gives it out again
             stacks.append(
@@ -151,6 +178,12 @@ class Decoder:
                     bool(flags & SAMPLE_KERNEL_THREAD),
                     generation,
                     _ENDS[(flags & STACK_END_MASK) >> STACK_END_SHIFT],
+                    _ADDRESSES[python_depth].unpack_from(
+                        record, header_bytes + 8 * (kernel_depth + user_depth)
+                    ),
+                    _PYTHON_ENDS[(flags & PYTHON_END_MASK) >> PYTHON_END_SHIFT],
+                    tuple(names),
                 )
             )
+            names.clear()
         return stacks

@@ -13,6 +13,8 @@ from node_agent.cpython.structs import (
     PYTHON_SEGMENT_END,
 )
 
+MARKS = frozenset((PYTHON_EVALUATOR_WORD, PYTHON_GLUE_WORD))
+
 
 def split_segments(words: Iterable[int]) -> list[list[int]]:
     """Ids of code objects, leaf first, as they were run by one call of the evaluator each."""
@@ -29,30 +31,34 @@ def split_segments(words: Iterable[int]) -> list[list[int]]:
 
 
 def merge(
-    native: Sequence[int], segments: Sequence[Sequence[bytes]], is_complete: bool
-) -> list[int | bytes]:
-    """`native` (addresses and marks) with each segment (packed frames) in the place of one mark of
-    the evaluator; everything leaf first.
+    words: Sequence[int],
+    native: Sequence[bytes],
+    segments: Sequence[Sequence[bytes]],
+    is_complete: bool,
+) -> list[bytes]:
+    """Packed frames of a user stack, everything leaf first.
 
-    Matched from the leaf: where calls and segments differ in number, it is mostly the root's side
-    that has too many (a greenlet's parent, the call that is just being entered). `is_complete` says
-    whether `native` reaches the entry point; where it doesn't, the segments left over belong behind
-    its end, else the thread is about to leave them, at the leaf.
+    `words` are the addresses and marks of the native stack, `native` the packed frame of each (of a
+    mark: anything; fewer where the stack can't be believed to its end). Each segment takes the
+    place of one mark of the evaluator, matched from the leaf: where calls and segments differ in
+    number, it is mostly the root's side that has too many (a greenlet's parent, a call that is just
+    being entered). `is_complete` says whether the stack reaches the entry point; where it doesn't,
+    the segments left over belong behind its end, else the thread is about to leave them, at the
+    leaf.
     """
-    marks = sum(1 for word in native if word == PYTHON_EVALUATOR_WORD)
-    merged: list[int | bytes] = []
+    merged: list[bytes] = []
     position = 0
-    if is_complete and len(segments) > marks:
-        position = len(segments) - marks
+    if is_complete:
+        position = max(0, len(segments) - words.count(PYTHON_EVALUATOR_WORD))
         for segment in segments[:position]:
             merged += segment
-    for word in native:
+    for word, frame in zip(words, native, strict=False):
         if word == PYTHON_EVALUATOR_WORD:
             if position < len(segments):
                 merged += segments[position]
                 position += 1
         elif word != PYTHON_GLUE_WORD:
-            merged.append(word)
+            merged.append(frame)
     for segment in segments[position:]:
         merged += segment
     return merged

@@ -19,13 +19,11 @@ class PythonNames:
     `forget` is called with an id whose name is not known here, so that it is sent again.
     """
 
-    def __init__(
-        self, registry: ModuleRegistry, forget: Callable[[int], None] = lambda _: None
-    ) -> None:
-        self.counts: dict[str, int] = {}
+    def __init__(self, registry: ModuleRegistry, counts: dict[str, int]) -> None:
+        self.counts = counts
+        self.forget: Callable[[int], None] = lambda _: None
         self.unknown = registry.named_frame(PYTHON, "[python]")
         self._registry = registry
-        self._forget = forget
         self._frames: GenerationCache[int, bytes] = GenerationCache(MAX_IDS)
 
     def take(self, record: bytes) -> None:
@@ -41,7 +39,7 @@ class PythonNames:
         known = self._frames.get(id64)
         if known is None:
             self._count("python_unnamed")
-            self._forget(id64)
+            self.forget(id64)
             return self.unknown
         return known
 

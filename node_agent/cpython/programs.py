@@ -20,6 +20,7 @@ from node_agent.cpython.offsets import find_offsets
 from node_agent.cpython.records import make_layout, make_process
 from node_agent.cpython.structs import MAX_PYTHON_LAYOUTS, PythonLayoutC, PythonProcessC
 from node_agent.generations import GenerationCache
+from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.errors import FileUnavailableError, ProcessError
 from node_agent.processes.files import open_mapped
 from node_agent.processes.mappings import Mapping, Mappings, check_start
@@ -61,14 +62,14 @@ class PythonPrograms:
         self,
         maps: Maps,
         registry: ModuleRegistry,
-        mappings: Callable[[ProcessKey], Mappings | None],
+        space: Callable[[ProcessKey], AddressSpace],
         inspector: Inspector | None = None,
     ) -> None:
         self.counts: dict[str, int] = {}
         self.refused: dict[str, str] = {}
         self._maps = maps
         self._registry = registry
-        self._mappings = mappings
+        self._space = space
         self._inspector = inspector or Inspector()
         self._builds: dict[int, _Build | None] = {}  # by module hash; None: not to be read
         self._asked: dict[int, list[_Candidate]] = {}
@@ -82,7 +83,7 @@ class PythonPrograms:
         key = raw.process
         if raw.is_kernel_thread or self._settled.get(key):
             return
-        mappings = self._mappings(key)
+        mappings = self._space(key).mappings  # read when the stack was made sense of
         if mappings is None or mappings is self._looked_at.get(key):
             return
         self._looked_at.put(key, mappings)
