@@ -112,7 +112,6 @@ class Sampling:
         with using(*KERNEL_PROGRAMS):
             self._collector.take_interval()
         self._poll()
-        self._stacks.packed.clear()
         return False
 
     def _sample(self, seconds: float, progress: TextIO) -> None:
