@@ -14,6 +14,7 @@
  */
 #include "kernel.h"
 #include "events.h"
+#include "python_events.h"
 #include "hash.h"
 
 #ifndef FLAMEFLEET_BCC /* there user space makes maps and writes settings into the source */
@@ -70,6 +71,9 @@ struct {
 #include "exclude.h"
 #ifndef FLAMEFLEET_BCC /* there stacks are walked by frame pointers */
 #include "unwind.h"
+#include "python.h"
+#include "python_walk.h"
+#include "python_names.h"
 #endif
 #include "stack.h"
 
@@ -98,6 +102,9 @@ static __always_inline void count_sample(struct stack_event *event, __u64 depth,
 	if (!count) {
 		if (bpf_map_update_elem(counts, &event->key, &one, BPF_NOEXIST) == 0) {
 			counter->samples++;
+#ifndef FLAMEFLEET_BCC
+			define_python(event, counter);
+#endif
 			barrier_var(size); /* or the compiler checks another register */
 			if (size > sizeof(*event) ||
 			    bpf_ringbuf_output(MAP(ff_stacks), event, size, wakeup_flags(event)))
@@ -152,6 +159,9 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 		counter->stack_error++;
 		return;
 	}
+#ifndef FLAMEFLEET_BCC
+	depth += read_python(event, task, leader, counter);
+#endif
 	event->key.stack_key = hash_stack(event, depth);
 	if (generation & 1)
 		count_sample(event, depth, MAP(ff_counts_odd), counter);

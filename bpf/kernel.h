@@ -104,8 +104,13 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct thread_struct {
+	unsigned long fsbase; /* x86-64: the thread pointer */
+};
+
 struct task_struct {
 	unsigned int flags;
+	struct thread_struct thread;
 	void *stack;
 	int tgid;
 	struct task_struct *real_parent;

@@ -9,6 +9,7 @@
 #define MAX_PYTHON_PROCESSES 2048
 #define MAX_PYTHON_LAYOUTS   64
 #define MAX_PYTHON_RANGES    16
+#define MAX_PYTHON_NAMES     8192 /* code objects whose name is not sent again */
 #define PYTHON_NAME_BYTES    160
 #define PYTHON_FILE_BYTES    256
 

@@ -11,10 +11,13 @@ from node_agent.collectors.running import (
     CORE_MAPS,
     EVEN,
     EXCLUSIONS,
+    LAYOUTS,
     MAPS,
+    NAMES,
     ODD,
     PROCESSES,
     PROGRAM,
+    PYTHON,
     STACKS,
     Running,
     open_running,
@@ -26,6 +29,13 @@ from node_agent.collectors.stacks import (
     ProcessKey,
     RawStack,
     SampleKey,
+)
+from node_agent.cpython.maps import PythonMaps
+from node_agent.cpython.structs import (
+    MAX_PYTHON_LAYOUTS,
+    MAX_PYTHON_NAMES,
+    MAX_PYTHON_PROCESSES,
+    MIN_PYTHON_NAMES,
 )
 from node_agent.exclusions import ExcludeConfig
 from node_agent.kernel.chain import load_program
@@ -140,6 +150,9 @@ class CpuCollector:
                 STACKS: self._sizes.ring_bytes,
                 EXCLUSIONS: self._exclusions.max_entries,
                 PROCESSES: MAX_KNOWN_PROCESSES if self._settings.unwind else 1,
+                PYTHON: MAX_PYTHON_PROCESSES if self._settings.python else 1,
+                LAYOUTS: MAX_PYTHON_LAYOUTS if self._settings.python else 1,
+                NAMES: MAX_PYTHON_NAMES if self._settings.python else MIN_PYTHON_NAMES,
             },
             CORE_MAPS,
         )
@@ -242,7 +255,7 @@ class CpuCollector:
 
     def _follow_cpus(self, running: Running) -> None:
         """A CPU that went away takes its event with it, and one that came has none yet."""
-        if running.clock.follow(online_cpus(), self._rate_hz):
+        if self._rate_hz and running.clock.follow(online_cpus(), self._rate_hz):
             self._keep(running)
 
     def totals(self) -> Totals:
@@ -255,6 +268,11 @@ class CpuCollector:
         """What user stacks are walked by: empty after `start`, to be written by the caller until
         `stop`. None where they are walked by frame pointers."""
         return self._held().unwind if self._settings.unwind else None
+
+    @property
+    def python_maps(self) -> PythonMaps | None:
+        """What Python frames are read by, to be written like `unwind_maps`. None where none are."""
+        return self._held().python if self._settings.python else None
 
     @property
     def call_fd(self) -> int:
@@ -278,7 +296,8 @@ class CpuCollector:
         return max(accounted, self._sizes.total_bytes) + shards
 
     def set_rate(self, rate_hz: int) -> None:
-        """Sample at another rate from now on; the maps keep the size that they were made with.
+        """Sample at another rate from now on, not at all at 0; the maps keep the size that they
+        were made with.
 
         Raises PerfEventError when the kernel refuses the rate; the old one then goes on.
         """
@@ -289,13 +308,16 @@ class CpuCollector:
             self._store.discard()
         running.clock.stop()
         try:
-            running.clock.start(online_cpus(), rate_hz)
+            if rate_hz:
+                running.clock.start(online_cpus(), rate_hz)
         except PerfEventError:
-            running.clock.start(online_cpus(), self._rate_hz)
-            self._keep(running)
+            if self._rate_hz:
+                running.clock.start(online_cpus(), self._rate_hz)
+                self._keep(running)
             raise
         self._rate_hz = rate_hz
-        self._keep(running)
+        if rate_hz:
+            self._keep(running)
 
     def stop(self) -> None:
         """Let go: without a store that detaches and unloads, and what was not taken is gone."""

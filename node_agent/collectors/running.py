@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from node_agent.collectors.map_sizes import MapSizes
+from node_agent.cpython.maps import PythonMaps
 from node_agent.kernel.chain import CORE
 from node_agent.kernel.libbpf import LoadedObject
 from node_agent.kernel.maps import BookedInterval, Control, CountMap, PerCpuCounters
@@ -19,8 +20,9 @@ EVEN, ODD, STACKS, CONTROL, COUNTERS, SCRATCH, EXCLUSIONS = MAPS = (
     *("ff_counts_even", "ff_counts_odd", "ff_stacks", "ff_control", "ff_counters", "ff_scratch"),
     "ff_exclusions",
 )
-PROCESSES, MAPPINGS, ROWS, WALK = CORE_MAPS = (
+PROCESSES, MAPPINGS, ROWS, WALK, PYTHON, LAYOUTS, NAMES, STATE, NAME = CORE_MAPS = (
     *("ff_processes", "ff_mappings", "ff_rows", "ff_unwind"),
+    *("ff_python", "ff_py_layouts", "ff_py_names", "ff_py_state", "ff_py_name"),
 )
 _CPU = "cpu"  # and its number: the event's name in the store
 _SUFFIX = f"-{PROGRAM}"  # behind the mode: the program's name there
@@ -40,6 +42,7 @@ class Running:
     first: dict[str, int]  # the counters when this process began
     leftover: tuple[bytes, bytes]  # drained already, to be counted with the running interval
     unwind: UnwindMaps | None  # None in mode bcc
+    python: PythonMaps | None  # likewise
 
     def begin_interval(self, interval: BookedInterval) -> None:
         """From now on this one runs; also where the process after this one will look."""
@@ -101,6 +104,8 @@ def resume(descriptors: Mapping[str, int], sizes: MapSizes) -> tuple[str, Runnin
     running.leftover = running.count_maps[running.control.generation + 1 & 1].drain()
     if running.unwind is not None:
         running.unwind.clear()
+    if running.python is not None:
+        running.python.clear()
     return mode, running
 
 
@@ -121,4 +126,5 @@ def _open(loaded: LoadedObject, sizes: MapSizes) -> Running:
         dict.fromkeys(COUNTER_NAMES, 0),
         (b"", b""),
         UnwindMaps(maps[PROCESSES], maps[MAPPINGS], maps[ROWS]) if PROCESSES in maps else None,
+        PythonMaps(maps[PYTHON], maps[LAYOUTS], maps[NAMES]) if PYTHON in maps else None,
     )

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from node_agent.collectors.stacks import StackEnd
+from node_agent.collectors.stacks import PythonEnd, StackEnd
+from node_agent.cpython import structs as python_structs
+from node_agent.cpython.offsets import Segments
 from node_agent.kernel import structs
 
 HEADER = Path(__file__).parents[2] / "bpf/events.h"
+PYTHON_HEADER = HEADER.with_name("python_events.h")
 MIRRORS = {
     "sample_key": structs.SampleKeyC,
     "stack_event": structs.StackEventC,
@@ -22,6 +25,9 @@ MIRRORS = {
     "unwind_row": structs.UnwindRowC,
     "unwind_process": structs.UnwindProcessC,
     "unwind_mapping": structs.UnwindMappingC,
+    "python_layout": python_structs.PythonLayoutC,
+    "python_process": python_structs.PythonProcessC,
+    "python_name": python_structs.PythonNameC,
 }
 CONSTANTS = (
     *("MAX_STACK_DEPTH", "THREAD_NAME_BYTES", "SAMPLE_KERNEL_THREAD"),
@@ -36,7 +42,15 @@ CONSTANTS = (
     *("ROWS_PER_SHARD", "MAPPINGS_PER_SHARD", "MAX_ROW_SHARDS", "MAX_MAPPING_SHARDS"),
     *("MAX_KNOWN_PROCESSES", "MAX_MAPPINGS", "MAX_ROWS"),
 )
-ENDS = {f"STACK_{end.name}": end for end in StackEnd}
+PYTHON_CONSTANTS = (
+    *("MAX_PYTHON_PROCESSES", "MAX_PYTHON_LAYOUTS", "MAX_PYTHON_RANGES", "MAX_PYTHON_NAMES"),
+    *("PYTHON_NAME_BYTES", "PYTHON_FILE_BYTES", "PYTHON_EVALUATOR_WORD", "PYTHON_GLUE_WORD"),
+)
+ENDS = {
+    **{f"STACK_{end.name}": end for end in StackEnd},
+    **{f"PYTHON_{end.name}": end for end in PythonEnd},
+    **{f"PYTHON_{segments.name}": segments for segments in Segments},
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +65,11 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             lines.append(f'printf("{comma}\\"{field}\\": [%zu, %zu]", offsetof(struct {name},')
             lines.append(f"{field}), sizeof(((struct {name} *)0)->{field}));")
         lines.append('printf("}},");')
-    for name in (*CONSTANTS, *ENDS):
+    for name in (*CONSTANTS, *PYTHON_CONSTANTS, *ENDS):
         lines.append(f'printf("\\"{name}\\": %u,", (unsigned)({name}));')
     source = (
         "#include <stddef.h>\n#include <stdio.h>\n#include <linux/types.h>\n"
-        f'#include "{HEADER}"\n'
+        f'#include "{HEADER}"\n#include "{PYTHON_HEADER}"\n'
         'int main(void) { printf("{"); ' + "\n".join(lines) + ' printf("\\"end\\": 0}"); }\n'
     )
     folder = tmp_path_factory.mktemp("structs")
@@ -89,6 +103,11 @@ def test_constants_are_the_same(compiled: dict[str, Any], name: str) -> None:
     assert compiled[name] == getattr(structs, name)
 
 
+@pytest.mark.parametrize("name", PYTHON_CONSTANTS)
+def test_constants_of_python_are_the_same(compiled: dict[str, Any], name: str) -> None:
+    assert compiled[name] == getattr(python_structs, name)
+
+
 @pytest.mark.parametrize("name", ENDS)
 def test_ends_are_the_same(compiled: dict[str, Any], name: str) -> None:
     assert compiled[name] == ENDS[name]
@@ -110,3 +129,8 @@ def test_packed_layouts_read_what_the_structs_hold() -> None:
     assert structs.UNWIND_ROW.unpack(bytes(row)) == (0xFFFFFFFF, -3, -2, 2)
     assert structs.UNWIND_PROCESS.unpack(bytes(process)) == (1, 2, 3, 4, 5)
     assert structs.UNWIND_MAPPING.unpack(bytes(mapping)) == (1, 2, 3, 4, 5)
+
+    name = python_structs.PythonNameC(0, 1, 2, 3, 4, 1, 2, (0, 0), b"main", b"/a.py")
+    assert python_structs.PYTHON_NAME.size == ctypes.sizeof(name)
+    texts = b"main".ljust(160, b"\0"), b"/a.py".ljust(256, b"\0")
+    assert python_structs.PYTHON_NAME.unpack(bytes(name)) == (1, 2, 3, 4, 1, 2, *texts)
