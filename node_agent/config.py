@@ -26,6 +26,7 @@ DEFAULT_SPOOL_DIR = Path("/var/lib/flamefleet/spool")
 DEFAULT_SPOOL_LIMIT_BYTES = 256 << 20
 DEFAULT_SPOOL_LIMIT_AGE_S = 86_400.0
 DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_UNWIND_LIMIT_BYTES = 10 << 20
 DEFAULT_MODE = "auto"  # how the kernel program is loaded: the first that works of core, bcc
 _MAX_CONFIG_BYTES = 1 << 20
 _TABLES = ("labels", "exclude")  # of [agent]
@@ -57,6 +58,8 @@ class AgentConfig:
     spool_limit_bytes: int = DEFAULT_SPOOL_LIMIT_BYTES
     spool_limit_age_s: float = DEFAULT_SPOOL_LIMIT_AGE_S
     mode: str = DEFAULT_MODE
+    unwind: bool = True  # walk user stacks without frame pointers
+    unwind_limit_bytes: int = DEFAULT_UNWIND_LIMIT_BYTES  # of kernel memory, taken as needed
     labels: Mapping[str, str] = field(default_factory=dict)
     exclude: ExcludeConfig = field(default_factory=ExcludeConfig)
     ship: ShipConfig = field(default_factory=ShipConfig)

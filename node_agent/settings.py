@@ -109,6 +109,14 @@ def _preset(value: Any) -> str:
     return find_preset(value if isinstance(value, str) else repr(value)).name
 
 
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value not in ("true", "false"):
+        raise ValueError
+    return bool(value == "true")
+
+
 def _mode(value: Any) -> str:
     if value not in ("auto", "core", "bcc"):
         raise ValueError
@@ -153,6 +161,13 @@ SETTINGS = {
             "a whole number of 1048576 (1 MiB) to 1099511627776 (1 TiB) bytes",
         ),
         Setting("mode", "agent", _mode, "auto, core or bcc"),
+        Setting("unwind", "agent", _switch, "true or false"),
+        Setting(
+            "unwind_limit_bytes",
+            "agent",
+            _integer(1 << 20, 20 << 20),
+            "a whole number of 1048576 (1 MiB) to 20971520 (20 MiB) bytes",
+        ),
         # The aggregator accepts nothing older than 48 hours.
         Setting(
             "spool_limit_age_s", "agent", _seconds(60, 172_800), "60 to 172800 seconds (48 hours)"

@@ -42,6 +42,11 @@ _DOUBTS = {
 }
 
 
+def split_limit(limit_bytes: int) -> tuple[int, int]:
+    """Kernel memory for rows and for mappings: a library has thousands of rows for a mapping."""
+    return limit_bytes * 4 // 5, limit_bytes // 5
+
+
 class _Process:
     """A process that the kernel program knows."""
 
