@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 HERE = Path(__file__).parent
@@ -109,6 +110,9 @@ def kernel_root(tmp_path_factory: pytest.TempPathFactory, busy_program: BusyProg
 
     for name in ("node_agent", "wire"):
         shutil.copytree(PROJECT / name, root / "opt" / name)
+    package = Path(msgspec.__file__).parent
+    shutil.copytree(package, root / "opt/msgspec")
+    copy_with_libraries(root, *package.glob("_core*.so"))
     for name in ("probe.py", "hotplug.py", "exclude.py", "remains.py", "throttle.py"):
         shutil.copy(HERE / name, root / "opt" / name)
     shutil.copy(busy_program.path, root / "opt/busy")
