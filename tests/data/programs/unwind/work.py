@@ -1,0 +1,57 @@
+"""Known functions of Python: classes, generators, callbacks from C, and a library of the standard."""
+
+import json
+
+
+class Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def parse(self) -> list[dict[str, object]]:
+        return json.loads(self.text)
+
+
+def spin(limit: int) -> int:
+    total = 0
+    for number in range(limit):
+        total = (total * 31 + number) % 1000003
+    return total
+
+
+def squares(limit: int):
+    for number in range(limit):
+        yield number * number % 7
+
+
+def add(limit: int) -> int:
+    return sum(squares(limit))
+
+
+def weigh(row: dict[str, object]) -> int:
+    value = row["value"]
+    return -value if isinstance(value, int) else 0
+
+
+def order(rows: list[dict[str, object]]) -> object:
+    return sorted(rows, key=weigh)[0]
+
+
+def descend(depth: int) -> int:
+    return spin(3000) if depth == 0 else descend(depth - 1)
+
+
+def turn(parser: Parser) -> None:
+    order(parser.parse())
+    spin(6000)
+    add(4000)
+    descend(20)
+
+
+def main() -> None:
+    rows = [{"value": n * 7919 % 1009, "name": f"row {n}"} for n in range(600)]
+    parser = Parser(json.dumps(rows))
+    while True:
+        turn(parser)
+
+
+main()
