@@ -110,6 +110,11 @@ class PythonPrograms:
         self._settled.rotate()
         self._looked_at.rotate()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every interpreter that was found has been read."""
+        return not self._asked
+
     def close(self) -> None:
         """End a running child."""
         self._inspector.close()

@@ -10,6 +10,7 @@ from typing import TextIO
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.collectors.stacks import Interval, StackEnd, end_of
+from node_agent.cpython.programs import PythonPrograms
 from node_agent.exclusions import ExcludeConfig
 from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
 from node_agent.normalize import Normalizer
@@ -54,7 +55,12 @@ class Sampling:
     """Samples all processes or `pid` alone, at `rate` Hz."""
 
     def __init__(
-        self, rate: int, pid: int | None, exclude: ExcludeConfig | None, registry: ModuleRegistry
+        self,
+        rate: int,
+        pid: int | None,
+        exclude: ExcludeConfig | None,
+        registry: ModuleRegistry,
+        python: bool = True,
     ) -> None:
         self._stacks = Stacks()
         self._registry = registry
@@ -63,9 +69,16 @@ class Sampling:
         )
         self._identities = Identities({})
         self._collector = CpuCollector(
-            rate, MAX_SAMPLES, INTERVAL_S, only_tgid=pid, mode="auto", exclude=exclude
+            rate,
+            MAX_SAMPLES,
+            INTERVAL_S,
+            only_tgid=pid,
+            mode="auto",
+            exclude=exclude,
+            python=python,
         )
         self._unwinder: Unwinder | None = None
+        self._programs: PythonPrograms | None = None
 
     def run(self, seconds: float, progress: TextIO) -> Stacks:
         """Sample for `seconds`, or until SIGINT or SIGTERM. Raises KernelError.
@@ -79,11 +92,14 @@ class Sampling:
                 self._collector.start()
             try:
                 self._begin_unwinding()
+                self._begin_python()
                 if not self._settle():
                     self._sample(seconds, progress)
             finally:
                 if self._unwinder is not None:
                     self._unwinder.close()
+                if self._programs is not None:
+                    self._programs.close()
                 self._collector.stop()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
@@ -98,6 +114,12 @@ class Sampling:
             )
             self._normalizer.signals = self._unwinder.signals
 
+    def _begin_python(self) -> None:
+        maps = self._collector.python_maps
+        if maps is not None:
+            self._programs = PythonPrograms(maps, self._registry, self._normalizer.space)
+            self._normalizer.python.forget = maps.forget_name
+
     def _settle(self) -> bool:
         """Whether a signal came while the busy programs were read."""
         begun_s = time.monotonic()
@@ -108,6 +130,7 @@ class Sampling:
             self._poll()
             passed_s = time.monotonic() - begun_s
             is_ready = self._unwinder is None or self._unwinder.is_settled
+            is_ready = is_ready and (self._programs is None or self._programs.is_settled)
             settled = (is_ready and passed_s >= MIN_SETTLE_S) or passed_s >= MAX_SETTLE_S
         with using(*KERNEL_PROGRAMS):
             self._collector.take_interval()
@@ -144,6 +167,10 @@ class Sampling:
                 self._normalizer.add(raw)
                 if self._unwinder is not None:
                     self._unwinder.note(raw)
+                if self._programs is not None:
+                    self._programs.note(raw)
+            if self._programs is not None:
+                self._programs.step()
         if self._unwinder is not None:
             self._unwinder.step()
 
