@@ -19,6 +19,7 @@ from node_agent.symbols.children import child_command
 from node_agent.symbols.modules import Source
 from node_agent.unwind.cache import RowCache
 from node_agent.unwind.child import WALL_S, read_result
+from node_agent.unwind.mapped_image import open_mapped_image
 from node_agent.unwind.row_file import MAX_FILE_BYTES
 from node_agent.unwind.rows import Rows
 
@@ -166,10 +167,10 @@ class RowBuilder:
         source = request.source
         try:
             if isinstance(source, int):
-                descriptor = source
+                descriptor, is_image = source, False
             else:
                 with using(*OTHER_PROCESSES):
-                    descriptor = open_mapped(source.tgid, source.mapping)
+                    descriptor, is_image = _open_source(source)
         except FileUnavailableError as error:
             # Not remembered: the next process may have the file.
             self._count("refused")
@@ -182,7 +183,7 @@ class RowBuilder:
             os.close(descriptor)
             built.append(Built(request.build_id, None, f"no room: {error.strerror}"))
             return None
-        return _Job(request, descriptor, output, False)
+        return _Job(request, descriptor, output, is_image)
 
     def _collect(self, child: _Child, built: list[Built]) -> bool:
         """Whether the child has ended; what it made is then in `built`."""
@@ -211,7 +212,11 @@ class RowBuilder:
             else:
                 self._count("again")
                 os.close(job.output)
-                again.append(job.request._replace(source=job.input))
+                if job.is_image:
+                    os.close(job.input)  # of which only the source knows what it is
+                    again.append(job.request)
+                else:
+                    again.append(job.request._replace(source=job.input))
         self._queue.extendleft(reversed(again))
         return True
 
@@ -258,6 +263,15 @@ def _spawn(jobs: list[_Job]) -> int:
     finally:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
+
+
+def _open_source(source: Source) -> tuple[int, bool]:
+    """A descriptor of a file, or of what is mapped of it where it is gone, and whether it is that.
+    Raises FileUnavailableError."""
+    try:
+        return open_mapped(source.tgid, source.mapping), False
+    except FileUnavailableError:
+        return open_mapped_image(source.tgid, source.mapping), True
 
 
 def _close(source: Source | int) -> None:

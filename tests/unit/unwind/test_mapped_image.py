@@ -1,0 +1,92 @@
+"""Rows from what a process has mapped of a file that is gone."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node_agent.processes.errors import FileUnavailableError
+from node_agent.processes.mappings import Mapping, read_mappings, read_start_ticks
+from node_agent.unwind.mapped_image import open_mapped_image
+from node_agent.unwind.rows import Rows, build_rows
+
+TICK_NS = 10_000_000
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A process that runs a copy of `sleep`."""
+    program = tmp_path / "sleeper"
+    shutil.copy("/bin/sleep", program)
+    process = subprocess.Popen([program, "60"])
+    while os.readlink(f"/proc/{process.pid}/exe") != str(program):  # noqa: PTH115 (a link)
+        pass
+    yield process, program
+    process.kill()
+    process.wait()
+
+
+def program_mapping(pid: int, name: str) -> Mapping:
+    mappings = read_mappings(pid, read_start_ticks(pid) * TICK_NS)
+    return next(entry for entry in mappings.entries if name in os.fsdecode(entry.path))
+
+
+def rows_of(descriptor: int, is_image: bool) -> Rows:
+    size = os.fstat(descriptor).st_size
+    try:
+        return build_rows(lambda at, length: os.pread(descriptor, length, at), size, is_image)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_deleted_file_has_the_rows_that_it_had(
+    sleeper: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    process, program = sleeper
+    expected = rows_of(os.open(program, os.O_RDONLY), False)
+    program.unlink()
+    mapping = program_mapping(process.pid, "sleeper")
+    assert mapping.deleted
+
+    found = rows_of(open_mapped_image(process.pid, mapping), True)
+
+    assert len(found.rows) > 8 * 20
+    assert (found.rows, found.base, found.segments) == (
+        expected.rows,
+        expected.base,
+        expected.segments,
+    )
+
+
+def test_code_and_writable_memory_are_not_copied(
+    sleeper: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    process, _ = sleeper
+    mapping = program_mapping(process.pid, "sleeper")
+    descriptor = open_mapped_image(process.pid, mapping)
+    code_at = mapping.start - (mapping.start - mapping.offset)
+    try:
+        assert os.pread(descriptor, 4, 0) == b"\x7fELF"
+        assert not any(os.pread(descriptor, mapping.end - mapping.start, code_at))
+    finally:
+        os.close(descriptor)
+
+
+def test_memory_that_is_of_no_file_is_refused() -> None:
+    mapping = program_mapping(os.getpid(), "libc")._replace(inode=1)
+    with pytest.raises(FileUnavailableError):
+        open_mapped_image(os.getpid(), mapping)
+
+
+def test_a_process_that_has_ended_is_refused(
+    sleeper: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    process, _ = sleeper
+    mapping = program_mapping(process.pid, "sleeper")
+    process.kill()
+    process.wait()
+    with pytest.raises(FileUnavailableError):
+        open_mapped_image(process.pid, mapping)
