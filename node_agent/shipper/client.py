@@ -24,6 +24,7 @@ from wire.codec import CONTENT_TYPE
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
+READINESS = "/readyz"
 _MAX_TOKEN_BYTES = 4096
 _ANSWER_DEADLINES = 6  # a whole answer may take this many timeouts, drop by drop
 _READ_BYTES = 1 << 16
@@ -92,17 +93,15 @@ class Client:
             "Content-Length": str(size),
             "User-Agent": f"flamefleet-agent/{VERSION}",
         }
-        if self._proxy is not None and self._proxy.authorization and self._tls is None:
-            headers["Proxy-Authorization"] = self._proxy.authorization
+        return self._request("POST", path, body, headers)
+
+    def is_ready(self) -> bool:
+        """Whether the centre says that it can work (`GET /readyz`)."""
+        headers = {"User-Agent": f"flamefleet-agent/{VERSION}"}
         try:
-            return self._post(self._path + path, body, headers)
-        except (OSError, self._http.HTTPException) as error:
-            self.close()
-            through = f" (through the proxy {self._proxy.host})" if self._proxy else ""
-            raise DeliveryError(
-                f"{self.url} gave no answer{through}: {_words(error)}",
-                "Check that the aggregator runs and that this host reaches it.",
-            ) from error
+            return self._request("GET", READINESS, None, headers).status == 200
+        except DeliveryError:
+            return False
 
     def close(self) -> None:
         """Close the connection; the next post opens another."""
@@ -118,27 +117,47 @@ class Client:
             with contextlib.suppress(OSError):
                 sock.shutdown(2)
 
-    def _post(self, path: str, body: BinaryIO, headers: dict[str, str]) -> Response:
+    def _request(
+        self, method: str, path: str, body: BinaryIO | None, headers: dict[str, str]
+    ) -> Response:
+        if self._proxy is not None and self._proxy.authorization and self._tls is None:
+            headers["Proxy-Authorization"] = self._proxy.authorization
+        try:
+            return self._attempt(method, self._path + path, body, headers)
+        except (OSError, self._http.HTTPException) as error:
+            self.close()
+            through = f" (through the proxy {self._proxy.host})" if self._proxy else ""
+            raise DeliveryError(
+                f"{self.url} gave no answer{through}: {_words(error)}",
+                "Check that the aggregator runs and that this host reaches it.",
+            ) from error
+
+    def _attempt(
+        self, method: str, path: str, body: BinaryIO | None, headers: dict[str, str]
+    ) -> Response:
         reused = self._connection is not None
         try:
-            return self._exchange(path, body, headers)
+            return self._exchange(method, path, body, headers)
         except (self._http.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             # The centre may have closed a kept-alive connection between two batches. Sending
             # once more is safe: a batch that it has already is a duplicate to it.
             self.close()
             if not reused or self._aborted:
                 raise
-            return self._exchange(path, body, headers)
+            return self._exchange(method, path, body, headers)
 
-    def _exchange(self, path: str, body: BinaryIO, headers: dict[str, str]) -> Response:
+    def _exchange(
+        self, method: str, path: str, body: BinaryIO | None, headers: dict[str, str]
+    ) -> Response:
         if self._connection is None:
             self._connection = self._open()
         connection = self._connection
-        body.seek(0)
+        if body is not None:
+            body.seek(0)
         # The centre records from it how far this host's clock is off (RFC 9110, 6.6.1).
         headers = {**headers, "Date": formatdate(usegmt=True)}
         try:
-            connection.request("POST", path, body=body, headers=headers)
+            connection.request(method, path, body=body, headers=headers)
         except (BrokenPipeError, ConnectionResetError):
             # A server may answer (413) and close before it has read everything.
             with contextlib.suppress(OSError, self._http.HTTPException):

@@ -16,6 +16,7 @@ from node_agent.shipper import policy
 from node_agent.shipper.client import Client, Response
 from node_agent.shipper.definitions import missing, select, split_hashes
 from node_agent.shipper.errors import CredentialError, DeliveryError
+from node_agent.shipper.patience import Patience, is_failure
 from node_agent.shipper.policy import Verdict
 from node_agent.shipper.report import Report
 from node_agent.spool import BatchEntry, ExtractEntry, Spool, directives
@@ -23,7 +24,7 @@ from wire.codec import decode, encode
 from wire.errors import WireError
 from wire.schema import Answer
 
-POLL_S = 2.0  # a wake-up of a cold process costs about 0.2 ms
+POLL_S = 2.0  # how often an idle shipper looks for something new
 BATCHES = "/api/v1/batches"
 DEFINITIONS = "/api/v1/definitions"
 SYMBOLS = "/api/v1/symbols"
@@ -33,19 +34,35 @@ _MAX_DIRECTIVES_PER_ANSWER = 64
 class _Postponed(Exception):
     """The centre cannot take it now; what was being delivered stays in the spool."""
 
-    def __init__(self, state: str, words: str, retry_after: str | None = None) -> None:
+    def __init__(
+        self,
+        state: str,
+        words: str,
+        retry_after: str | None = None,
+        status: int = 0,
+        path: str = "",
+    ) -> None:
         super().__init__(words)
         self.state, self.retry_after = state, retry_after
+        self.status, self.path = status, path  # 0: no answer at all
 
 
 class Shipper:
-    """Delivers `spool` through `client`. `random` returns a number in 0..1."""
+    """Delivers `spool` through `client`. `random` returns a number in 0..1; `idle_s` is the time
+    to wait when there is nothing to deliver."""
 
     def __init__(
-        self, spool: Spool, client: Client, report: Report, random: Callable[[], float]
+        self,
+        spool: Spool,
+        client: Client,
+        report: Report,
+        random: Callable[[], float],
+        idle_s: float = POLL_S,
+        patience: Patience | None = None,
     ) -> None:
         self.spool, self.client, self.report = spool, client, report
-        self._random = random
+        self._random, self._idle_s = random, idle_s
+        self._patience = patience or Patience()
         self._queue: deque[BatchEntry] = deque()
         self._extracts: deque[ExtractEntry] = deque()
         self._failures = 0
@@ -57,13 +74,17 @@ class Shipper:
         entry = self._next()
         if entry is None:
             self.report.state = "idle"
-            return POLL_S
+            return self._idle_s
         try:
             if isinstance(entry, BatchEntry):
                 self._deliver_batch(entry)
             else:
                 self._deliver_extract(entry)
         except _Postponed as postponed:
+            if self._is_hopeless(entry, postponed):
+                self._set_aside(entry, postponed)
+                self._forget(entry)
+                return 0.0
             self._failures += 1
             wait_s = policy.parse_retry_after(postponed.retry_after, time.time())
             wait_s = policy.delay_s(self._failures, wait_s, self._random())
@@ -75,6 +96,24 @@ class Shipper:
         if not self._queue and not self._extracts:
             return 0.0
         return policy.replay_pause_s(time.monotonic() - started_s)
+
+    def _is_hopeless(self, entry: BatchEntry | ExtractEntry, postponed: _Postponed) -> bool:
+        """Whether it is time to take the fault for the entry's and not the centre's."""
+        return (
+            is_failure(postponed.status)
+            and self.client.is_ready()
+            and self._patience.failed(entry.stem, time.monotonic())
+        )
+
+    def _set_aside(self, entry: BatchEntry | ExtractEntry, postponed: _Postponed) -> None:
+        """Not an alert of the report: those stay, and this may come once for each of many."""
+        words = f"always failed, though the centre is ready: {postponed}"
+        if postponed.path == DEFINITIONS:  # of a batch that is stored
+            self.spool.dropped[f"definitions_refused_{postponed.status}"] += 1
+            self.report.say(f"definitions of {entry.stem} given up: {words}")
+            self.spool.done(entry)
+        else:
+            self._refuse(entry, f"refused_{postponed.status}", words)
 
     def _next(self) -> BatchEntry | ExtractEntry | None:
         """Batches come first; extracts wait until there is none."""
@@ -106,11 +145,13 @@ class Shipper:
         if wanted:
             self._define(entry, wanted)
         self.spool.done(entry)
+        self._patience.delivered()
         self.report.delivered("duplicates" if answer.status == "duplicate" else "batches")
 
     def _deliver_extract(self, entry: ExtractEntry) -> None:
         if self._post_stored(entry) is not None:
             self.spool.done(entry)
+            self._patience.delivered()
             self.report.delivered("extracts")
 
     def _post_stored(self, entry: BatchEntry | ExtractEntry) -> Response | None:
@@ -150,7 +191,7 @@ class Shipper:
             return response, verdict
         state = "waiting" if verdict is Verdict.LATER else "denied"
         words = f"{self.client.url}{path}: {verdict.value} (HTTP {_reason(response)})"
-        raise _Postponed(state, words, response.retry_after)
+        raise _Postponed(state, words, response.retry_after, response.status, path)
 
     def _define(self, entry: BatchEntry, wanted: list[bytes]) -> None:
         """Send the definitions of the wanted stacks; ask the sampler for those not kept."""

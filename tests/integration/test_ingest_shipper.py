@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestServer, unused_port
 
 from aggregator.app import create_app
 from node_agent.shipper.client import Client
+from node_agent.shipper.patience import Patience
 from node_agent.shipper.report import Report
 from node_agent.shipper.shipper import Shipper
 from node_agent.spool import Spool
@@ -34,10 +35,10 @@ def shipper_to(spool, node, tmp_path):
     token_file.chmod(0o600)
     clients = []
 
-    def make(port):
+    def make(port, **settings):
         client = Client(f"http://127.0.0.1:{port}", token_file, None, 5.0)
         clients.append(client)
-        return Shipper(spool, client, Report(spool, io.StringIO()), lambda: 0.0)
+        return Shipper(spool, client, Report(spool, io.StringIO()), lambda: 0.0, **settings)
 
     yield make
     for client in clients:
@@ -157,3 +158,80 @@ async def test_the_date_is_that_of_the_moment_of_sending(
         await deliver(shipper, spool, 1)
         [(offset_ms,)] = rows("SELECT clock_offset_ms FROM nodes")
         assert abs(offset_ms + ahead_s * 1000) < 60_000
+
+
+@pytest.fixture
+def never_stored(rows):
+    """never_stored(samples): from now on the database fails on batches of so many samples."""
+
+    def refuse(samples):
+        rows(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'a bug of this release'; END $$"
+        )
+        rows(
+            "CREATE TRIGGER refuse BEFORE INSERT ON node_prof_10 FOR EACH ROW "
+            f"WHEN (NEW.samples = {samples}) EXECUTE FUNCTION refuse()"
+        )
+
+    return refuse
+
+
+async def test_a_batch_that_always_fails_is_set_aside(
+    spool, shipper_to, node, stack_of, client, rows, never_stored
+):
+    for samples in (1, 66, 2, 4):
+        spool.put_batch(node.batch({stack_of(1): samples}), None)
+    never_stored(66)
+    shipper = shipper_to(client.port, patience=Patience(attempts=4, patience_s=0.0))
+
+    await deliver(shipper, spool, 4)  # one delivered, three attempts on the second
+    assert len(spool.pending()) == 3
+    assert shipper.report.status()["state"] == "waiting"
+    assert spool.dropped == {}
+
+    await deliver(shipper, spool, 3)
+    assert spool.pending() == []
+    assert spool.dropped == {"refused_500": 1}
+    assert len(list((spool.root / "refused").iterdir())) == 1
+    assert rows("SELECT sum(samples)::int FROM node_prof") == [(7,)]
+    # The centre knows of the gap.
+    assert rows("SELECT lost_batches::int FROM nodes") == [(1,)]
+    assert shipper.report.status()["dropped"] == {"refused_500": 1}
+
+
+async def test_a_centre_that_is_not_ready_costs_no_batch(
+    spool, shipper_to, node, stack_of, client, app, rows, never_stored
+):
+    spool.put_batch(node.batch({stack_of(1): 66}), None)
+    never_stored(66)
+    rows("UPDATE alembic_version SET version_num = '0001'")
+    shipper = shipper_to(client.port, patience=Patience(attempts=2, patience_s=0.0))
+
+    await deliver(shipper, spool, 6)
+
+    assert len(spool.pending()) == 1
+    rows("DROP TRIGGER refuse ON node_prof_10")
+    await deliver(shipper, spool, 1)
+    assert spool.pending() == []
+    assert spool.dropped == {}
+    assert rows("SELECT sum(samples)::int FROM node_prof") == [(66,)]
+
+
+async def test_definitions_that_always_fail_are_given_up_and_the_batch_counts(
+    spool, shipper_to, node, stack_of, client, rows
+):
+    spool.put_batch(node.batch({stack_of(1): 3}), node.definitions([stack_of(1)]))
+    spool.put_batch(node.batch({stack_of(1): 4}), None)
+    rows(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'a bug of this release'; END $$"
+    )
+    rows("CREATE TRIGGER refuse BEFORE INSERT ON frames FOR EACH ROW EXECUTE FUNCTION refuse()")
+    shipper = shipper_to(client.port, patience=Patience(attempts=3, patience_s=0.0))
+
+    await deliver(shipper, spool, 4)
+
+    assert spool.pending() == []
+    assert spool.dropped["definitions_refused_500"] == 1
+    assert rows("SELECT sum(samples)::int FROM node_prof") == [(7,)]
