@@ -1,0 +1,80 @@
+"""Stacks of one process as `flamefleet-agent record` takes them."""
+
+import io
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from benchmarks.shares import Stack
+from node_agent.record.naming import name_frames
+from node_agent.record.sampling import Sampling
+from node_agent.symbols.modules import ModuleRegistry
+from wire.schema import ModuleKind
+
+_FRAME_BYTES = 16
+_KERNEL = (ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE)
+_PYTHON_MODULE = b"python"
+# Parts of one function that the compiler made two of, and the version of a dynamic symbol.
+_PART = re.compile(r"(?:\.(?:cold|part|isra|constprop|lto_priv)(?:\.\d+)?)+$|@@?[\w.]+$|\.abi0$")
+
+
+@dataclass
+class Sampled:
+    """What one sampler saw of a process; user frames only."""
+
+    stacks: Counter[Stack] = field(default_factory=Counter)
+    python: Counter[Stack] = field(default_factory=Counter)  # Python's functions only
+    ends: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    kernel_ns: int = 0
+    start_ns: int = 0  # Unix time
+    duration_ns: int = 0
+
+    @property
+    def kernel_us_per_sample(self) -> float:
+        """Own time of the BPF program, samples that it left out included."""
+        return self.kernel_ns / 1e3 / max(1, self.stacks.total())
+
+    @property
+    def complete_percent(self) -> float:
+        """Samples whose user part reached the entry point of its thread."""
+        return 100 * self.ends.get("complete", 0) / max(1, sum(self.ends.values()))
+
+
+def sample(pid: int, seconds: float, rate_hz: int) -> Sampled:
+    """Sample process `pid` alone."""
+    registry = ModuleRegistry()
+    taken = Sampling(rate_hz, pid, None, registry).run(seconds, io.StringIO())
+    named = name_frames(taken.packed.values(), registry)
+    kernel = {hash64 for hash64, module in registry.modules.items() if module.kind in _KERNEL}
+    python = {hash64 for hash64, module in registry.modules.items() if module.id == _PYTHON_MODULE}
+    sampled = Sampled(
+        ends=taken.ends,
+        lost=taken.lost,
+        kernel_ns=taken.kernel_ns,
+        start_ns=taken.started_ns,
+        duration_ns=taken.duration_ns,
+    )
+    for (_, _, stack_hash), count in taken.counts.items():
+        packed = taken.packed[stack_hash]
+        frames: list[str] = []
+        python_frames: list[str] = []
+        for at in range(0, len(packed), _FRAME_BYTES):
+            hash64 = int.from_bytes(packed[at : at + 8], "little")
+            if hash64 in kernel:
+                continue
+            name = function_name(named[packed[at : at + _FRAME_BYTES]].function)
+            (python_frames if hash64 in python else frames).append(name)
+        sampled.stacks[tuple(frames) or ("",)] += count
+        sampled.python[tuple(map(python_name, python_frames)) or ("",)] += count
+    return sampled
+
+
+def function_name(text: str) -> str:
+    """The function without what differs between tools; "" when it has no name."""
+    return "" if "+0x" in text else _PART.sub("", text)
+
+
+def python_name(text: str) -> str:
+    """The plain name: not every tool knows the qualified one."""
+    return text.rpartition(".")[2]
