@@ -31,7 +31,8 @@ class GoTableError(ValueError):
 class GoTable:
     """An opened table.
 
-    `text_start` is the address of `runtime.text`, which the table's addresses count from.
+    `text_start` is the address of `runtime.text`, which the table's addresses count from, if the
+    table doesn't say; then `knows_text` is False.
     `inline_base` is where in `data` the trees of inlined functions begin (`go:func.*`), None where
     they are elsewhere. Raises GoTableError.
     """
@@ -51,6 +52,7 @@ class GoTable:
         self._data = data
         self._count = count
         self._text = header_text or text_start
+        self.knows_text = header_text != 0
         self._names, self._units, self._files = names, units, files
         self._values, self._functions = values, functions
         # A function's record grew by its first line in Go 1.20.
@@ -221,4 +223,6 @@ def open_table(
     there is one, `.go.module`. Raises GoTableError."""
     text, trees = module_addresses(moduledata)
     inside = table_address < trees < table_address + len(table)
-    return GoTable(table, text or text_address, trees - table_address if inside else None)
+    opened = GoTable(table, text or text_address, trees - table_address if inside else None)
+    opened.knows_text = opened.knows_text or text != 0
+    return opened

@@ -56,5 +56,11 @@ def _frame(frames: FrameTable, number: int) -> Frame:
     function = frames.functions[int(frames.functions_of(np.array([number]))[0])]
     place = frames.place(number)
     return Frame(
-        function.name, function.module, place.file, place.line, place.address, place.build_id
+        function.name,
+        function.module,
+        place.file,
+        place.line,
+        place.address,
+        place.build_id,
+        place.callers,
     )

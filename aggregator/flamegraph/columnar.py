@@ -18,6 +18,7 @@ def encode_columnar(flamegraph: Flamegraph) -> bytes:
     strings: dict[str, int] = {}
     names = [strings.setdefault(f.name, len(strings)) for f in graph.functions]
     modules = [strings.setdefault(f.module, len(strings)) for f in graph.functions]
+    files = [strings.setdefault(file, len(strings)) if file else -1 for file, _ in graph.places]
     return msgspec.json.encode(
         {
             "version": VERSION,
@@ -38,6 +39,8 @@ def encode_columnar(flamegraph: Flamegraph) -> bytes:
                 "total": graph.total.tolist(),
                 "self": graph.self_.tolist(),
                 "level": graph.level.tolist(),
+                "file": files,  # -1 where it is not known
+                "line": [line for _, line in graph.places],
             },
             "other_nodes": graph.cut_nodes,
             "coverage": dataclasses.asdict(flamegraph.coverage),

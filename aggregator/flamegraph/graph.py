@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aggregator.flamegraph.chains import Chains
 from aggregator.profiles.dictionary import Dictionary
-from aggregator.profiles.frame_table import Function
+from aggregator.profiles.frame_table import FrameTable, Function
 from aggregator.profiles.grouping import Ints, group
 from aggregator.profiles.prefix_tree import Level
 
@@ -22,7 +23,8 @@ class Graph:
     """Nodes as int64 columns, parents before children; node 0 is the root, its parent -1.
 
     `function` indexes `functions`; `total` and `self_` are nanoseconds of CPU, a node's total is
-    its self plus its children's totals. `cut_nodes` were pruned into "(other)" children.
+    its self plus its children's totals. `cut_nodes` were pruned into "(other)" children. `places`
+    are file and line of each node, those of its heaviest frame; empty where not known.
     """
 
     functions: list[Function]
@@ -32,13 +34,16 @@ class Graph:
     self_: Ints
     level: Ints
     cut_nodes: int = 0
+    places: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Folded:
     """A graph before its functions are looked up; `code` counts root, other, services, functions.
 
-    `unnamed_share` is the share of frames without a symbol, weighted by time.
+    `unnamed_share` is the share of frames without a symbol, weighted by time. `frame` is the number
+    of each node's heaviest frame (0 for none), `position` the node's place in that frame's chain of
+    inlining.
     """
 
     services: Sequence[str]
@@ -48,48 +53,69 @@ class Folded:
     self_: Ints
     level: Ints
     unnamed_share: float
+    frame: Ints
+    position: Ints
     cut_nodes: int = 0
 
 
 def fold(levels: list[Level], services: Sequence[str], dictionary: Dictionary) -> Folded:
     """Merge frames to functions: root, then one node a service, then the levels of the tree.
 
-    The groups of `levels` are indexes into `services`. Inlined functions are not unfolded.
+    The groups of `levels` are indexes into `services`. A frame that stands for several functions,
+    because one was inlined into the other, becomes as many nodes.
     """
     shift = _FIRST_SERVICE_CODE + len(services)
     by_service = np.zeros(len(services), np.int64)
     if levels:
         np.add.at(by_service, levels[0].parent, levels[0].total)
     nothing = np.zeros(len(services), np.int64)
-    columns: list[tuple[Ints, Ints, Ints, Ints]] = [
-        (np.array([_ALL_CODE]), np.array([-1]), by_service.sum(keepdims=True), np.zeros(1, int)),
-        (_FIRST_SERVICE_CODE + np.arange(len(services)), nothing, by_service, nothing),
+    zero = np.zeros(1, np.int64)
+    columns: list[tuple[Ints, ...]] = [
+        (np.array([_ALL_CODE]), np.array([-1]), by_service.sum(keepdims=True), zero, zero, zero),
+        (
+            _FIRST_SERVICE_CODE + np.arange(len(services)),
+            nothing,
+            by_service,
+            nothing,
+            nothing,
+            nothing,
+        ),
     ]
-    size = 1
-    above = size + np.arange(len(services))
-    size += len(services)
-    unnamed = everything = 0.0
-    for level in levels:
-        frames = dictionary.tree.frames_of(level.nodes)
-        weights = level.total.astype(np.float64)
-        everything += float(weights.sum())
-        unnamed += float(weights[dictionary.frames.unnamed(frames)].sum())
-        code = shift + dictionary.frames.functions_of(frames)
-        merged = group((above[level.parent] << 32) | code)
+    size = 1 + len(services)
+    chains = Chains(levels, dictionary)
+    for depth in range(chains.depth):
+        rows = chains.rows_at(depth)
+        merged = group((rows.above << 32) | (shift + rows.function))
+        total = merged.sums(rows.total)
+        heaviest = merged.heaviest(rows.total)
         columns.append(
             (
                 merged.keys & 0xFFFFFFFF,
                 merged.keys >> 32,
-                merged.sums(level.total),
-                merged.sums(level.self_),
+                total,
+                merged.sums(rows.self_),
+                rows.frame[heaviest],
+                rows.position[heaviest],
             )
         )
-        above = size + merged.index
+        chains.put(size + merged.index)
         size += len(merged.keys)
-    code, parent, total, self_ = (np.concatenate(column) for column in zip(*columns, strict=True))
+    code, parent, total, self_, frame, position = (
+        np.concatenate(column) for column in zip(*columns, strict=True)
+    )
     level_of = np.repeat(np.arange(len(columns)), [len(column[0]) for column in columns])
-    share = unnamed / everything if everything else 0.0
-    return Folded(services, code, parent, total, self_, level_of, share)
+    share = _unnamed_share(levels, dictionary)
+    return Folded(services, code, parent, total, self_, level_of, share, frame, position)
+
+
+def _unnamed_share(levels: list[Level], dictionary: Dictionary) -> float:
+    unnamed = everything = 0.0
+    for level in levels:
+        weights = level.total.astype(np.float64)
+        everything += float(weights.sum())
+        frames = dictionary.tree.frames_of(level.nodes)
+        unnamed += float(weights[dictionary.frames.unnamed(frames)].sum())
+    return unnamed / everything if everything else 0.0
 
 
 def prune(folded: Folded, max_nodes: int) -> Folded:
@@ -118,15 +144,18 @@ def prune(folded: Folded, max_nodes: int) -> Folded:
         np.concatenate((folded.self_[kept], weight)),
         np.concatenate((folded.level[kept], folded.level[kept[others.keys]] + 1)),
         folded.unnamed_share,
+        np.concatenate((folded.frame[kept], np.zeros(len(weight), np.int64))),
+        np.concatenate((folded.position[kept], np.zeros(len(weight), np.int64))),
         folded.cut_nodes + nodes - len(kept),
     )
 
 
-def arrange(folded: Folded, functions: Sequence[Function]) -> Graph:
+def arrange(folded: Folded, frames: FrameTable) -> Graph:
     """Breadth first, siblings side by side and sorted by function name.
 
-    `functions` are the dictionary's, which the codes of `folded` mean.
+    `frames` are the dictionary's, whose functions the codes of `folded` mean.
     """
+    functions = frames.functions
     shift = _FIRST_SERVICE_CODE + len(folded.services)
     codes, index = np.unique(folded.code, return_inverse=True)
     named = [_function(code, folded.services, functions, shift) for code in codes.tolist()]
@@ -154,6 +183,12 @@ def arrange(folded: Folded, functions: Sequence[Function]) -> Graph:
         folded.self_[old],
         folded.level[old],
         folded.cut_nodes,
+        [
+            frames.line_at(frame, place) if frame else ("", 0)
+            for frame, place in zip(
+                folded.frame[old].tolist(), folded.position[old].tolist(), strict=True
+            )
+        ],
     )
 
 

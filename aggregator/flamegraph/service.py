@@ -194,7 +194,7 @@ def _stale_frames(dictionary: Dictionary, levels: list[Level], now_s: float) -> 
 
 
 def _draw(folded: Folded, max_nodes: int, dictionary: Dictionary) -> Graph:
-    return arrange(prune(folded, max_nodes), dictionary.frames.functions)
+    return arrange(prune(folded, max_nodes), dictionary.frames)
 
 
 def _coverage(stacks: Stacks, unnamed_share: float, undefined: int) -> Coverage:

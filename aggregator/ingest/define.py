@@ -27,9 +27,9 @@ _FIND_MODULES = """
     JOIN modules ON modules.kind = given.kind AND modules.build_id = given.build_id
 """
 _ADD_MODULES = f"""
-    INSERT INTO modules (kind, build_id, name, hash64, symbol_state)
+    INSERT INTO modules (kind, build_id, name, hash64, symbol_state, defined_by)
     SELECT kind, build_id, name, hash64,
-        CASE kind WHEN {ModuleKind.NAMED.value} THEN 'ready' ELSE 'missing' END
+        CASE kind WHEN {ModuleKind.NAMED.value} THEN 'ready' ELSE 'missing' END, %s
     FROM unnest(%s::smallint[], %s::bytea[], %s::text[], %s::bigint[])
         AS given (kind, build_id, name, hash64)
     ORDER BY kind, build_id ON CONFLICT (kind, build_id) DO NOTHING
@@ -101,6 +101,7 @@ async def _store_modules(
         await driver.execute(
             _ADD_MODULES,
             (
+                node_id,
                 [kinds[i] for i in new],
                 [build_ids[i] for i in new],
                 [modules[i].name for i in new],

@@ -9,13 +9,14 @@ same offset means something else in another build.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.profiles.columns import Column, SortedMap
 from aggregator.profiles.grouping import Ints
+from wire.pprof import Line
 from wire.schema import ModuleKind
 
 KINDS = ("process", "kernel", "native", "python", "go", "jit", "unknown")
@@ -46,6 +47,7 @@ class FrameRow(NamedTuple):
     kind: int
     build_id: bytes
     module: str
+    callers: list[list[Any]] | None = None  # [function, file, line], the outermost first
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,23 @@ class Function:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a frame is, for formats that tell: address is the offset in its module."""
+    """Where a frame is, for formats that tell: address is the offset in its module, `callers` are
+    the functions that its own was inlined into, the outermost first."""
 
     file: str
     line: int
     address: int
     build_id: str
+    callers: tuple[Line, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """A function that another was inlined into, by numbers of functions and texts."""
+
+    function: int
+    file: int
+    line: int
 
 
 class FrameTable:
@@ -85,6 +98,9 @@ class FrameTable:
         self._line = Column(np.int64)
         self._address = Column(np.uint64)
         self._build_id = Column(np.int32)
+        self._callers: list[tuple[_Caller, ...]] = [()]  # chains of inlining, each once
+        self._caller_numbers: dict[tuple[_Caller, ...], int] = {(): 0}
+        self._chain = Column(np.int32)  # index into `_callers`
         undefined = self._intern(Function(_UNDEFINED_NAME, "", "unknown"))
         self._append(np.zeros(1, np.int64), undefined, np.inf)
 
@@ -120,6 +136,7 @@ class FrameTable:
             self._fresh_until.values[number] = now_s + fresh_s
             self._file.values[number] = self._text(row.file or "")
             self._line.values[number] = row.line or 0
+            self._chain.values[number] = self._intern_callers(row)
             if row.kind != ModuleKind.NAMED:
                 self._address.values[number] = row.offset % (1 << 64)
                 self._build_id.values[number] = self._text(row.build_id.hex())
@@ -127,6 +144,39 @@ class FrameTable:
     def functions_of(self, numbers: Ints) -> Ints:
         """For each frame the index of its function in `functions`."""
         return self._function.values[numbers].astype(np.int64)
+
+    def chain_lengths(self, numbers: Ints) -> Ints:
+        """For each frame the number of functions that its own was inlined into."""
+        chains = self._chain.values[numbers]
+        if not chains.any():
+            return np.zeros(len(numbers), np.int64)
+        lengths = np.fromiter(map(len, self._callers), np.int64, len(self._callers))
+        result: Ints = lengths[chains]
+        return result
+
+    def functions_at(self, numbers: Ints, positions: Ints) -> Ints:
+        """Like `functions_of`, at places in the frames' chains of inlining: 0 is the outermost
+        function, the chain's length the frame's own."""
+        functions = self.functions_of(numbers)
+        inside = np.flatnonzero(positions < self.chain_lengths(numbers))
+        chains, places = self._chain.values[numbers[inside]].tolist(), positions[inside].tolist()
+        functions[inside] = [
+            self._callers[chain][place].function
+            for chain, place in zip(chains, places, strict=True)
+        ]
+        return functions
+
+    def line_at(self, number: int, position: int) -> tuple[str, int]:
+        """File and line at a place in a frame's chain of inlining; empty where not known."""
+        callers = self._callers[int(self._chain.values[number])]
+        if position < len(callers):
+            return self._text_list[callers[position].file], callers[position].line
+        return self._text_list[int(self._file.values[number])], int(self._line.values[number])
+
+    def expire(self) -> None:
+        """Have every frame read again when it is asked for."""
+        fresh = self._fresh_until.values
+        fresh[np.isfinite(fresh)] = -np.inf
 
     def unnamed(self, numbers: Ints) -> NDArray[np.bool_]:
         """Which frames have no symbol."""
@@ -139,6 +189,14 @@ class FrameTable:
             int(self._line.values[number]),
             int(self._address.values[number]),
             self._text_list[int(self._build_id.values[number])],
+            tuple(
+                Line(
+                    self.functions[caller.function].name,
+                    self._text_list[caller.file],
+                    caller.line,
+                )
+                for caller in self._callers[int(self._chain.values[number])]
+            ),
         )
 
     def _intern(self, function: Function) -> int:
@@ -146,6 +204,22 @@ class FrameTable:
         if number is None:
             number = self._function_numbers[function] = len(self.functions)
             self.functions.append(function)
+        return number
+
+    def _intern_callers(self, row: FrameRow) -> int:
+        if not row.callers:
+            return 0
+        callers = tuple(
+            _Caller(
+                self._intern(describe_frame(row._replace(function=function))[0]),
+                self._text(file),
+                line,
+            )
+            for function, file, line in row.callers
+        )
+        number = self._caller_numbers.setdefault(callers, len(self._callers))
+        if number == len(self._callers):
+            self._callers.append(callers)
         return number
 
     def _text(self, text: str) -> int:
@@ -163,6 +237,7 @@ class FrameTable:
         self._line.extend(np.zeros(len(ids), np.int64))
         self._address.extend(np.zeros(len(ids), np.uint64))
         self._build_id.extend(np.zeros(len(ids), np.int32))
+        self._chain.extend(np.zeros(len(ids), np.int32))
 
 
 def describe_frame(row: FrameRow) -> tuple[Function, bool]:

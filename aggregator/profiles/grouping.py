@@ -24,6 +24,16 @@ class Groups:
         sums: Ints = np.add.reduceat(column[self._order], self._starts)
         return sums
 
+    def heaviest(self, column: Ints) -> Ints:
+        """For each key the first row with its highest value in `column`."""
+        if not len(self.keys):
+            return np.zeros(0, np.int64)
+        highest = np.maximum.reduceat(column[self._order], self._starts)
+        rows = np.flatnonzero(column == highest[self.index])[::-1]
+        found: Ints = np.zeros(len(self.keys), np.int64)
+        found[self.index[rows]] = rows  # of several the last assignment stays: the first row
+        return found
+
 
 def group(column: Ints) -> Groups:
     """The groups of equal values in `column` (n int64)."""

@@ -15,7 +15,7 @@ _NO_SERVICE = "[no service]"
 _STACKS = text("SELECT id, frames FROM stacks WHERE id = ANY(:ids) AND frames IS NOT NULL")
 _FRAMES = text(
     'SELECT f.id, f."offset", f.function, f.file, f.line, f.resolved, m.id, m.kind, m.build_id, '
-    "m.name FROM frames f JOIN modules m ON m.id = f.module_id WHERE f.id = ANY(:ids)"
+    "m.name, f.callers FROM frames f JOIN modules m ON m.id = f.module_id WHERE f.id = ANY(:ids)"
 )
 _SERIES = text("SELECT id, service, version, labels FROM series WHERE id = ANY(:ids)")
 

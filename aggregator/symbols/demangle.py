@@ -1,19 +1,25 @@
-"""Symbol names as people write them: demangled C++ and Rust.
+"""Symbol names as people write them, at the centre.
 
-`pydemumble` wraps LLVM's demanglers (Itanium C++, both manglings of Rust). It is native code that
-reads hostile text, so this module is used only in the parser's child process.
+`pydemumble` wraps LLVM's demangler of C++. It is native code that reads hostile text, so this
+module is used only in the parser's child process.
 """
 
 import pydemumble  # type: ignore[import-untyped]  # ships no stubs
 
 from aggregator.symbols.names import clean
-
-_PREFIXES = ("_Z", "_R", "__Z", "___Z")
-_MOST_MANGLED_CHARS = 10_000  # beyond that, time and memory of a demangler are anybody's guess
+from wire import function_names
 
 
 def readable(symbol: str) -> str:
     """`symbol` demangled where it is mangled, and clean."""
-    if symbol.startswith(_PREFIXES) and len(symbol) <= _MOST_MANGLED_CHARS:
-        return clean(pydemumble.demangle(symbol) or symbol)
-    return clean(symbol)
+    return clean(function_names.readable(symbol, _demangle_cpp))
+
+
+def kernel_name(symbol: str) -> str:
+    """A kernel function as the kernel's own tools write it, only Rust is demangled."""
+    return readable(symbol) if symbol.startswith("_R") else clean(symbol)
+
+
+def _demangle_cpp(symbol: str) -> str | None:
+    text: str = pydemumble.demangle(symbol)
+    return text or None

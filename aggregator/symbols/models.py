@@ -1,6 +1,7 @@
 """Tables of symbols: modules, who can give their symbols, the symbols, and the frames."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from aggregator.db import Model
@@ -51,6 +53,8 @@ class Module(Model):
         ForeignKey("nodes.id", ondelete="SET NULL")
     )
     refused_reason: Mapped[str | None] = mapped_column(Text)
+    # The node that gave the module its name; None for uploads.
+    defined_by: Mapped[int | None] = mapped_column(ForeignKey("nodes.id", ondelete="SET NULL"))
 
 
 class ModuleNode(Model):
@@ -68,7 +72,10 @@ class ModuleNode(Model):
 
 
 class SymbolFile(Model):
-    """The symbols of one module: as a node sent them, or ready for look-up."""
+    """The symbols of one module: as a node sent them, or ready for look-up.
+
+    From a node (`source_node_id`) or from an upload (`uploaded_by`), which no node replaces.
+    """
 
     __tablename__ = "symbol_files"
     __table_args__ = (CheckConstraint("format IN ('extract', 'symcache', 'table')", name="format"),)
@@ -79,13 +86,22 @@ class SymbolFile(Model):
     format: Mapped[str] = mapped_column(Text)
     data: Mapped[bytes] = mapped_column(LargeBinary)
     source_node_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id", ondelete="SET NULL"))
+    uploaded_by: Mapped[str | None] = mapped_column(Text)  # the operator's name
+    file_name: Mapped[str | None] = mapped_column(Text)
+    has_lines: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=text("now()")
     )
+    # When names of an upload last took the place of others: who keeps names reads them again.
+    named_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class Frame(Model):
-    """A place in a module. `offset` is the unsigned offset as signed; for names their hash."""
+    """A place in a module. `offset` is the unsigned offset as signed; for names their hash.
+
+    `callers` are the functions that `function` was inlined into there, the outermost first, each
+    [function, file, line]; NULL for none.
+    """
 
     __tablename__ = "frames"
     __table_args__ = (
@@ -99,4 +115,5 @@ class Frame(Model):
     function: Mapped[str | None] = mapped_column(Text)
     file: Mapped[str | None] = mapped_column(Text)
     line: Mapped[int | None] = mapped_column(BigInteger)
+    callers: Mapped[list[list[Any]] | None] = mapped_column(JSONB)
     resolved: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))

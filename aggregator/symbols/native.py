@@ -1,75 +1,168 @@
-"""Native symbols: from a reduced ELF file to a symcache, and from file offsets to functions.
+"""Native symbols: from an ELF file to a form for look-up, and from file offsets to functions.
 
-The only module that touches `symbolic`; its errors become RefusedExtractError here. Its Rust code
-reads hostile files, so this runs only in the parser's child process.
+Three sources are looked into, the best that knows the address answers: debug information (lines and
+inlined functions), Go's own table (the same for Go), and symbol tables, the file's own and the one
+inside `.gnu_debugdata`, of which the nearest symbol counts. Runs only in the parser's child.
 
-Stored form: u32 segments, then (u64 offset, u64 address, u64 size) each, little-endian, then the
-symcache. The segments are kept because frames are file offsets, which a symcache doesn't know.
+Stored form: b"FFN2", then msgpack of `_Stored`. The segments are kept because frames are file
+offsets, which the sources don't know.
 """
 
-import struct
 from collections.abc import Sequence
-from typing import Any
 
-from symbolic.debuginfo import Archive
-from symbolic.exceptions import SymbolicError
-from symbolic.symcache import SymCache
+import msgspec
 
-from aggregator.symbols.demangle import readable
-from aggregator.symbols.elf import Segment, gnu_build_id, load_segments, relative_address
+from aggregator.symbols import minidebug
+from aggregator.symbols.elf import (
+    Data,
+    Segment,
+    content_of,
+    entry_point,
+    load_segments,
+    noted_build_id,
+    relative_address,
+    sections,
+)
 from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.names import clean
-from aggregator.symbols.sandbox import Place
+from aggregator.symbols.symcaches import Found, OpenSymCache, make_symcache
+from wire.function_names import readable
+from wire.gopclntab import GoTable, GoTableError, open_table
+from wire.pprof import Line
 
-_COUNT = struct.Struct("<I")
-_SEGMENT = struct.Struct("<QQQ")
-_SymCache: Any = SymCache  # its methods have no types
+_MAGIC = b"FFN2"
+_GO_TABLES = (".gopclntab", ".data.rel.ro.gopclntab")
+_GO_ENTRY = "_rt0_"  # where a program of Go's own linker begins
 
 
-def build_symcache(elf: bytes, build_id: bytes) -> bytes:
+class _Go(msgspec.Struct, array_like=True):
+    """The sections that Go's functions are read from."""
+
+    table: bytes
+    table_address: int
+    text_address: int
+    moduledata: bytes
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    segments: list[tuple[int, int, int]]  # offset, address, size
+    symcaches: list[tuple[bytes, int]]  # and what to add to an address of the file for them
+    go: _Go | None
+
+
+def build_symbols(elf: bytes, build_id: bytes) -> bytes:
     """Stored form of the symbols in the ELF file `elf`.
 
     Raises RefusedExtractError when it isn't one, has no symbols, or says that it is another build.
     """
-    segments = load_segments(elf)
-    own_id = gnu_build_id(elf)
+    own_id = noted_build_id(elf)
     if own_id is not None and own_id != build_id:
         raise RefusedExtractError(f"it is of build {own_id[:64].hex()}, not of {build_id.hex()}")
-    try:
-        objects = list(Archive.from_bytes(elf).iter_objects())
-        if len(objects) != 1 or objects[0].file_format != "elf":
-            raise RefusedExtractError("not a single ELF object")
-        if not objects[0].features & {"symtab", "debug"}:
-            raise RefusedExtractError("no symbols in it")
-        opened: Any = objects[0].make_symcache()
-        symcache: bytes = opened.open_stream().read()
-    except SymbolicError as error:
-        words = " ".join(error.message.split("\n")[:2])  # what, caused by what; then a backtrace
-        raise RefusedExtractError(f"unreadable: {clean(words)}") from error
-    head = b"".join(_SEGMENT.pack(each.offset, each.address, each.size) for each in segments)
-    return _COUNT.pack(len(segments)) + head + symcache
+    return store_symbols(elf, elf)[0]
 
 
-def lookup(stored: bytes, offsets: Sequence[int]) -> list[Place | None]:
-    """Place of each file offset, innermost function; None where no symbol covers it.
+def store_symbols(data: Data, elf: bytes | str) -> tuple[bytes, bool]:
+    """Stored form of the symbols in an ELF file, and whether there is debug information.
+
+    `data` is the file's content, `elf` the same or its path. Raises RefusedExtractError.
+    """
+    segments = load_segments(data)
+    symcaches = []
+    has_debug = False
+    made = make_symcache(elf)
+    if made is not None:
+        symcaches.append((made[0], 0))
+        has_debug = made[1]
+    found = {section.name: section for section in sections(data)}
+    packed = found.get(".gnu_debugdata")
+    if packed is not None and (content := content_of(data, packed)):
+        inner = minidebug.unpack(content)
+        made = make_symcache(inner)
+        if made is not None:
+            # Its addresses count from its own first segment.
+            symcaches.append((made[0], segments[0].address - load_segments(inner)[0].address))
+    go = None
+    for name in _GO_TABLES:
+        if name in found and (content := content_of(data, found[name])):
+            text = found.get(".text")
+            module = found.get(".go.module")
+            go = _Go(
+                content,
+                found[name].address,
+                text.address if text else 0,
+                content_of(data, module) if module else b"",
+            )
+            go = go if _is_sound(go, entry_point(data)) else None
+    if not symcaches and go is None:
+        raise RefusedExtractError("no symbols in it")
+    rows = [(each.offset, each.address, each.size) for each in segments]
+    return _MAGIC + msgspec.msgpack.encode(_Stored(rows, symcaches, go)), has_debug
+
+
+def lookup(stored: bytes, offsets: Sequence[int]) -> list[list[Line]]:
+    """What runs at each file offset, the innermost function first; empty where no symbol covers it.
 
     Raises RefusedExtractError when `stored` is damaged.
     """
+    if not stored.startswith(_MAGIC):
+        raise RefusedExtractError("damaged symbols: not the stored form")
     try:
-        (count,) = _COUNT.unpack_from(stored)
-        start = _COUNT.size + count * _SEGMENT.size
-        segments = [Segment(*each) for each in _SEGMENT.iter_unpack(stored[_COUNT.size : start])]
-        symcache = _SymCache.from_bytes(stored[start:])
-        return [_place(symcache, segments, offset) for offset in offsets]
-    except (struct.error, SymbolicError) as error:
-        raise RefusedExtractError(f"damaged symcache: {error}") from error
+        opened = msgspec.msgpack.decode(stored[len(_MAGIC) :], type=_Stored)
+    except msgspec.MsgspecError as error:
+        raise RefusedExtractError(f"damaged symbols: {error}") from error
+    symbols = _Symbols(opened)
+    return [symbols.lookup(offset) for offset in offsets]
 
 
-def _place(symcache: Any, segments: Sequence[Segment], offset: int) -> Place | None:
-    address = relative_address(segments, offset)
-    found = [] if address is None else symcache.lookup(address)
-    if not found or not found[0].symbol:
+class _Symbols:
+    def __init__(self, stored: _Stored) -> None:
+        self._segments = [Segment(*row) for row in stored.segments]
+        self._symcaches = [(OpenSymCache(data), shift) for data, shift in stored.symcaches]
+        self._go = _open_go(stored.go) if stored.go is not None else None
+
+    def lookup(self, offset: int) -> list[Line]:
+        address = relative_address(self._segments, offset)
+        if address is None:
+            return []
+        nearest: Found | None = None
+        for symcache, shift in self._symcaches:
+            found = symcache.lookup(address + shift) if 0 <= address + shift < 1 << 63 else None
+            if found is None:
+                continue
+            if any(line.line for line in found.lines):
+                return found.lines
+            if nearest is None or found.start - shift > nearest.start:
+                nearest = Found(found.lines, found.start - shift)
+        return self._lookup_go(address) or (nearest.lines if nearest is not None else [])
+
+    def _lookup_go(self, address: int) -> list[Line]:
+        if self._go is None:
+            return []
+        try:
+            lines = self._go.lookup(address + self._segments[0].address)
+        except GoTableError:
+            return []  # damaged there; the symbol tables may still know
+        return [
+            Line(clean(readable(line.function, lambda _: None)), clean(line.file), line.line)
+            for line in lines
+        ]
+
+
+def _open_go(go: _Go) -> GoTable | None:
+    try:
+        return open_table(go.table, go.table_address, go.text_address, go.moduledata)
+    except GoTableError:
         return None
-    innermost = found[0]
-    file = clean(innermost.full_path) if innermost.full_path else None
-    return readable(innermost.symbol), file, innermost.line or None
+
+
+def _is_sound(go: _Go, entry: int) -> bool:
+    """Whether it is known where Go's text begins. A table that doesn't say counts from `.text`,
+    which is right only where no C code stands before: there the program begins in Go."""
+    table = _open_go(go)
+    if table is None or table.knows_text:
+        return table is not None
+    try:
+        lines = table.lookup(entry)
+    except GoTableError:
+        return False
+    return bool(lines) and lines[-1].function.startswith(_GO_ENTRY)

@@ -12,18 +12,18 @@ import sys
 import msgspec
 
 from aggregator.symbols import native, table
-from aggregator.symbols.demangle import readable
+from aggregator.symbols.demangle import kernel_name
 from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.sandbox import (
     MOST_CPU_S,
     MOST_MEMORY_BYTES,
     MOST_OUTPUT_BYTES,
-    Place,
     Request,
     Response,
 )
 from wire.codec import decode
 from wire.errors import WireError
+from wire.pprof import Line
 from wire.schema import ModuleKind, SymbolExtract
 
 _NOBODY = 65534
@@ -34,11 +34,11 @@ def answer(request: Request) -> Response:
     try:
         data = request.data if request.ready else _build(request)
         if request.module_kind == ModuleKind.NATIVE:
-            places: list[Place | None] = native.lookup(data, request.offsets)
+            places = native.lookup(data, request.offsets)
         else:
             opened = table.Table(data)
             found = [opened.lookup(offset) for offset in request.offsets]
-            places = [(readable(name), None, None) if name else None for name in found]
+            places = [[Line(kernel_name(name))] if name else [] for name in found]
     except RefusedExtractError as error:
         return Response(refused=error.message)
     except MemoryError:
@@ -52,7 +52,7 @@ def _build(request: Request) -> bytes:
     except WireError as error:
         raise RefusedExtractError(str(error)) from error
     if request.module_kind == ModuleKind.NATIVE:
-        return native.build_symcache(extract.data, request.build_id)
+        return native.build_symbols(extract.data, request.build_id)
     return table.pack(extract.data)
 
 

@@ -13,6 +13,7 @@ import tempfile
 import msgspec
 
 from aggregator.symbols.errors import RefusedExtractError
+from wire.pprof import Line
 
 MOST_MEMORY_BYTES = 3 << 30
 MOST_CPU_S = 60
@@ -20,7 +21,7 @@ MOST_OUTPUT_BYTES = 512 << 20
 _ARGUMENTS = ("-I", "-m", "aggregator.symbols.parser")
 _WALL_TIME_S = 4 * MOST_CPU_S  # a busy machine may give the child a fraction of a core
 
-Place = tuple[str, str | None, int | None]  # function for people, source file, line
+Place = list[Line]  # what runs at a place, the innermost function first
 
 
 class Request(msgspec.Struct):
@@ -37,11 +38,11 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
-    """Entry i of `places` is that of offset i; None where no symbol covers it."""
+    """Entry i of `places` is that of offset i; empty where no symbol covers it."""
 
     refused: str = ""
     data: bytes = b""  # the form to keep, unless the request's was that already
-    places: list[Place | None] = []
+    places: list[Place] = []
 
 
 def parse(request: Request) -> Response:

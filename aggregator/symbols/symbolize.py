@@ -2,9 +2,11 @@
 
 What is to be done is read from Postgres every time: extracts that nobody has read yet, and frames
 that came after their module's symbols. Frames that no symbol covers are marked resolved without a
-function, so that they are looked up once only; they read `module+0xoffset`.
+function, so that they are looked up once only; they read `module+0xoffset`. An upload makes the
+frames of its module unresolved again, whoever named them before.
 """
 
+import json
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, delete, func, or_, select, text, update
@@ -21,9 +23,10 @@ _LOCK_CLASS = 0x73796D  # advisory locks: (this, module id)
 
 _NAME_FRAMES = text(
     "UPDATE frames SET function = named.function, file = named.file, line = named.line,"
-    " resolved = true"
+    " callers = CAST(named.callers AS jsonb), resolved = true"
     " FROM unnest(CAST(:ids AS integer[]), CAST(:functions AS text[]), CAST(:files AS text[]),"
-    " CAST(:lines AS bigint[])) AS named (id, function, file, line)"
+    " CAST(:lines AS bigint[]), CAST(:callers AS text[]))"
+    " AS named (id, function, file, line, callers)"
     " WHERE frames.id = named.id"
 )
 
@@ -58,7 +61,14 @@ def symbolize_module(engine: Engine, module_id: int) -> Outcome | None:
         if not session.scalar(lock):
             return None
         found = session.execute(
-            select(Module.kind, Module.build_id, SymbolFile.format, SymbolFile.data)
+            select(
+                Module.kind,
+                Module.build_id,
+                SymbolFile.format,
+                SymbolFile.data,
+                SymbolFile.created_at,
+                SymbolFile.uploaded_by,
+            )
             .join(SymbolFile, SymbolFile.module_id == Module.id)
             .where(Module.id == module_id)
         ).one_or_none()
@@ -72,13 +82,23 @@ def symbolize_module(engine: Engine, module_id: int) -> Outcome | None:
             ready=found.format != "extract",
             offsets=list(frames.values()),
         )
+        refused = ""
+        response = Response()
         try:
             response = parse(request)
         except RefusedExtractError as error:
-            _refuse(session, module_id, error.message)
-            return Outcome(refused=error.message)
+            refused = error.message
+        # While the child read, an upload may have come: its names count, not these.
+        still = select(SymbolFile.created_at).where(SymbolFile.module_id == module_id)
+        if session.scalar(still.with_for_update()) != found.created_at:
+            return Outcome(more=True)
+        if refused:
+            _refuse(session, module_id, refused)
+            return Outcome(refused=refused)
         if not request.ready:
             _keep(session, module_id, found.kind, response)
+        if found.uploaded_by is not None and frames:
+            _tell(session, module_id)
         return _name(session, list(frames), response.places)
 
 
@@ -116,11 +136,25 @@ def _refuse(session: Session, module_id: int, reason: str) -> None:
     )
 
 
-def _name(session: Session, ids: list[int], places: list[Place | None]) -> Outcome:
+def _tell(session: Session, module_id: int) -> None:
+    """Whoever keeps names of the module should read them again."""
+    session.execute(
+        update(SymbolFile)
+        .where(SymbolFile.module_id == module_id)
+        .values(named_at=func.clock_timestamp())
+    )
+
+
+def _name(session: Session, ids: list[int], places: list[Place]) -> Outcome:
     if not ids:
         return Outcome()
-    columns = list(zip(*(place or (None, None, None) for place in places), strict=True))
-    values = {"ids": ids, **dict(zip(("functions", "files", "lines"), columns, strict=True))}
-    session.execute(_NAME_FRAMES, {name: list(column) for name, column in values.items()})
-    named = sum(place is not None for place in places)
+    values = {
+        "ids": ids,
+        "functions": [place[0].function if place else None for place in places],
+        "files": [(place[0].file or None) if place else None for place in places],
+        "lines": [(place[0].line or None) if place else None for place in places],
+        "callers": [json.dumps(place[:0:-1]) if len(place) > 1 else None for place in places],
+    }
+    session.execute(_NAME_FRAMES, values)
+    named = sum(bool(place) for place in places)
     return Outcome(named, len(ids) - named, more=len(ids) == FRAMES_AT_ONCE)

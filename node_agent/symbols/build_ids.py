@@ -4,7 +4,6 @@ In this order: the GNU build id; BLAKE2b-160 of Go's build id (its text is longe
 allows); BLAKE2b-160 over the file's size, its first and its last 4 KiB.
 """
 
-from _blake2 import blake2b
 from collections.abc import Iterable
 
 from node_agent.symbols.elf import (
@@ -16,10 +15,10 @@ from node_agent.symbols.elf import (
     read_segments,
 )
 from node_agent.symbols.errors import ElfError
+from wire.build_ids import FILE_ENDS_BYTES, file_build_id, go_build_id
 
 _NT_GNU_BUILD_ID = 3
 _NT_GO_BUILD_ID = 4
-_ENDS_BYTES = 4_096
 # This runs in the sampler itself. Real note segments have some hundred bytes together; a thousand
 # of a megabyte each would keep it busy for a minute.
 _MAX_NOTES_BYTES = 64 << 10
@@ -34,7 +33,7 @@ def find_build_id(notes: Iterable[Note]) -> bytes | None:
             if 1 <= len(note.content) <= 64 and any(note.content):
                 return note.content
         elif note.owner == b"Go" and note.type == _NT_GO_BUILD_ID and note.content:
-            go = blake2b(note.content, digest_size=20, person=b"ff-go-id").digest()
+            go = go_build_id(note.content)
     return go
 
 
@@ -65,7 +64,5 @@ def read_build_id(read: ReadAt, size: int) -> bytes:
 
 def hash_file_ends(read: ReadAt, size: int) -> bytes:
     """20 bytes that identify a file without a build id."""
-    digest = blake2b(size.to_bytes(8, "little"), digest_size=20, person=b"ff-file-id")
-    digest.update(read(0, _ENDS_BYTES))
-    digest.update(read(max(0, size - _ENDS_BYTES), _ENDS_BYTES))
-    return digest.digest()
+    head = read(0, FILE_ENDS_BYTES)
+    return file_build_id(size, head, read(max(0, size - FILE_ENDS_BYTES), FILE_ENDS_BYTES))

@@ -89,6 +89,8 @@ async def test_nothing_is_a_root_alone(ask):
         "total": [0],
         "self": [0],
         "level": [0],
+        "file": [-1],
+        "line": [0],
     }
     assert answer["coverage"]["hosts"] == 0
     assert answer["coverage"]["samples"] == 0

@@ -49,7 +49,7 @@ def test_folded_lines_sum_up_to_everything(dictionary):
     stacks = list_samples((1, 10_000, {10: 3, 11: 1, 99: 1}), (2, 10_000, {12: 2}))
     leaves = dictionary.leaves(stacks.stack_ids)
     levels = dictionary.tree.totals(stacks.service_index, leaves, stacks.weights)
-    graph = arrange(fold(levels, stacks.services, dictionary), dictionary.frames.functions)
+    graph = arrange(fold(levels, stacks.services, dictionary), dictionary.frames)
     assert encode_graph(graph).splitlines() == [
         "cron;main;app+0x20;app+0x20 200000000",
         "shop:web;[undefined] 100000000",

@@ -65,7 +65,7 @@ def small():
 
 def test_frames_of_one_function_merge_and_recursion_stays(small):
     entries = [(0, 10, 5), (0, 11, 7), (0, 12, 2), (1, 13, 1), (0, 14, 3), (0, 99, 4)]
-    graph = arrange(make_folded(small, entries), small.frames.functions)
+    graph = arrange(make_folded(small, entries), small.frames)
     check_shape(graph)
     by_module = [
         (graph.functions[f].name, graph.functions[f].module, graph.functions[f].kind, t, s)
@@ -94,7 +94,7 @@ def test_share_of_frames_without_a_symbol_is_weighted(small):
 
 def test_nothing_gives_the_root_alone():
     empty = Dictionary()
-    graph = arrange(fold([], [], empty), empty.frames.functions)
+    graph = arrange(fold([], [], empty), empty.frames)
     check_shape(graph)
     assert graph.total.tolist() == [0]
     assert graph.functions[graph.function[0]].name == "all"
@@ -118,7 +118,7 @@ def random_graph(seed, max_nodes=None):
     if max_nodes is not None:
         folded = prune(folded, max_nodes)
     return SimpleNamespace(
-        graph=arrange(folded, dictionary.frames.functions),
+        graph=arrange(folded, dictionary.frames),
         entries=entries,
         stacks=stacks,
         frames=frames,

@@ -9,8 +9,8 @@ from aggregator.symbols.demangle import readable
     ("symbol", "name"),
     [
         ("memcpy", "memcpy"),
-        ("_ZN4shop4CartIlE5totalEl", "shop::Cart<long>::total(long)"),
-        ("_ZN12_GLOBAL__N_13fooEv", "(anonymous namespace)::foo()"),
+        ("_ZN4shop4CartIlE5totalEl", "shop::Cart<long>::total"),
+        ("_ZN12_GLOBAL__N_13fooEv", "(anonymous namespace)::foo"),
         ("_ZN4till5inner4burn17h2c56e8bf7a813eb6E", "till::inner::burn"),
         ("_RNvNtCs1234_4till5inner4burn", "till::inner::burn"),
         ("_Z", "_Z"),

@@ -6,6 +6,7 @@ from aggregator.symbols import sandbox
 from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.sandbox import Request, parse
 from wire.codec import encode
+from wire.pprof import Line
 from wire.schema import ModuleKind, SymbolExtract
 
 
@@ -16,9 +17,9 @@ def request(kind: ModuleKind, data: bytes, *offsets: int) -> Request:
 
 def test_what_the_first_answer_holds_serves_later_questions() -> None:
     first = parse(request(ModuleKind.KERNEL, b"0 _stext\n10 schedule\n", 0x12, 1 << 40))
-    assert first.places == [("schedule", None, None), None]
+    assert first.places == [[Line("schedule")], []]
     again = Request(ModuleKind.KERNEL, b"\1" * 20, first.data, ready=True, offsets=[5])
-    assert parse(again).places == [("_stext", None, None)]
+    assert parse(again).places == [[Line("_stext")]]
 
 
 @pytest.mark.parametrize(
