@@ -59,6 +59,7 @@ class AgentConfig:
     spool_limit_age_s: float = DEFAULT_SPOOL_LIMIT_AGE_S
     mode: str = DEFAULT_MODE
     unwind: bool = True  # walk user stacks without frame pointers
+    python_frames: bool = True  # read the frames of CPython programs
     unwind_limit_bytes: int = DEFAULT_UNWIND_LIMIT_BYTES  # of kernel memory, taken as needed
     labels: Mapping[str, str] = field(default_factory=dict)
     exclude: ExcludeConfig = field(default_factory=ExcludeConfig)

@@ -162,6 +162,7 @@ SETTINGS = {
         ),
         Setting("mode", "agent", _mode, "auto, core or bcc"),
         Setting("unwind", "agent", _switch, "true or false"),
+        Setting("python_frames", "agent", _switch, "true or false"),
         Setting(
             "unwind_limit_bytes",
             "agent",
