@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from node_agent import normalize
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd
@@ -220,7 +219,7 @@ def test_a_program_without_a_readable_file_keeps_its_name(bench, tmp_path: Path)
 @pytest.mark.parametrize("end", [StackEnd.COMPLETE, StackEnd.NO_ROWS, StackEnd.READ_FAULT])
 def test_a_stack_walked_by_rows_is_taken_as_it_is(bench, own, end) -> None:
     leaf, caller, root = own.addresses[:3]
-    raw = replace(own.raw(leaf, caller, 64, root), end=end)
+    raw = own.raw(leaf, caller, 64, root)._replace(end=end)
     assert bench.frames(bench.normalizer.add(raw)) == [
         (own.libc, own.offset(root) - 1),
         ("[unknown]", "[unmapped]"),
@@ -232,7 +231,7 @@ def test_a_stack_walked_by_rows_is_taken_as_it_is(bench, own, end) -> None:
 @pytest.mark.parametrize("end", [StackEnd.NO_MAPPING, StackEnd.NO_USER])
 def test_a_walk_by_frame_pointers_alone_ends_where_it_goes_astray(bench, own, end) -> None:
     leaf, caller, root = own.addresses[:3]
-    raw = replace(own.raw(leaf, caller, 64, root), end=end)
+    raw = own.raw(leaf, caller, 64, root)._replace(end=end)
     assert bench.frames(bench.normalizer.add(raw)) == [
         ("[unknown]", "[unmapped]"),
         (own.libc, own.offset(caller) - 1),
@@ -243,7 +242,7 @@ def test_a_walk_by_frame_pointers_alone_ends_where_it_goes_astray(bench, own, en
 def test_what_a_signal_interrupted_is_no_return_address(bench, own) -> None:
     handler, end, interrupted, root = own.addresses
     bench.normalizer.signals = lambda _: frozenset({end})
-    raw = replace(own.raw(handler, end, interrupted, root), end=StackEnd.COMPLETE)
+    raw = own.raw(handler, end, interrupted, root)._replace(end=StackEnd.COMPLETE)
     for _ in range(2):  # found out, then known
         assert bench.frames(bench.normalizer.add(raw)) == [
             (own.libc, own.offset(root) - 1),
