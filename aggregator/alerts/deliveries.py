@@ -125,6 +125,7 @@ def _facts(alert: Alert, host: str, event: str) -> AlertFacts:
         quantity=str(alert.detail.get("quantity", "")),
         value=alert.value,
         threshold=alert.threshold,
+        is_silent=bool(alert.detail.get("end", {}).get("silent")),
     )
 
 

@@ -34,6 +34,7 @@ class AlertFacts:
     quantity: str
     value: float  # when it started
     threshold: float
+    is_silent: bool = False  # ended because the node was not heard of any more
 
 
 def alert_message(facts: AlertFacts) -> bytes:
@@ -76,6 +77,8 @@ def _summary(facts: AlertFacts) -> str:
             "what the clone sends is refused"
         )
     if facts.rule == CLOCK_RULE:
+        if is_end and facts.is_silent:
+            return f"{facts.host} has not reported for so long that its clock is unknown"
         if is_end:
             return f"the clock of {facts.host} is right again"
         side = "behind" if facts.value > 0 else "ahead of"

@@ -29,10 +29,13 @@ _CLONES = text(
     ORDER BY n.id
     """
 )
+# A release that writes no `clock_read_at` read the clock with each batch.
 _CLOCKS = text(
     """
     SELECT n.id AS node_id, firing.id AS alert_id, firing.detail,
-           n.clock_offset_ms / 1000.0::float8 AS offset_s
+           n.clock_offset_ms / 1000.0::float8 AS offset_s,
+           extract(epoch FROM now() - coalesce(n.clock_read_at, n.last_seen_at))::float8
+               AS read_ago_s
     FROM nodes n
     LEFT JOIN alerts firing
            ON firing.node_id = n.id AND firing.rule = :rule AND firing.state = 'firing'
@@ -59,15 +62,17 @@ def evaluate_clones(session: Session, rule: CloneRule, urls: Sequence[str]) -> E
 def evaluate_clocks(session: Session, rule: ClockRule, urls: Sequence[str]) -> Evaluation:
     """Judge every node's clock; the value is the centre's clock minus the node's, in seconds.
 
-    A node that stopped reporting keeps its alert: silence does not set a clock.
+    A node that has been silent for `rule.known_for_s` has none, and a firing one ends saying so.
     """
     started = ended = 0
     for row in session.execute(_CLOCKS, {"rule": CLOCK_RULE, "start_s": rule.start_s}):
-        change = judge_clock(rule, row.offset_s, firing=row.alert_id is not None)
+        firing = row.alert_id is not None
+        change = judge_clock(rule, row.offset_s, row.read_ago_s, firing)
         if change is Change.START:
             excess = Excess("clock_offset_s", row.offset_s, rule.start_s)
             started += start_alert(session, CLOCK_RULE, row.node_id, excess, {}, urls)
         elif change is Change.END:
-            detail = {**row.detail, "end": {"clock_offset_s": row.offset_s}}
+            is_silent = row.read_ago_s > rule.known_for_s
+            detail = {**row.detail, "end": {"clock_offset_s": row.offset_s, "silent": is_silent}}
             ended += end_alert(session, row.alert_id, detail, urls)
     return Evaluation(started, ended)

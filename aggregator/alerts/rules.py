@@ -55,10 +55,15 @@ class CloneRule:
 
 @dataclass(frozen=True)
 class ClockRule:
-    """Fires when a node's clock is off by more than `start_s`, and ends below `end_s`."""
+    """Fires when a node's clock is off by more than `start_s`, and ends below `end_s`.
+
+    A clock that was not read for `known_for_s` neither starts it nor keeps it firing: a host that
+    was taken away must not fire for ever.
+    """
 
     start_s: float = 10.0
     end_s: float = 5.0
+    known_for_s: float = 3600.0
 
 
 class Change(Enum):
@@ -96,11 +101,17 @@ def judge_clone(rule: CloneRule, refused_ago_s: float | None, firing: bool) -> C
     return Change.START if is_recent else Change.END
 
 
-def judge_clock(rule: ClockRule, offset_s: float | None, firing: bool) -> Change:
-    """The change that a clock's offset calls for, in either direction. An unknown one (None)
-    changes nothing."""
-    if offset_s is None:
+def judge_clock(
+    rule: ClockRule, offset_s: float | None, read_ago_s: float | None, firing: bool
+) -> Change:
+    """The change that a clock's offset calls for, in either direction, read so long ago.
+
+    An unknown one (None) changes nothing.
+    """
+    if offset_s is None or read_ago_s is None:
         return Change.STAY
+    if read_ago_s > rule.known_for_s:
+        return Change.END if firing else Change.STAY
     if not firing and abs(offset_s) > rule.start_s:
         return Change.START
     if firing and abs(offset_s) < rule.end_s:

@@ -72,3 +72,9 @@ def test_clones_and_clocks_have_their_own_words(
         body = json.loads(alert_message(told))
         assert body["commonLabels"]["alertname"] == name
         assert words in body["commonAnnotations"]["summary"]
+
+
+def test_a_silent_nodes_clock_is_not_called_right() -> None:
+    told = AlertFacts("clock_offset", "web-1", "resolved", STARTED, STARTED, "", 90, 10.0, True)
+    summary = json.loads(alert_message(told))["commonAnnotations"]["summary"]
+    assert "its clock is unknown" in summary

@@ -101,9 +101,17 @@ def test_the_clone_rule(refused_ago_s: float | None, firing: bool, change: Chang
     ],
 )
 def test_the_clock_rule(offset_s: float, side: int, firing: bool, change: Change) -> None:
-    assert judge_clock(ClockRule(), side * offset_s, firing) is change
+    for read_ago_s in (0.0, 3600.0):
+        assert judge_clock(ClockRule(), side * offset_s, read_ago_s, firing) is change
 
 
 @pytest.mark.parametrize("firing", [False, True])
 def test_an_unknown_clock_changes_nothing(firing: bool) -> None:
-    assert judge_clock(ClockRule(), None, firing) is Change.STAY
+    assert judge_clock(ClockRule(), None, 1.0, firing) is Change.STAY
+    assert judge_clock(ClockRule(), 90.0, None, firing) is Change.STAY
+
+
+@pytest.mark.parametrize("offset_s", [0.0, 7.0, 86_400.0])
+def test_a_clock_that_was_read_long_ago_fires_no_more(offset_s: float) -> None:
+    assert judge_clock(ClockRule(), offset_s, 3601.0, firing=False) is Change.STAY
+    assert judge_clock(ClockRule(), offset_s, 3601.0, firing=True) is Change.END
