@@ -26,6 +26,7 @@ DEFAULT_SPOOL_DIR = Path("/var/lib/flamefleet/spool")
 DEFAULT_SPOOL_LIMIT_BYTES = 256 << 20
 DEFAULT_SPOOL_LIMIT_AGE_S = 86_400.0
 DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_BUDGET_USER_PERCENT = 2.0
 DEFAULT_UNWIND_LIMIT_BYTES = 10 << 20
 DEFAULT_MODE = "auto"  # how the kernel program is loaded: the first that works of core, bcc
 _MAX_CONFIG_BYTES = 1 << 20
@@ -52,6 +53,7 @@ class AgentConfig:
     rate_hz: int
     budget_percent: float  # overhead CPU allowed, percent of the host (from the preset)
     collectors: tuple[str, ...]  # from the preset
+    budget_user_percent: float = DEFAULT_BUDGET_USER_PERCENT  # user space of it, of one core
     interval_s: float = DEFAULT_INTERVAL_S
     max_samples: int = DEFAULT_MAX_SAMPLES
     spool_dir: Path = DEFAULT_SPOOL_DIR
@@ -110,7 +112,7 @@ def _build(values: dict[str, Any], labels: dict[str, str], exclude: ExcludeConfi
         name=values.pop("name", None) or os.uname().nodename,
         preset=preset.name,
         rate_hz=values.pop("rate_hz", preset.rate_hz),
-        budget_percent=preset.budget_percent,
+        budget_percent=values.pop("budget_percent", preset.budget_percent),
         collectors=preset.collectors,
         labels=labels,
         exclude=exclude,

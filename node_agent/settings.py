@@ -77,8 +77,8 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
     return read
 
 
-def _seconds(low: float, high: float, *, above: bool = False) -> Callable[[Any], float]:
-    """Seconds from `low` (with `above`: more than `low`) to `high`."""
+def _real(low: float, high: float, *, above: bool = False) -> Callable[[Any], float]:
+    """A number from `low` (with `above`: more than `low`) to `high`."""
 
     def read(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -150,7 +150,7 @@ SETTINGS = {
         Setting("preset", "agent", _preset, "the name of a preset"),
         Setting("rate_hz", "agent", _integer(1, 1000), "a whole number of 1 to 1000 Hz"),
         Setting(
-            "interval_s", "agent", _seconds(0, 3600, above=True), "above 0 and at most 3600 seconds"
+            "interval_s", "agent", _real(0, 3600, above=True), "above 0 and at most 3600 seconds"
         ),
         Setting("max_samples", "agent", _integer(1, 10_000_000), "a whole number of 1 to 10000000"),
         Setting("spool_dir", "agent", _path, "the path of a folder"),
@@ -159,6 +159,18 @@ SETTINGS = {
             "agent",
             _integer(1 << 20, 1 << 40),
             "a whole number of 1048576 (1 MiB) to 1099511627776 (1 TiB) bytes",
+        ),
+        Setting(
+            "budget_percent",
+            "agent",
+            _real(0, 100, above=True),
+            "above 0 and at most 100 percent of the host",
+        ),
+        Setting(
+            "budget_user_percent",
+            "agent",
+            _real(0, 100, above=True),
+            "above 0 and at most 100 percent of one core",
         ),
         Setting("mode", "agent", _mode, "auto, core or bcc"),
         Setting("unwind", "agent", _switch, "true or false"),
@@ -171,7 +183,7 @@ SETTINGS = {
         ),
         # The aggregator accepts nothing older than 48 hours.
         Setting(
-            "spool_limit_age_s", "agent", _seconds(60, 172_800), "60 to 172800 seconds (48 hours)"
+            "spool_limit_age_s", "agent", _real(60, 172_800), "60 to 172800 seconds (48 hours)"
         ),
         Setting(
             "url", "ship", _url, "http://HOST[:PORT][/PATH] or https://..., without user or query"
@@ -182,7 +194,7 @@ SETTINGS = {
             "proxy", "ship", _proxy, "http://[USER:PASSWORD@]HOST[:PORT], or direct for no proxy"
         ),
         Setting(
-            "timeout_s", "ship", _seconds(0, 300, above=True), "above 0 and at most 300 seconds"
+            "timeout_s", "ship", _real(0, 300, above=True), "above 0 and at most 300 seconds"
         ),
     )
 }

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from node_agent import VERSION
@@ -11,6 +12,7 @@ from node_agent.collectors.stacks import Interval, RawStack
 from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
 from node_agent.kernel.cpus import online_cpus
+from node_agent.kernel.unwind_maps import UnwindMaps
 from node_agent.normalize import Normalizer
 from node_agent.processes.identity import Identities
 from node_agent.sampler.batches import build_columns
@@ -19,6 +21,9 @@ from node_agent.sampler.extraction import Extractor
 from node_agent.spool import Spool
 from node_agent.symbols.kallsyms import KernelFrames
 from node_agent.symbols.modules import ModuleRegistry
+from node_agent.unwind.builder import RowBuilder
+from node_agent.unwind.cache import RowCache
+from node_agent.unwind.unwinder import Unwinder, split_limit
 from wire.schema import Batch, Definitions, Overhead
 
 COLLECTOR = "cpu"
@@ -38,7 +43,15 @@ class Intake:
     `lost` counts what this run had to give up: `intervals` that the disk did not take in time.
     """
 
-    def __init__(self, config: AgentConfig, spool: Spool, facts: dict[str, str]) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        spool: Spool,
+        facts: dict[str, str],
+        unwind_maps: UnwindMaps | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """With `unwind_maps` user stacks are walked by rows, which are kept in `folder`."""
         self.facts = facts  # of this run; every batch carries them
         self.run = os.urandom(16)
         self.sequence = 0
@@ -52,6 +65,17 @@ class Intake:
         )
         self.identities = Identities(dict(config.labels), self.normalizer.main_build_id)
         self.extractor = Extractor(spool, self.registry, config.name)
+        self.unwinder: Unwinder | None = None
+        if unwind_maps is not None:
+            cache = RowCache(folder / "rows") if folder is not None else None
+            self.unwinder = Unwinder(
+                unwind_maps,
+                self.registry,
+                RowBuilder(cache),
+                self.normalizer.space,
+                *split_limit(config.unwind_limit_bytes),
+            )
+            self.normalizer.signals = self.unwinder.signals
         self._config = config
         self._spool = spool
         self._held: _Held | None = None
@@ -64,12 +88,18 @@ class Intake:
             self._early.append(raw)
         else:
             self.normalizer.add(raw)
+        if self.unwinder is not None:
+            self.unwinder.note(raw)
         # Now: at the end of the interval it may have ended.
         self.identities.labels(raw.process, raw.cgroup_id, raw.thread_name, raw.is_kernel_thread)
 
-    def put(self, interval: Interval, overhead: Overhead, rate_hz: int) -> None:
-        """Store the interval as the next batch. Raises SpoolError; the batch is then kept and
-        tried once more with the next one."""
+    def put(
+        self, interval: Interval, overhead: Overhead, rate_hz: int, facts: Mapping[str, str]
+    ) -> None:
+        """Store the interval as the next batch, with `facts` of its own. Raises SpoolError; the
+        batch is then kept and tried once more with the next one."""
+        if self.unwinder is not None:
+            self.unwinder.end_interval(interval.counts)
         with using(*OTHER_PROCESSES):
             columns = build_columns(interval.counts, self.normalizer, self.identities)
         stacks = self.definitions.take()
@@ -94,7 +124,7 @@ class Intake:
             lost=lost,
             overhead=overhead,
             agent_version=VERSION,
-            facts=self._facts(),
+            facts={**self._facts(), **facts},
             stack_ends=columns.stack_ends,
         )
         self.stack_ends = columns.ends()
@@ -104,6 +134,12 @@ class Intake:
                 self.normalizer.add(raw)
         self._early.clear()
         self._store(_Held(batch, definitions, list(stacks)))
+
+    def step(self) -> None:
+        """Go on with what is under way beside the samples; never waits."""
+        self.extractor.step()
+        if self.unwinder is not None:
+            self.unwinder.step()
 
     def rotate(self) -> None:
         """Forget what was not seen since the last call."""
@@ -121,6 +157,8 @@ class Intake:
     def close(self) -> None:
         """End a running child. What is still held is lost, counted."""
         self.extractor.close()
+        if self.unwinder is not None:
+            self.unwinder.close()
 
     def _store(self, new: _Held) -> None:
         held, self._held = self._held, None

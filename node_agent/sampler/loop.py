@@ -17,6 +17,7 @@ from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.overhead import Meter, calibrate_interrupt_ns
 from node_agent.sampler.detached import breaker_facts, report_detached
 from node_agent.sampler.facts import mode_facts
+from node_agent.sampler.governing import Governing
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.notify import Notifier
 from node_agent.sampler.status import SamplerStatus, read_shipper_usage
@@ -70,6 +71,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         mode=config.mode,
         exclude=config.exclude,
         store=store,
+        unwind=config.unwind,
     )
     try:
         with using(*KERNEL_PROGRAMS):
@@ -79,7 +81,8 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         watch.end()
         raise
     try:
-        intake = Intake(config, spool, mode_facts(collector))
+        folder = state_folder(config, environ)
+        intake = Intake(config, spool, mode_facts(collector), collector.unwind_maps, folder)
         loop = _Loop(config, spool, collector, Meter(collector, calibration), intake, watch)
         for mode, reason in collector.mode_reasons.items():
             say(f"mode {collector.mode}, since {mode} failed: {reason}")
@@ -125,7 +128,8 @@ class _Loop:
         self._meter = meter
         self._intake = intake
         self._watch = watch
-        self._status = SamplerStatus(config, spool, intake)
+        self._governing = Governing(config, collector)
+        self._status = SamplerStatus(config, spool, intake, self._governing)
         self._last_error = ""
 
     def run(self, notifier: Notifier, waiter: Waiter) -> Opened | None:
@@ -158,7 +162,7 @@ class _Loop:
             if now >= directives_at:
                 directives_at = now + IDLE_S
                 self._obey()
-            self._intake.extractor.step()
+            self._intake.step()
             if now >= rotate_at:
                 rotate_at = now + ROTATE_EVERY_S
                 self._intake.rotate()
@@ -171,7 +175,7 @@ class _Loop:
 
     def _end_interval(self, last: bool = False) -> None:
         with using(*KERNEL_PROGRAMS):  # before 5.19 every access to a map wants CAP_BPF
-            interval = self._collector.take_interval()
+            interval = self._governing.booked(self._collector.take_interval())
         # What belongs to the next interval is left for the process that comes after this one.
         stacks = self._collector.poll(interval.number if last else None)
         with using(*OTHER_PROCESSES):
@@ -179,15 +183,17 @@ class _Loop:
                 self._intake.add(raw, interval.number)
         usage = read_shipper_usage(self._spool)
         overhead = self._meter.measure(usage, interval.duration_ns, interval.samples)
+        rate_hz = self._governing.rate_hz
         try:
-            self._intake.put(interval, overhead, self._collector.rate_hz)
+            self._intake.put(interval, overhead, rate_hz, self._governing.facts)
             self._last_error = ""
         except SpoolError as error:
             words = f"{error}; the last interval is kept in memory"
             if words != self._last_error:
                 self._last_error = words
                 say(words)
-        self._status.note(interval, overhead, self._last_error)
+        self._governing.end_interval(overhead, interval.duration_ns)
+        self._status.note(interval, rate_hz, overhead, self._last_error)
 
     def _obey(self) -> None:
         try:

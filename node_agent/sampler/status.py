@@ -15,6 +15,7 @@ from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
 from node_agent.kernel.cpus import online_cpus
 from node_agent.overhead import ShipperUsage
+from node_agent.sampler.governing import Governing
 from node_agent.sampler.intake import Intake
 from node_agent.spool import Spool
 from wire.schema import Overhead
@@ -25,10 +26,13 @@ FRESH_S = 60.0  # an older report is of a shipper that no longer runs
 class SamplerStatus:
     """Collects and writes it; a spool that can't be written is no reason to stop."""
 
-    def __init__(self, config: AgentConfig, spool: Spool, intake: Intake) -> None:
+    def __init__(
+        self, config: AgentConfig, spool: Spool, intake: Intake, governing: Governing
+    ) -> None:
         self._config = config
         self._spool = spool
         self._intake = intake
+        self._governing = governing
         self._state = "starting"
         self._interval: dict[str, Any] = {}
         self._effective_rate_hz: float | None = None
@@ -39,8 +43,10 @@ class SamplerStatus:
         self._samples = 0
         self._lost: dict[str, int] = {}
 
-    def note(self, interval: Interval, overhead: Overhead, error: str) -> None:
-        """An interval has ended."""
+    def note(
+        self, interval: Interval, interval_rate_hz: int, overhead: Overhead, error: str
+    ) -> None:
+        """An interval has ended, sampled at `interval_rate_hz`."""
         self._state = "sampling"
         self._samples += interval.samples
         for reason, count in interval.lost.items():
@@ -56,7 +62,7 @@ class SamplerStatus:
         }
         effective_hz = effective_rate_hz(interval, len(online_cpus()))
         self._effective_rate_hz = round(effective_hz, 1)
-        self._rate_words = explain_rate(self._config.rate_hz, effective_hz)
+        self._rate_words = explain_rate(interval_rate_hz, effective_hz)
         self._overhead = msgspec.to_builtins(overhead)
         self._error = error
         self.write()
@@ -96,6 +102,8 @@ class SamplerStatus:
             "lost": self._lost | intake.lost,
             "interval": self._interval,
             "overhead": self._overhead,
+            "unwind": intake.unwinder.status() if intake.unwinder is not None else None,
+            **self._governing.status(),
             "unplaced": intake.normalizer.counts | intake.registry.lost,
             "labels_folded": intake.identities.folded,
             "definitions_deferred": intake.definitions.deferred,

@@ -247,6 +247,22 @@ def test_silence_of_user_space_stops_the_counting_and_a_beat_resumes_it(busy: Bu
     assert awake.samples_of(process.pid) > 20
 
 
+def test_at_rate_zero_nothing_is_sampled_until_there_is_a_rate_again(
+    collector: CpuCollector, busy: Busy
+) -> None:
+    process, _ = busy
+    collector.set_rate(0)
+    collector.take_interval()
+    paused = take(collector, cpu_seconds_later(process, 0.3))
+
+    collector.set_rate(199)
+    resumed = take(collector, cpu_seconds_later(process, 0.3))
+
+    assert paused.interval.interrupts == 0
+    assert paused.interval.counts == {}
+    assert resumed.samples_of(process.pid) > 20
+
+
 def test_another_rate_holds_from_then_on(collector: CpuCollector, busy: Busy) -> None:
     process, _ = busy
     collector.take_interval()

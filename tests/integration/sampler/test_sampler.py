@@ -31,7 +31,8 @@ from pathlib import Path
 from node_agent.config import load_config
 from node_agent.sampler import run_sampler
 overrides = {"name": "web-1", "preset": "debug", "interval_s": 1.0, "labels": {"team": "a"}}
-sys.exit(run_sampler(load_config(None, {}, {**overrides, "spool_dir": Path(sys.argv[1])})))
+overrides |= {"budget_percent": 100, "budget_user_percent": 100, "spool_dir": Path(sys.argv[1])}
+sys.exit(run_sampler(load_config(None, {}, overrides)))
 """
 
 

@@ -41,6 +41,8 @@ def test_every_setting_of_the_file(tmp_path):
         spool_dir = "/tmp/spool"
         spool_limit_bytes = 2097152
         spool_limit_age_s = 3600
+        budget_percent = 0.8
+        budget_user_percent = 1
         [agent.labels]
         team = "web"
         [ship]
@@ -57,6 +59,7 @@ def test_every_setting_of_the_file(tmp_path):
     assert (config.interval_s, config.max_samples) == (2.5, 5000)
     assert config.spool_dir == Path("/tmp/spool")
     assert (config.spool_limit_bytes, config.spool_limit_age_s) == (2 << 20, 3600.0)
+    assert (config.budget_percent, config.budget_user_percent) == (0.8, 1.0)
     assert config.labels == {"team": "web"}
     assert config.ship.url == "https://centre.example:8443/flamefleet"
     assert config.ship.token_file == Path("/etc/flamefleet/token")
@@ -106,6 +109,9 @@ def test_max_samples_at_the_limits(value):
         ("timeout_s", 0, "above 0"),
         ("spool_limit_bytes", 5, "1048576"),
         ("spool_limit_age_s", 172_801, "48 hours"),
+        ("budget_percent", 0, "above 0 and at most 100 percent of the host"),
+        ("budget_percent", 101, "above 0 and at most 100 percent of the host"),
+        ("budget_user_percent", -1, "percent of one core"),
         ("name", "", "1 to 253 bytes"),
         ("name", "a\0b", "1 to 253 bytes"),
         ("name", "ä" * 127, "1 to 253 bytes"),

@@ -1,0 +1,216 @@
+"""The governor's policy, played against hosts whose cost follows a model of what was measured."""
+
+from collections.abc import Callable
+
+import pytest
+
+from node_agent.overhead.governor import (
+    CALM_S,
+    MAX_CALM_S,
+    MEMORY_WAIT_S,
+    PAUSE_S,
+    Budget,
+    Cost,
+    Governor,
+    Level,
+    Step,
+)
+
+INTERVAL_S = 10.0
+PRODUCTION, DEVELOPMENT = Budget(0.5), Budget(1.0)
+MIB = 1 << 20
+Load = Callable[[Level], Cost]
+
+
+def load(
+    a_sample_us: float, fixed_percent: float = 0.02, python_us: float = 0, memory_mib: float = 30
+) -> Load:
+    """A host whose agent takes `fixed_percent`, and `a_sample_us` for each sample of a CPU, of
+    which a fifth is its own user space on one of two cores."""
+
+    def cost(level: Level) -> Cost:
+        python = 0.0 if "python" in level.shed else python_us
+        features = {} if "python" in level.shed else {"python": python * level.rate_hz / 1e4}
+        percent = fixed_percent + (a_sample_us + python) * level.rate_hz / 1e4
+        return Cost(percent, percent * 2 / 5, round(memory_mib * MIB), features)
+
+    return cost
+
+
+def play(governor: Governor, host: Load, seconds: float, start_s: float = 0.0) -> list[Step]:
+    """The steps that `seconds` of intervals bring."""
+    steps = []
+    for number in range(1, round(seconds / INTERVAL_S) + 1):
+        step = governor.observe(host(governor.level), start_s + number * INTERVAL_S)
+        if step is not None:
+            steps.append(step)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "budget", "a_sample_us", "settled"),
+    [
+        (19, PRODUCTION, 60, 19),  # the quiet machine of the README
+        (99, DEVELOPMENT, 60, 99),
+        (99, DEVELOPMENT, 150, 49),  # 1.5 %
+        (99, DEVELOPMENT, 110, 49),  # 1.1 %, seen twice
+        (99, DEVELOPMENT, 400, 19),  # 4 %
+        (199, Budget(2.0), 150, 99),
+        (49, Budget(1.0), 700, 11),
+        (1000, Budget(2.0), 60, 199),
+        (150, DEVELOPMENT, 100, 49),  # a rate that is in no preset
+        (7, PRODUCTION, 60, 7),
+    ],
+)
+def test_settles_within_thirty_seconds_at_a_rate_inside_the_budget(
+    rate_hz: int, budget: Budget, a_sample_us: float, settled: int
+) -> None:
+    governor, host = Governor(rate_hz, budget), load(a_sample_us)
+
+    play(governor, host, 20)
+
+    assert governor.level == Level(settled)
+    assert host(governor.level).cpu_percent <= budget.cpu_percent
+    assert play(governor, host, 600, start_s=20) == []
+
+
+def test_a_step_names_its_reason_and_its_numbers() -> None:
+    governor = Governor(99, DEVELOPMENT)
+
+    (step,) = play(governor, load(400), 10)
+
+    assert step._replace(value=4) == Step("cpu", 4, 1.0, Level(99), Level(19))
+    assert step.words == "99 Hz -> 19 Hz: 3.98 % of the host, limit 1"
+
+
+def test_one_interval_a_little_over_changes_nothing() -> None:
+    governor = Governor(99, DEVELOPMENT)
+
+    costs = [load(110), load(60), load(110), load(60)]
+
+    assert [governor.observe(cost(Level(99)), at) for at, cost in enumerate(costs)] == [None] * 4
+
+
+def test_user_space_has_a_limit_of_its_own() -> None:
+    governor = Governor(99, Budget(50.0))
+
+    step = governor.observe(Cost(3.0, 3.5, 30 * MIB, {}), 10)
+
+    assert step is not None
+    assert (step.reason, step.after) == ("user", Level(49))
+    assert step.words.endswith("3.50 % of one core in user space, limit 2")
+
+
+def test_at_the_lowest_rate_the_dearest_feature_goes_first_and_then_it_pauses() -> None:
+    governor = Governor(11, PRODUCTION, ("python", "offcpu"))
+    dear = Cost(2.0, 0.1, 30 * MIB, {"python": 0.3, "offcpu": 0.4})
+
+    levels = [step.after for at in (10, 20, 30) if (step := governor.observe(dear, at))]
+
+    assert levels == [
+        Level(11, ("offcpu",)),
+        Level(11, ("offcpu", "python")),
+        Level(0, ("offcpu", "python")),
+    ]
+
+
+def test_a_pause_ends_by_itself_at_the_lowest_rate() -> None:
+    governor = Governor(99, PRODUCTION)
+    steps = play(governor, load(10_000), 30)
+    assert steps[-1].after == Level(0)
+
+    steps = play(governor, load(10), PAUSE_S, start_s=30)
+
+    assert [(step.reason, step.after) for step in steps] == [("pause over", Level(11))]
+
+
+def test_comes_back_one_step_at_a_time_and_says_since_when() -> None:
+    governor = Governor(99, DEVELOPMENT)
+    play(governor, load(400), 10)
+    assert governor.since_s == 10
+
+    steps = play(governor, load(20), 400, start_s=10)
+
+    assert [step.after for step in steps] == [Level(49), Level(99)]
+    assert {step.reason for step in steps} == {"room"}
+    assert governor.since_s is None
+
+
+def test_python_frames_come_back_before_the_rate() -> None:
+    governor = Governor(19, PRODUCTION, ("python",))
+    play(governor, load(300, python_us=300), 30)
+    assert governor.level == Level(11, ("python",))
+
+    steps = play(governor, load(20, python_us=10), 400, start_s=30)
+
+    assert [step.after for step in steps] == [Level(11), Level(19)]
+
+
+def test_a_feature_that_would_not_fit_stays_off() -> None:
+    governor = Governor(11, PRODUCTION, ("python",))
+    host = load(100, python_us=500)  # 0.13 % without it, 0.68 % with it
+    play(governor, host, 20)
+    assert governor.level == Level(11, ("python",))
+
+    assert play(governor, host, 3600, start_s=20) == []
+
+
+def test_a_cost_between_the_two_bounds_changes_nothing() -> None:
+    governor = Governor(49, DEVELOPMENT)
+    play(governor, load(350), 10)
+    assert governor.level == Level(19)
+
+    # 0.34 % now, but 0.86 % at 49 Hz: it would fit, without any room
+    assert play(governor, load(170), 3600, start_s=10) == []
+
+
+def test_a_load_that_returns_makes_each_attempt_wait_longer() -> None:
+    governor = Governor(99, DEVELOPMENT)
+
+    def swinging(level: Level) -> Cost:
+        """Cheap for as long as the rate is low."""
+        return load(400 if level.rate_hz == 99 else 5)(level)
+
+    steps = play(governor, swinging, 4 * 3600)
+
+    tries = [step for step in steps if step.after == Level(99)]
+    assert 3 <= len(tries) <= 10
+
+
+def test_the_wait_has_an_upper_bound_and_starts_over_after_a_good_time() -> None:
+    governor = Governor(99, DEVELOPMENT)
+    at = 0.0
+    waits = []
+    for _ in range(9):
+        play(governor, load(150), INTERVAL_S, at)  # too dear: down to 49
+        at += INTERVAL_S
+        began = at
+        while governor.level != Level(99):
+            play(governor, load(10), INTERVAL_S, at)
+            at += INTERVAL_S
+        waits.append(at - began)
+    assert waits[0] == CALM_S + INTERVAL_S
+    assert waits[1] == 2 * CALM_S + INTERVAL_S
+    assert waits[-1] == MAX_CALM_S + INTERVAL_S
+
+    at += MAX_CALM_S + INTERVAL_S  # the last step up held for long enough
+    play(governor, load(150), INTERVAL_S, at)
+    (step,) = play(governor, load(10), CALM_S + INTERVAL_S, at + INTERVAL_S)
+    assert step.after == Level(99)
+
+
+def test_memory_goes_down_one_step_at_a_time_with_time_to_give_it_back() -> None:
+    governor = Governor(99, DEVELOPMENT)
+    host = load(10, memory_mib=60)
+
+    steps = play(governor, host, MEMORY_WAIT_S + INTERVAL_S)
+
+    assert [step.after for step in steps] == [Level(49), Level(19)]
+    assert steps[0].words == "99 Hz -> 49 Hz: memory 60.0 MiB, limit 50"
+
+
+def test_full_memory_keeps_the_rate_down() -> None:
+    governor = Governor(99, DEVELOPMENT)
+    play(governor, load(400), 10)
+
+    assert play(governor, load(1, memory_mib=45), 3600, start_s=10) == []

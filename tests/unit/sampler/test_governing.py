@@ -1,0 +1,135 @@
+"""What the sampler does when the governor decides: the rate, the batch's facts, the status."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from node_agent.collectors.stacks import Interval
+from node_agent.config import AgentConfig, load_config
+from node_agent.kernel.cpus import online_cpus
+from node_agent.kernel.errors import PerfEventError
+from node_agent.sampler.governing import Governing
+from wire.schema import Overhead
+
+SECOND_NS = 1_000_000_000
+
+
+class Collector:
+    """Remembers the rates that were set; refuses those of `refused`."""
+
+    def __init__(self) -> None:
+        self.rates: list[int] = []
+        self.refused: set[int] = set()
+
+    def take_interval(self) -> Interval:
+        return Interval({}, {}, 3, 0, 0, 5_000_000)
+
+    def set_rate(self, rate_hz: int) -> None:
+        if rate_hz in self.refused:
+            raise PerfEventError("Cannot open a sampling event", "no", "Choose another rate.")
+        self.rates.append(rate_hz)
+
+
+@pytest.fixture
+def config() -> AgentConfig:
+    return load_config(None, {}, {"name": "host-1", "preset": "development"})
+
+
+@pytest.fixture
+def collector() -> Collector:
+    return Collector()
+
+
+@pytest.fixture
+def governing(config: AgentConfig, collector: Collector) -> Governing:
+    return Governing(config, collector)
+
+
+@pytest.fixture
+def spend(governing: Governing) -> Callable[[float], None]:
+    """Ends an interval of ten seconds that cost so many percent of the host."""
+
+    def end(percent: float) -> None:
+        overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, percent, 0.1)
+        governing.end_interval(overhead, 10 * SECOND_NS)
+
+    return end
+
+
+def test_inside_the_budget_nothing_happens(
+    governing: Governing, collector: Collector, spend: Callable[[float], None]
+) -> None:
+    spend(0.6)
+
+    assert collector.rates == []
+    assert governing.facts == {}
+    assert governing.status() == {"shed": [], "shed_since": None, "governor": []}
+
+
+def test_beyond_it_the_rate_sinks_and_everybody_is_told(
+    governing: Governing,
+    collector: Collector,
+    spend: Callable[[float], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spend(4.0)
+
+    assert collector.rates == [0, 19]
+    assert governing.rate_hz == 19
+    words = "99 Hz -> 19 Hz: 4.00 % of the host, limit 1"
+    assert governing.facts["governor"].startswith(f"{words} (at 20")
+    assert capsys.readouterr().err == f"flamefleet-agent run: governor: {words}\n"
+    status = governing.status()
+    assert status["shed"] == ["rate (19 of 99 Hz)"]
+    assert status["shed_since"] is not None
+    assert [step["words"] for step in status["governor"]] == [words]
+
+
+def test_a_rate_that_the_kernel_refuses_changes_nothing(
+    governing: Governing,
+    collector: Collector,
+    spend: Callable[[float], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    collector.refused = {19}
+
+    spend(4.0)
+
+    assert collector.rates == [0, 99]
+    assert governing.rate_hz == 99
+    assert governing.status()["shed"] == []
+    assert "the governor cannot go to 19 Hz" in capsys.readouterr().err
+
+
+def test_what_a_pause_leaves_out_is_lost_and_counted(
+    governing: Governing, collector: Collector, spend: Callable[[float], None]
+) -> None:
+    interval = Interval({}, {"stack_error": 1}, 0, 0, 0, 10 * SECOND_NS)
+    assert governing.booked(interval) == interval
+
+    for _ in range(2):
+        spend(400.0)
+
+    assert collector.rates == [0, 11, 0, 0]
+    assert governing.rate_hz == 11
+    assert governing.status()["shed"] == ["sampling (paused)"]
+    missed = 11 * len(online_cpus()) * 10
+    # twice the three samples that no interval had; counted once
+    lost = {"stack_error": 1, "paused": missed, "rate_change": 6}
+    assert governing.booked(interval).lost == lost
+    assert governing.booked(interval).lost == {"stack_error": 1, "paused": missed}
+
+
+def test_the_cost_of_children_is_no_reason(config: AgentConfig, collector: Collector) -> None:
+    governing = Governing(config, collector)
+    code = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+    # 0.3 s of a child in 10 s are 3 % of a core, which the meter has in its figures
+    percent = 3.0 / len(online_cpus())
+    overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, percent + 0.5, 3.4)
+    governing.end_interval(overhead, 10 * SECOND_NS)
+
+    assert collector.rates == []
