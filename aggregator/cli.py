@@ -14,6 +14,7 @@ from aggregator.config import DEFAULT_PORT
 from aggregator.errors import AggregatorError, ConfigError
 from aggregator.local.errors import LocalError
 from aggregator.local.options import DEFAULT_PRESET, PRESETS
+from aggregator.symbols.commands import add_symbols
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_worker(commands)
     _add_db(commands)
     _add_token(commands)
+    add_symbols(commands, _add_centre_flags, _session)
     return parser
 
 
@@ -204,38 +206,57 @@ def _run_db_current(options: argparse.Namespace) -> int:
 
 
 def _add_token(commands: Any) -> None:
-    group = commands.add_parser("token", help="enrolment tokens of nodes")
+    group = commands.add_parser("token", help="tokens of nodes and operators")
     actions = group.add_subparsers(metavar="ACTION", required=True)
     for name, run, words in (
         ("create", _run_token_create, "make a token; it is shown this once"),
-        ("revoke", _run_token_revoke, "end all tokens of a node"),
+        ("revoke", _run_token_revoke, "end all tokens of a node or an operator"),
     ):
         parser = actions.add_parser(name, help=words)
-        parser.add_argument("node", metavar="NODE", help="the node's name")
+        owner = parser.add_mutually_exclusive_group(required=True)
+        owner.add_argument("node", nargs="?", metavar="NODE", help="the node's name")
+        owner.add_argument(
+            "--operator", metavar="NAME", help="who uploads symbols: a person, a build system"
+        )
         parser.add_argument("--json", action="store_true")
         _add_centre_flags(parser)
         parser.set_defaults(run=run)
 
 
 def _run_token_create(options: argparse.Namespace) -> int:
+    from aggregator.access.operators import create_operator_token
     from aggregator.access.service import create_token
 
     with _session(options) as session:
-        token = create_token(session, options.node)
-    print(json.dumps({"node": options.node, "token": token}) if options.json else token)
+        if options.operator is not None:
+            token = create_operator_token(session, options.operator)
+        else:
+            token = create_token(session, options.node)
+    print(json.dumps({**_owner(options), "token": token}) if options.json else token)
     return 0
 
 
 def _run_token_revoke(options: argparse.Namespace) -> int:
+    from aggregator.access.operators import revoke_operator_tokens
     from aggregator.access.service import revoke_tokens
 
     with _session(options) as session:
-        revoked = revoke_tokens(session, options.node)
+        if options.operator is not None:
+            revoked = revoke_operator_tokens(session, options.operator)
+        else:
+            revoked = revoke_tokens(session, options.node)
+    owner = _owner(options)
     if options.json:
-        print(json.dumps({"node": options.node, "revoked": revoked}))
+        print(json.dumps({**owner, "revoked": revoked}))
     else:
-        print(f"{revoked} token(s) of {options.node} revoked")
+        print(f"{revoked} token(s) of {next(iter(owner.values()))} revoked")
     return 0
+
+
+def _owner(options: argparse.Namespace) -> dict[str, str]:
+    if options.operator is not None:
+        return {"operator": options.operator}
+    return {"node": options.node}
 
 
 def _add_centre_flags(parser: argparse.ArgumentParser) -> None:

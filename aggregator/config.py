@@ -50,6 +50,7 @@ class CentreConfig:
     retention: Retention = Retention()
     overhead_cpu_percent: float = 1.0  # share of the host above which the overhead alert fires
     overhead_memory_bytes: int = 50 << 20
+    symbols_upload_bytes: int = 2 << 30  # of one file of debug information
 
 
 def load_config(
@@ -129,6 +130,7 @@ def _build(values: dict[str, Any]) -> CentreConfig:
     _check_range("port", config.port, 0, 65_535)
     _check_range("overhead_cpu_percent", config.overhead_cpu_percent, 0, 100)
     _check_range("overhead_memory_bytes", config.overhead_memory_bytes, 1, 1 << 40)
+    _check_range("symbols_upload_bytes", config.symbols_upload_bytes, 1 << 20, 64 << 30)
     for setting in fields(Retention):
         seconds = getattr(config.retention, setting.name)
         _check_range(f"retention.{setting.name}", seconds, HOUR_S, 3_660 * DAY_S)

@@ -29,3 +29,11 @@ class UnknownNodeError(AccessError):
     status = 404
     code = "unknown_node"
     remedy = "check the spelling; `flamefleet token create NODE` makes it"
+
+
+class UnknownOperatorError(AccessError):
+    """No operator has that name."""
+
+    status = 404
+    code = "unknown_operator"
+    remedy = "check the spelling; `flamefleet token create --operator NAME` makes it"

@@ -20,7 +20,7 @@ from aggregator.db import connection_scope
 from aggregator.flamegraph.graph import Folded, Graph, arrange, fold, prune
 from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.grouping import Ints, group
-from aggregator.profiles.loading import SeriesCache, load_frames, load_stacks
+from aggregator.profiles.loading import SeriesCache, last_renaming, load_frames, load_stacks
 from aggregator.profiles.prefix_tree import UNDEFINED, Level
 from aggregator.profiles.questions import Question
 from aggregator.profiles.reading import choose_nodes, read_rows
@@ -156,7 +156,11 @@ class FlamegraphService:
     async def _name(
         self, connection: AsyncConnection, dictionary: Dictionary, levels: list[Level]
     ) -> None:
-        """Read the frames on `levels` that are new, unresolved or old."""
+        """Read the frames on `levels` that are new, unresolved or old, all after an upload."""
+        renamed_at = await last_renaming(connection)
+        if renamed_at != dictionary.renamed_at:
+            dictionary.renamed_at = renamed_at
+            await self.run(dictionary.frames.expire)
         stale = await self.run(_stale_frames, dictionary, levels, time.monotonic())
         if stale:
             rows = await load_frames(connection, stale)

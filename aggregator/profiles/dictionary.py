@@ -5,6 +5,8 @@ never change, so they are read once; undefined ones are asked for again after RE
 `FrameTable` says, which is how late definitions and late symbols repair old flamegraphs.
 """
 
+from datetime import datetime
+
 import numpy as np
 
 from aggregator.profiles.columns import SortedMap
@@ -22,6 +24,7 @@ class Dictionary:
     def __init__(self) -> None:
         self.tree = PrefixTree()
         self.frames = FrameTable()
+        self.renamed_at: datetime | None = None  # the last upload that the frames' names heed
         self._absent = SortedMap()
         self._retry_at_s = -np.inf
 

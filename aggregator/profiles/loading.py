@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +18,7 @@ _FRAMES = text(
     'SELECT f.id, f."offset", f.function, f.file, f.line, f.resolved, m.id, m.kind, m.build_id, '
     "m.name, f.callers FROM frames f JOIN modules m ON m.id = f.module_id WHERE f.id = ANY(:ids)"
 )
+_RENAMED = text("SELECT max(named_at) FROM symbol_files")
 _SERIES = text("SELECT id, service, version, labels FROM series WHERE id = ANY(:ids)")
 
 
@@ -69,6 +71,12 @@ async def load_frames(connection: AsyncConnection, ids: list[int]) -> list[Frame
         for part in _slices(ids)
         for row in await connection.execute(_FRAMES, {"ids": part})
     ]
+
+
+async def last_renaming(connection: AsyncConnection) -> datetime | None:
+    """When uploaded symbols last took the place of names that were settled."""
+    found: datetime | None = await connection.scalar(_RENAMED)
+    return found
 
 
 def _slices(ids: list[int]) -> Iterable[list[int]]:

@@ -1,25 +1,31 @@
-"""The child process that reads symbol extracts: `python -I -m aggregator.symbols.parser`.
+"""The child process that reads symbols: `python -I -m aggregator.symbols.parser [--upload]`.
 
-Extracts come from nodes and may be hostile. This process therefore takes one request on standard
-input, answers on standard output and ends; before it reads anything it limits its own memory, CPU
-time and output, and as root it becomes nobody. Its parent is `sandbox`.
+Extracts come from nodes and may be hostile, uploads may be damaged. This process therefore takes
+one request (or the uploaded file) as its standard input, answers on standard output and ends;
+before it reads anything it limits its own memory, CPU time and output, and as root it becomes
+nobody. Its parent is `sandbox`.
 """
 
+import mmap
 import os
 import resource
 import sys
 
 import msgspec
 
-from aggregator.symbols import native, table
+from aggregator.symbols import elf, native, table
 from aggregator.symbols.demangle import kernel_name
 from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.sandbox import (
     MOST_CPU_S,
     MOST_MEMORY_BYTES,
     MOST_OUTPUT_BYTES,
+    UPLOAD,
     Request,
     Response,
+    Upload,
+    upload_cpu_s,
+    upload_memory_bytes,
 )
 from wire.codec import decode
 from wire.errors import WireError
@@ -27,6 +33,7 @@ from wire.pprof import Line
 from wire.schema import ModuleKind, SymbolExtract
 
 _NOBODY = 65534
+_EXTRACT_FILES, _UPLOAD_FILES = 3, 6  # descriptors
 
 
 def answer(request: Request) -> Response:
@@ -56,12 +63,27 @@ def _build(request: Request) -> bytes:
     return table.pack(extract.data)
 
 
-def _confine() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
+def read_upload(descriptor: int) -> Upload:
+    """What the ELF file behind `descriptor` holds; a refusal is an answer too."""
+    try:
+        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as data:
+            build_id = elf.build_id(data)
+            stored, has_debug = native.store_symbols(data, f"/proc/self/fd/{descriptor}")
+    except RefusedExtractError as error:
+        return Upload(refused=error.message)
+    except MemoryError:
+        return Upload(refused="reading it needs more memory than it may take")
+    except (ValueError, OSError) as error:  # an empty file cannot be mapped
+        return Upload(refused=f"it cannot be read: {error}")
+    return Upload(build_id=build_id, data=stored, has_lines=has_debug)
+
+
+def _confine(memory_bytes: int, cpu_s: int, files: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_OUTPUT_BYTES, MOST_OUTPUT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
@@ -70,9 +92,16 @@ def _confine() -> None:
 
 def main() -> None:
     """Answer the request on standard input."""
-    _confine()
-    request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Request)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(answer(request)))
+    reply: Response | Upload
+    if sys.argv[1:] == [UPLOAD]:
+        size = os.fstat(0).st_size
+        # The file is mapped here and opened again by the library.
+        _confine(upload_memory_bytes(size), upload_cpu_s(size), _UPLOAD_FILES)
+        reply = read_upload(0)
+    else:
+        _confine(MOST_MEMORY_BYTES, MOST_CPU_S, _EXTRACT_FILES)
+        reply = answer(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Request))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(reply))
     sys.stdout.buffer.flush()
 
 

@@ -1,20 +1,32 @@
-"""POST /api/v1/symbols."""
+"""POST /api/v1/symbols (from nodes) and /api/v1/debug-files (from operators)."""
 
 import asyncio
+from dataclasses import asdict
+from pathlib import Path
 
 from aiohttp import web
 
-from aggregator.access.requests import authenticate, check_node
+from aggregator.access.requests import authenticate, authenticate_operator, check_node
 from aggregator.access.service import NodeIdentity
-from aggregator.app_keys import METRICS, SESSIONS
+from aggregator.app_keys import CONFIG, METRICS, SESSIONS
 from aggregator.bodies import read_body
 from aggregator.db import database_errors
 from aggregator.symbols.service import store_extract
+from aggregator.symbols.uploads import receive, store_upload
 from wire import limits
 from wire.codec import decode
 from wire.schema import SymbolExtract
 
+UPLOADS_AT_ONCE = 2  # each may take gigabytes while it is read
+_UPLOADS = web.AppKey("uploads", asyncio.Semaphore)
+
 routes = web.RouteTableDef()
+
+
+def setup(app: web.Application) -> None:
+    """Add the routes."""
+    app[_UPLOADS] = asyncio.Semaphore(UPLOADS_AT_ONCE)
+    app.add_routes(routes)
 
 
 @routes.post("/api/v1/symbols")
@@ -32,6 +44,23 @@ async def post_symbols(request: web.Request) -> web.Response:
     if not kept:
         request.app[METRICS].dropped.labels("extract_not_needed").inc()
     return web.Response(status=204)
+
+
+@routes.post("/api/v1/debug-files")
+async def post_debug_file(request: web.Request) -> web.Response:
+    """Take in an ELF file with debug information, named `name`, from an operator.
+
+    The body is the file itself. Answers what it was found to be once its symbols are stored.
+    """
+    operator = await authenticate_operator(request)
+    name = Path(request.query.get("name", "")).name or "[unnamed]"
+    async with request.app[_UPLOADS]:
+        upload = await receive(request, request.app[CONFIG].symbols_upload_bytes)
+    with database_errors():
+        async with request.app[SESSIONS].begin() as session:
+            stored = await store_upload(session, upload, name, operator)
+    answer = {**asdict(stored), "build_id": stored.build_id.hex()}
+    return web.json_response(answer, status=201)
 
 
 def _read_extract(body: bytes, node: NodeIdentity) -> SymbolExtract:
