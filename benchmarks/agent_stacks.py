@@ -11,7 +11,7 @@ from node_agent.record.sampling import Sampling
 from node_agent.symbols.modules import ModuleRegistry
 from wire.schema import ModuleKind
 
-_FRAME_BYTES = 16
+FRAME_BYTES = 16
 _KERNEL = (ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE)
 _PYTHON_MODULE = b"python"
 # Parts of one function that the compiler made two of, and the version of a dynamic symbol.
@@ -22,6 +22,7 @@ _PART = re.compile(r"(?:\.(?:cold|part|isra|constprop|lto_priv)(?:\.\d+)?)+$|@@?
 class Sampled:
     """What one sampler saw of a process; user frames only."""
 
+    registry: ModuleRegistry
     stacks: Counter[Stack] = field(default_factory=Counter)
     python: Counter[Stack] = field(default_factory=Counter)  # Python's functions only
     ends: dict[str, int] = field(default_factory=dict)
@@ -45,33 +46,36 @@ def sample(pid: int, seconds: float, rate_hz: int) -> Sampled:
     """Sample process `pid` alone."""
     registry = ModuleRegistry()
     taken = Sampling(rate_hz, pid, None, registry).run(seconds, io.StringIO())
-    named = name_frames(taken.packed.values(), registry)
-    kernel = {hash64 for hash64, module in registry.modules.items() if module.kind in _KERNEL}
-    python = {hash64 for hash64, module in registry.modules.items() if module.id == _PYTHON_MODULE}
-    sampled = Sampled(
-        ends=taken.ends,
-        lost=taken.lost,
-        kernel_ns=taken.kernel_ns,
-        start_ns=taken.started_ns,
-        duration_ns=taken.duration_ns,
-    )
+    sampled = Sampled(registry, ends=taken.ends, lost=taken.lost)
+    sampled.kernel_ns = taken.kernel_ns
+    sampled.start_ns, sampled.duration_ns = taken.started_ns, taken.duration_ns
+    counts: Counter[bytes] = Counter()
     for (_, _, stack_hash), count in taken.counts.items():
-        packed = taken.packed[stack_hash]
-        frames: list[str] = []
-        python_frames: list[str] = []
-        for at in range(0, len(packed), _FRAME_BYTES):
-            hash64 = int.from_bytes(packed[at : at + 8], "little")
-            if hash64 in kernel:
-                continue
-            name = function_name(named[packed[at : at + _FRAME_BYTES]].function)
-            (python_frames if hash64 in python else frames).append(name)
-        sampled.stacks[tuple(frames) or ("",)] += count
-        sampled.python[tuple(map(python_name, python_frames)) or ("",)] += count
+        counts[taken.packed[stack_hash]] += count
+    name_stacks(sampled, counts)
     return sampled
 
 
+def name_stacks(sampled: Sampled, counts: Counter[bytes]) -> None:
+    """Add the stacks of `counts` (packed frames, root first) to `sampled` by their names."""
+    registry = sampled.registry
+    named = name_frames(counts, registry)
+    kernel = {hash64 for hash64, module in registry.modules.items() if module.kind in _KERNEL}
+    python = {hash64 for hash64, module in registry.modules.items() if module.id == _PYTHON_MODULE}
+    for packed, count in counts.items():
+        frames: list[str] = []
+        python_frames: list[str] = []
+        for at in range(0, len(packed), FRAME_BYTES):
+            hash64 = int.from_bytes(packed[at : at + 8], "little")
+            if hash64 not in kernel:
+                name = function_name(named[packed[at : at + FRAME_BYTES]].function)
+                (python_frames if hash64 in python else frames).append(name)
+        sampled.stacks[tuple(frames) or ("",)] += count
+        sampled.python[tuple(map(python_name, python_frames)) or ("",)] += count
+
+
 def function_name(text: str) -> str:
-    """The function without what differs between tools; "" when it has no name."""
+    """The function without what the compiler made of its name; "" when it has none."""
     return "" if "+0x" in text else _PART.sub("", text)
 
 

@@ -1,24 +1,31 @@
 """Stacks of one process as `perf record --call-graph` takes them (man 1 perf-script)."""
 
+import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.agent_stacks import Sampled, function_name
-from benchmarks.shares import Stack
-from node_agent.symbols.demangle import demangle
+from benchmarks.agent_stacks import Sampled, function_name, name_stacks
+from wire.hashes import pack_frame
 
 DWARF = "dwarf,16384"  # bytes of each sample's stack that are copied
 FRAME_POINTERS = "fp"  # for Go, which has them: perf does not read its unwind tables
-_KERNEL = ("[kernel.kallsyms]", "[kernel]", "[guest.kernel.kallsyms]")
 # Where a user stack may begin: the entry point of a program or thread, or a stack of Go's runtime.
 _ENTRIES = {
     *("_start", "clone3", "__clone3", "clone", "__clone"),
     *("runtime.goexit", "runtime.rt0_go", "_rt0_amd64_linux", "_rt0_amd64", "runtime.mstart"),
 }
+
+
+class _Frame(NamedTuple):
+    offset: int  # in the file; of a caller that of its call
+    symbol: str
+    file: str
 
 
 @contextmanager
@@ -39,8 +46,9 @@ def perf_record(pid: int, rate_hz: int, data: Path, call_graph: str) -> Iterator
         process.wait(120)
 
 
-def read_perf(data: Path, start_ns: int, duration_ns: int) -> Sampled:
-    """The samples of a window; perf unwinds them now, with libdw."""
+def read_perf(data: Path, ours: Sampled) -> Sampled:
+    """perf's samples of the same seconds; perf unwinds them now. Only its addresses are taken:
+    they get their names in the way that ours did, so that names cannot differ."""
     command = ["perf", "script", "-i", str(data), "--ns", "--no-inline", "--no-demangle"]
     process = subprocess.Popen(
         [*command, "-F", "time,ip,sym,dso"],
@@ -49,16 +57,27 @@ def read_perf(data: Path, start_ns: int, duration_ns: int) -> Sampled:
         text=True,
     )
     assert process.stdout is not None
-    sampled = Sampled(start_ns=start_ns, duration_ns=duration_ns)
-    names: dict[str, str] = {}
+    sampled = Sampled(ours.registry, start_ns=ours.start_ns, duration_ns=ours.duration_ns)
+    modules = {
+        os.fsdecode(source.mapping.path): hash64 for hash64, source in ours.registry.sources.items()
+    }
+    counts: Counter[bytes] = Counter()
     for at_ns, lines in _blocks(process.stdout):
-        if start_ns <= at_ns < start_ns + duration_ns:
-            stack, entry = _stack(lines, names)
-            sampled.stacks[stack] += 1
-            end = "complete" if entry else "incomplete"
+        if ours.start_ns <= at_ns < ours.start_ns + ours.duration_ns:
+            frames = [_frame(line) for line in lines]
+            user = [frame for frame in frames if frame is not None]
+            packed = [
+                pack_frame(modules[frame.file], frame.offset)
+                if frame.file in modules
+                else ours.registry.unmapped
+                for frame in reversed(user)
+            ]
+            counts[b"".join(packed)] += 1
+            end = "complete" if user and _is_entry(user[-1]) else "incomplete"
             sampled.ends[end] = sampled.ends.get(end, 0) + 1
     if process.wait() != 0:
         raise SystemExit(f"perf script cannot read {data}")
+    name_stacks(sampled, counts)
     return sampled
 
 
@@ -81,21 +100,17 @@ def _blocks(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         yield at_ns, frames
 
 
-def _stack(lines: list[str], names: dict[str, str]) -> tuple[Stack, bool]:
-    """User frames, root first, and whether the root is an entry point."""
-    stack = []
-    root_symbol = root_file = ""
-    for line in lines:
-        symbol, _, file = line.partition(" ")[2].rpartition(" (")
-        file = file.rstrip(")")
-        if file.startswith("[") and (file in _KERNEL or file not in ("[vdso]", "[unknown]")):
-            continue
-        root_symbol, root_file = symbol, file
-        if symbol not in names:
-            names[symbol] = function_name("" if symbol == "[unknown]" else demangle(symbol))
-        stack.append(names[symbol])
+def _frame(line: str) -> _Frame | None:
+    """A user frame of perf's text: `address symbol (file)`; None for one of the kernel."""
+    address, _, rest = line.partition(" ")
+    symbol, _, file = rest.rpartition(" (")
+    file = file.rstrip(")")
+    if file.startswith("[") and file not in ("[vdso]", "[unknown]"):
+        return None
+    return _Frame(int(address, 16), symbol, file)
+
+
+def _is_entry(root: _Frame) -> bool:
     # Debian's libc has no symbol for where its threads begin.
-    is_entry = names.get(root_symbol, "") in _ENTRIES or (
-        root_symbol == "[unknown]" and "/libc.so" in root_file
-    )
-    return tuple(stack[::-1]) or ("",), is_entry
+    in_libc = root.symbol == "[unknown]" and "/libc.so" in root.file
+    return in_libc or function_name(root.symbol) in _ENTRIES

@@ -63,7 +63,7 @@ def measure(program: Program, seconds: float, folder: Path) -> Row:
     data = folder / f"{program.name}.data"
     with running(command) as pid, perf_record(pid, RATE_HZ, data, call_graph):
         ours = sample(pid, seconds, RATE_HZ)
-    theirs = read_perf(data, ours.start_ns, ours.duration_ns)
+    theirs = read_perf(data, ours)
     data.unlink()
     differences = compare(ours.stacks, theirs.stacks)
     first = differences[0]
