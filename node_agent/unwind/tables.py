@@ -83,6 +83,11 @@ class RowTable:
         known.state = state
         known.asked = False
 
+    def hint(self, modules: Iterable[int]) -> None:
+        """A sample had use for these: it counts before the interval ends."""
+        for module in modules:
+            self._modules[module].score += 1
+
     def credit(self, samples: Mapping[int, int]) -> None:
         """End an interval in which the processes that map a module had so many samples."""
         for module, known in self._modules.items():

@@ -98,6 +98,8 @@ class Unwinder:
         if known is None:
             self._wait(raw.process)
         elif raw.end in _DOUBTS:
+            if raw.end is StackEnd.NO_MAPPING:
+                self._table.hint(known.layout.modules)
             wait_s = known.wait_s * _DOUBTS[raw.end]
             changed = known.version != known.space.version
             if changed or time.monotonic() - known.read_s >= wait_s:
