@@ -32,9 +32,9 @@ def own_cpu_ns() -> int:
     return time.process_time_ns() + round((children.ru_utime + children.ru_stime) * 1e9)
 
 
-def own_usage() -> ShipperUsage:
+def own_usage(account: "MemoryAccount") -> ShipperUsage:
     """For the shipper to report; cheap enough for every few seconds (under a millisecond)."""
-    return ShipperUsage(os.getpid(), own_cpu_ns(), MemoryAccount().read().total_bytes)
+    return ShipperUsage(os.getpid(), own_cpu_ns(), account.read().total_bytes)
 
 
 class MemoryAccount:

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any, TextIO
 
 from node_agent.errors import SpoolError
-from node_agent.overhead.usage import own_usage
+from node_agent.overhead.usage import MemoryAccount, own_usage
 from node_agent.spool import Spool
 
-STATUS_EVERY_S = 10.0
+STATUS_EVERY_S = 9.0  # just less than a batch takes, so that both share a wake-up
 REPEAT_EVERY_S = 60.0
 
 
@@ -30,6 +30,7 @@ class Report:
         self._last_error: dict[str, Any] | None = None
         self._failing_since: float | None = None
         self._said: tuple[str, float] = ("", 0.0)
+        self._account = MemoryAccount()
         self._written_at_s = float("-inf")
         self._written_state = ""
 
@@ -80,7 +81,7 @@ class Report:
 
     def status(self) -> dict[str, Any]:
         """The content of status/shipper.json; times are Unix seconds."""
-        usage = own_usage()
+        usage = own_usage(self._account)
         return {
             "at": time.time(),
             "pid": usage.pid,

@@ -7,6 +7,7 @@ made with O_EXCL and opened with O_NOFOLLOW, and only regular files of a bounded
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -46,6 +47,7 @@ class Folder:
         self.path = root / name
         self.name = name
         self._count = 0
+        self._watched_fd: int | None = None
         self.foreign = 0
         with translated(root, "make"):
             os.close(_open_folder(root))
@@ -54,6 +56,16 @@ class Folder:
 
     def close(self) -> None:
         os.close(self._fd)
+        if self._watched_fd is not None:
+            os.close(self._watched_fd)
+
+    def watch(self) -> None:
+        """Have the kernel send SIGIO to this process whenever a file is finished in here."""
+        with translated(self.path, "watch"):
+            if self._watched_fd is None:
+                # Not a duplicate, of which scandir() closes one each time: that ends the watch.
+                self._watched_fd = os.open(".", _FOLDER_FLAGS, dir_fd=self._fd)
+            fcntl.fcntl(self._watched_fd, fcntl.F_NOTIFY, fcntl.DN_RENAME | fcntl.DN_MULTISHOT)
 
     def names(self) -> list[str]:
         """Names of the finished files, unordered."""

@@ -85,6 +85,16 @@ class Spool:
         )
         self._bounds.scan()
 
+    def watch(self) -> bool:
+        """From now on this process gets SIGIO, for which it must have a handler, when there is
+        something new to deliver. False where the file system or the kernel can't tell."""
+        try:
+            self._batches.watch()
+            self._extracts.watch()
+        except SpoolError:
+            return False
+        return True
+
     # batches
 
     def put_batch(self, batch: Batch, definitions: Definitions | None) -> PutResult:

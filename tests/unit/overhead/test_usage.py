@@ -8,6 +8,7 @@ import pytest
 
 from node_agent.overhead.usage import (
     Memory,
+    MemoryAccount,
     own_cpu_ns,
     own_unit_group,
     own_usage,
@@ -72,7 +73,7 @@ def test_ended_children_are_in_the_cpu_time() -> None:
 
 
 def test_this_process_has_memory_and_an_id() -> None:
-    usage = own_usage()
+    usage = own_usage(MemoryAccount())
 
     assert usage.pid == os.getpid()
     assert 1_000_000 < usage.memory_bytes < 10_000_000_000
