@@ -62,10 +62,12 @@ class Functions:
 
 
 class Reader:
-    """Reads the functions of one section. Addresses below `base` or from `base` + `span` on are
-    no code of the file; `span` is at most 4 GiB."""
+    """Reads the functions of one section into `functions`. Addresses below `base` or from `base` +
+    `span` on are no code of the file; `span` is at most 4 GiB."""
 
-    def __init__(self, read: ReadAt, section: Section, base: int, span: int) -> None:
+    def __init__(
+        self, read: ReadAt, section: Section, base: int, span: int, functions: Functions
+    ) -> None:
         self._read = read
         self._section = section
         self._base = base
@@ -73,10 +75,10 @@ class Reader:
         self._cies: dict[int, Cie | None] = {}
         self._interpreters: dict[tuple[object, ...], Interpreter] = {}
         self._is_over = False
-        self.functions = Functions()
+        self.functions = functions
 
-    def run(self) -> Functions:
-        """All functions; stops, with a note, where the section can't be read.
+    def run(self) -> None:
+        """Append all functions; stops, with a note, where the section can't be read.
 
         Raises NoRowsError when there are more of them than the limits allow.
         """
@@ -88,7 +90,6 @@ class Reader:
             if used == 0:
                 break
             position += used
-        return self.functions
 
     def _read_piece(self, piece: bytes, position: int) -> int:
         """Read the entries that lie in `piece` wholly; how many bytes they have."""

@@ -22,6 +22,7 @@ _X86_64 = 62
 _PT_GNU_EH_FRAME = 0x6474E550
 _EXECUTABLE = 1
 _PAGE = 4096
+_SHF_EXECINSTR = 4
 _SHF_COMPRESSED = 1 << 11
 
 
@@ -41,6 +42,35 @@ class Image(NamedTuple):
     sections: tuple[Section, ...]
     elf_sections: tuple[ElfSection, ...]
 
+    @property
+    def is_go(self) -> bool:
+        """Whether Go's linker made it: its code keeps frame pointers."""
+        return any(section.name == ".note.go.buildid" for section in self.elf_sections)
+
+    def code_ranges(self) -> list[tuple[int, int]]:
+        """Start (less the base) and size of what is code: of sections, else of segments."""
+        parts = [
+            (section.addr, section.size)
+            for section in self.elf_sections
+            if section.flags & _SHF_EXECINSTR and section.type != SHT_NOBITS
+        ] or [(segment.vaddr, segment.filesz) for segment in self.code]
+        ranges = sorted((start - self.base, size) for start, size in parts if size)
+        end = 0
+        checked = []
+        for start, size in ranges:
+            if end <= start and start + size <= self.span:
+                checked.append((start, size))
+                end = start + size
+        return checked
+
+    def read_code(self, start: int, size: int) -> bytes:
+        """Code from `start` (less the base) on; fewer bytes where the file has no more."""
+        for segment in self.code:
+            skipped = start + self.base - segment.vaddr
+            if 0 <= skipped < segment.filesz:
+                return self.read(segment.offset + skipped, min(size, segment.filesz - skipped))
+        return b""
+
 
 def open_image(read: ReadAt, file_size: int, is_image: bool) -> Image:
     """The image of `file_size` bytes behind `read`. `is_image`: offsets are addresses less the
@@ -49,6 +79,9 @@ def open_image(read: ReadAt, file_size: int, is_image: bool) -> Image:
     if header.machine != _X86_64:
         raise ElfError(f"an ELF file of machine {header.machine}, not of x86-64")
     segments = read_segments(read, header)
+    if is_image and segments:
+        lowest = min((s.vaddr for s in segments if s.type == PT_LOAD), default=0) & -_PAGE
+        segments = [segment._replace(offset=segment.vaddr - lowest) for segment in segments]
     loads = [segment for segment in segments if segment.type == PT_LOAD]
     code = tuple(segment for segment in loads if segment.flags & _EXECUTABLE and segment.memsz)
     if not code:
@@ -57,16 +90,9 @@ def open_image(read: ReadAt, file_size: int, is_image: bool) -> Image:
     span = max(segment.vaddr + segment.memsz for segment in code) - base
     if span > 1 << 32:
         raise ElfError("an ELF file with code more than 4 GiB apart")
-    if is_image:
-        segments = [s._replace(offset=s.vaddr - base) for s in segments]
-        elf_sections: list[ElfSection] = []
-    else:
-        elf_sections = _sections(read, header, file_size)
-    sections = [
-        *_named(elf_sections, ".eh_frame", False),
-        *_by_header(read, segments),
-        *_named(elf_sections, ".debug_frame", True),
-    ]
+    elf_sections = [] if is_image else _sections(read, header, file_size)
+    sections = _named(elf_sections, ".eh_frame", False) or _by_header(read, segments)
+    sections += _named(elf_sections, ".debug_frame", True)
     (entry,) = struct.unpack_from("<Q", header.raw, 24)
     return Image(read, base, span, entry, code, tuple(sections), tuple(elf_sections))
 

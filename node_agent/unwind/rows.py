@@ -9,8 +9,9 @@ from node_agent.symbols.elf import ReadAt
 from node_agent.symbols.errors import ElfError
 from node_agent.unwind.cfi import Functions, Reader
 from node_agent.unwind.errors import NoRowsError
+from node_agent.unwind.gaps import fill_gaps
 from node_agent.unwind.image import open_image
-from node_agent.unwind.rules import GAP
+from node_agent.unwind.rules import END, GAP
 
 ROW_BYTES = 8
 MAX_ROWS = 1 << 21  # of one mapping: more than that the kernel side can't search
@@ -54,16 +55,30 @@ def build_rows(read: ReadAt, file_size: int, is_image: bool = False) -> Rows:
         image = open_image(read, file_size, is_image)
     except ElfError as error:
         raise NoRowsError(str(error)) from error
-    if not image.sections:
-        raise NoRowsError("no unwind information: neither .eh_frame nor .debug_frame")
-    functions = Reader(image.read, image.sections[0], image.base, image.span).run()
+    functions = Functions()
+    if image.sections and not image.is_go:
+        for section in image.sections:
+            Reader(image.read, section, image.base, image.span, functions).run()
+    elif image.sections and not image.sections[0].is_debug:  # C code beside Go's
+        Reader(image.read, image.sections[0], image.base, image.span, functions).run()
+    _end_at_entry(functions, image.entry - image.base)
     rows = merge(functions)
+    if not image.is_go or rows:
+        rows = fill_gaps(rows, image, functions.notes)
     if len(rows) > MAX_ROWS:
         raise NoRowsError(f"{len(rows)} rows; at most {MAX_ROWS} of one file can be used")
-    if not rows:
-        raise NoRowsError("no unwind information: .eh_frame describes no function of the file")
+    if not rows and not image.is_go:
+        raise NoRowsError("no unwind information, and too much code to follow its instructions")
     segments = tuple(CodeSegment(s.offset, s.vaddr, s.filesz) for s in image.code)
-    return Rows(rows.tobytes(), image.base, segments, dict(functions.notes))
+    return Rows(rows.tobytes(), image.base, segments, dict(functions.notes), image.is_go)
+
+
+def _end_at_entry(functions: Functions, entry: int) -> None:
+    """Nothing calls the program's first function, whether its description says so or not."""
+    if 0 < entry <= _PC and entry in functions.starts:
+        number = functions.starts.index(entry)
+        for index in range(functions.firsts[number], functions.firsts[number + 1]):
+            functions.rows[index] = functions.rows[index] & _PC | END
 
 
 def merge(functions: Functions) -> "array[int]":

@@ -1,0 +1,240 @@
+"""Rows of code that nothing describes: the stack's height is followed through the instructions.
+
+C libraries such as musl, and functions written in assembly, come without unwind information. What
+compilers make of a function is regular enough: it begins with the return address on the stack, and
+changes the height by pushes, pops and constants only, or sets rbp first. Where that does not hold,
+there is no row.
+"""
+
+from array import array
+from collections.abc import Collection
+from typing import NamedTuple
+
+from node_agent.unwind.instructions import Effect, decode
+from node_agent.unwind.rules import END, GAP, SIGNAL, Rule, word
+
+_RBP = 5  # as instructions number it
+_RT_SIGRETURN = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"  # mov $15, %rax; syscall
+_ENDBR64 = b"\xf3\x0f\x1e\xfa"
+_KEPT = (3, 5, 12, 13, 14, 15)  # registers that functions save
+_RETURNS_TO = 1  # the kernel side looks a byte before a return address
+_LAST = (Effect.END, Effect.JUMP, Effect.JUMP_ELSEWHERE)
+
+
+class _Height(NamedTuple):
+    """Where the CFA is: `bytes` above rsp, or 16 above rbp. `rbp`: where it is saved, from the CFA;
+    0 when it isn't."""
+
+    bytes: int
+    rbp: int = 0
+    has_frame: bool = False
+    is_entry: bool = False
+
+
+_START = _Height(8)
+_ENTRY = _Height(8, is_entry=True)
+
+
+def follow(code: bytes, address: int, starts: Collection[int], entry: int) -> list[int]:
+    """Rows (pc | word, ascending) of the `code` at `address`. `starts` are addresses of functions,
+    more are found by their calls; `entry` is where the program begins."""
+    first = _Walk(code, {start - address for start in starts}, entry - address)
+    first.run()
+    # The second time every function that is called is known: some calls don't return, and then the
+    # next function must not be taken for what follows.
+    second = _Walk(code, first.starts, entry - address)
+    second.run()
+    return second.rows(address)
+
+
+class _Walk:
+    """Follows the flow of control from all functions; offsets are into `code`."""
+
+    def __init__(self, code: bytes, starts: set[int], entry: int) -> None:
+        self.starts = {start for start in starts if 0 <= start < len(code)}
+        self._code = code
+        self._entry = entry
+        # What holds at each instruction: 0 where none was seen, else an index of `_heights`.
+        self._marks = array("H", bytes(2 * len(code)))
+        self._heights: list[_Height | None] = [None, None, _START]
+        self._numbers: dict[_Height | None, int] = {None: 1, _START: 2}
+        self._ways: list[tuple[int, _Height | None]] = []  # still to be followed
+        self._ends: dict[int, tuple[Effect, _Height | None]] = {}  # where a flow ends, and how
+
+    def run(self) -> None:
+        """Follow everything."""
+        for start in sorted(self.starts, reverse=True):
+            self._ways.append((start, _START))
+        if 0 <= self._entry < len(self._code):
+            self._ways.append((self._entry, _ENTRY))
+        self._follow_ways()
+        # Beginnings that only pointers lead to come first: jumps from there tell the heights of
+        # more code than the guesses about what is left.
+        self._follow_rest(beginnings_only=True)
+        self._follow_rest(beginnings_only=False)
+
+    def rows(self, address: int) -> list[int]:
+        """Rows of what has been followed."""
+        rows: list[int] = []
+        last = -1
+        words = [_word(height) for height in self._heights]
+        for at, mark in enumerate(self._marks):
+            if not mark:
+                continue
+            now = words[mark]
+            if self._code.startswith(_RT_SIGRETURN, at):
+                now = SIGNAL
+            if now == last:
+                continue
+            last = now
+            pc = address + (max(at - _RETURNS_TO, 0) if now == SIGNAL else at)
+            if rows and rows[-1] & 0xFFFFFFFF >= pc:
+                rows.pop()
+            rows.append(pc | now)
+        return rows
+
+    def _follow_ways(self) -> None:
+        ways, marks, size = self._ways, self._marks, len(self._code)
+        while ways:
+            at, height = ways.pop()
+            if 0 <= at < size and not marks[at]:
+                self._follow(at, height)
+
+    def _follow(self, at: int, height: _Height | None) -> None:
+        """From `at` on, until nothing follows or it has been followed before."""
+        code, marks, ways = self._code, self._marks, self._ways
+        number = self._number(height)
+        is_first = True
+        while at < len(code) and not marks[at]:
+            if not is_first and at in self.starts:
+                return
+            is_first = False
+            instruction = decode(code, at)
+            marks[at] = number
+            if instruction is None:
+                marks[at] = 1
+                self._ends[at + 1] = Effect.LOSE, None
+                return
+            at += instruction.size
+            effect, value = instruction.effect, instruction.value
+            if effect is Effect.NONE or effect is Effect.PADDING:
+                continue
+            if effect is Effect.CALL and value:
+                if 0 <= at + value < len(code):
+                    self.starts.add(at + value)
+                if self._begins_after(at):
+                    self._ends[at] = Effect.END, None
+                    return
+            elif effect is Effect.BRANCH:
+                ways.append((at + value, height))
+            elif effect in _LAST:
+                if effect is Effect.JUMP:
+                    ways.append((at + value, height))
+                self._ends[at] = effect, height
+                return
+            else:
+                height = _after(height, effect, value)
+                number = self._number(height)
+
+    def _follow_rest(self, beginnings_only: bool) -> None:
+        """Code that only a table or a pointer leads to, in the order of addresses."""
+        code, marks = self._code, self._marks
+        at = 0
+        switched: _Height | None = None  # at the jump by a table that came last
+        effect, height = Effect.END, None
+        while at < len(code):
+            if at in self.starts:
+                switched = None
+            if at in self._ends:
+                effect, height = self._ends[at]
+                if effect is Effect.JUMP_ELSEWHERE:
+                    switched = height
+            instruction = decode(code, at) if not marks[at] else None
+            if instruction is None:  # or none can be read there
+                at += 1
+                while at < len(code) and not marks[at] and at not in self._ends:
+                    at += 1
+                continue
+            if instruction.effect is Effect.PADDING:
+                at += instruction.size
+                continue
+            if at % 16 == 0 and self._is_beginning(at):
+                self._ways.append((at, _START))
+            elif beginnings_only:
+                at += instruction.size
+                continue
+            elif effect is Effect.JUMP and height is not None:
+                self._ways.append((at, height))
+            else:
+                is_apart = switched is None or (at % 16 == 0 and effect is Effect.END)
+                self._ways.append((at, _START if is_apart else switched))
+            self._follow_ways()
+
+    def _begins_after(self, at: int) -> bool:
+        """Whether a function seems to begin behind a call that ends at `at`: the call never
+        returns then."""
+        while (padding := decode(self._code, at)) and padding.effect is Effect.PADDING:
+            at += padding.size
+        return at % 16 == 0 and self._is_beginning(at)
+
+    def _is_beginning(self, at: int) -> bool:
+        """Whether a function could begin at `at`, by its first instruction."""
+        if self._code.startswith(_ENDBR64, at):
+            return True
+        instruction = decode(self._code, at)
+        if instruction is None:
+            return False
+        if instruction.effect is Effect.PUSH:
+            return instruction.value in _KEPT
+        return instruction.effect is Effect.MOVE and instruction.value < 0
+
+    def _number(self, height: _Height | None) -> int:
+        number = self._numbers.get(height)
+        if number is None:
+            if len(self._heights) > 0xFFFF:
+                return 1
+            number = self._numbers[height] = len(self._heights)
+            self._heights.append(height)
+        return number
+
+
+def _after(height: _Height | None, effect: Effect, value: int) -> _Height | None:
+    """The height after an instruction that changes it; None: not known."""
+    if height is None or height.is_entry:
+        return height
+    if effect is Effect.ZERO_RBP and not height.rbp:
+        # The ABI's mark of the outermost frame: compiled code saves rbp before it changes it.
+        return _ENTRY
+    if effect is Effect.SET_FRAME:
+        return height._replace(has_frame=True) if height.rbp == -16 == -height.bytes else height
+    if effect is Effect.LEAVE:
+        return _START if height.has_frame else None
+    if height.has_frame:
+        return _START if effect is Effect.POP and value == _RBP else height
+    if effect is Effect.LOSE:
+        return None
+    if effect is Effect.PUSH or effect is Effect.CALL:  # a call of what follows it
+        rbp = -(height.bytes + 8) if value == _RBP and not height.rbp else height.rbp
+        return _Height(height.bytes + 8, rbp)
+    if effect is Effect.POP:
+        rbp = 0 if value == _RBP and height.rbp == -height.bytes else height.rbp
+        return _sane(_Height(height.bytes - 8, rbp))
+    if effect is Effect.MOVE:
+        return _sane(_Height(height.bytes - value, height.rbp))
+    return height
+
+
+def _sane(height: _Height) -> _Height | None:
+    return height if height.bytes >= 8 and height.bytes % 8 == 0 else None
+
+
+def _word(height: _Height | None) -> int:
+    if height is None:
+        return GAP
+    if height.is_entry:
+        return END
+    if height.has_frame:
+        return word(Rule.CFA_RBP, 2, -2)
+    if height.bytes >= 0x8000 * 8 or height.rbp < -0x400:
+        return GAP
+    return word(Rule.CFA_RSP, height.bytes // 8, height.rbp // 8)
