@@ -9,10 +9,10 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from node_agent.capabilities import KERNEL_PROGRAMS, using
-from node_agent.collectors.stacks import ProcessKey, RawStack
+from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
+from node_agent.collectors.stacks import Interval, ProcessKey, PythonEnd, RawStack
 from node_agent.cpython.errors import PythonError
 from node_agent.cpython.inspector import Inspector
 from node_agent.cpython.interpreter import FILE_NAME, Interpreter
@@ -20,6 +20,7 @@ from node_agent.cpython.offsets import find_offsets
 from node_agent.cpython.records import make_layout, make_process
 from node_agent.cpython.structs import MAX_PYTHON_LAYOUTS, PythonLayoutC, PythonProcessC
 from node_agent.generations import GenerationCache
+from node_agent.kernel.structs import PYTHON_END_MASK, PYTHON_END_SHIFT
 from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.errors import FileUnavailableError, ProcessError
 from node_agent.processes.files import open_mapped
@@ -67,6 +68,7 @@ class PythonPrograms:
     ) -> None:
         self.counts: dict[str, int] = {}
         self.refused: dict[str, str] = {}
+        self._interval: dict[str, Any] = {}
         self._maps = maps
         self._registry = registry
         self._space = space
@@ -95,18 +97,41 @@ class PythonPrograms:
         for build, answer in self._inspector.step():
             candidates = self._asked.pop(build, [])
             self._builds[build] = self._accept(build, answer)
-            for candidate in candidates:
-                self._examine(candidate)
+            with using(*OTHER_PROCESSES):
+                for candidate in candidates:
+                    self._examine(candidate)
+
+    def end_interval(self, interval: Interval) -> None:
+        """Note how the Python parts of the interval's samples ended, and what they cost."""
+        ends: dict[str, int] = {}
+        for key, count in interval.counts.items():
+            end = (key.flags & PYTHON_END_MASK) >> PYTHON_END_SHIFT
+            if end:
+                word = PythonEnd(end).name.lower()
+                ends[word] = ends.get(word, 0) + count
+        self._interval = {
+            "ends": ends,
+            "python_samples": interval.python_samples,
+            "python_ns": interval.python_ns,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """For the status file: the last interval, processes, and refused interpreters in words."""
+        return {**self._interval, "processes": self.counts, "refused": self.refused}
 
     def sweep(self) -> None:
         """Forget processes that have ended. Reads /proc."""
-        for tgid, (key, _) in list(self._known.items()):
-            try:
-                check_start(tgid, key.start_ns)
-            except ProcessError:
+        ended = []
+        with using(*OTHER_PROCESSES):  # /proc may hide other users' processes
+            for tgid, (key, _) in self._known.items():
+                try:
+                    check_start(tgid, key.start_ns)
+                except ProcessError:
+                    ended.append(tgid)
+        with using(*KERNEL_PROGRAMS):
+            for tgid in ended:
                 del self._known[tgid]
-                with using(*KERNEL_PROGRAMS):
-                    self._maps.drop_process(tgid)
+                self._maps.drop_process(tgid)
         self._settled.rotate()
         self._looked_at.rotate()
 
