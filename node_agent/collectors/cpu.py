@@ -248,6 +248,8 @@ class CpuCollector:
             duration_ns=ended_monotonic_ns - began.start_monotonic_ns,
             skipped={name: grown[name] for name in _SKIPPED if grown[name]},
             interrupts=sum(grown[name] for name in _OUTCOMES),
+            python_samples=grown["python_samples"],
+            python_ns=grown["python_ns"],
             number=number,
         )
         running.begin_interval(BookedInterval(ended_ns, ended_monotonic_ns, now))

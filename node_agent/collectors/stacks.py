@@ -111,6 +111,8 @@ class Interval:
     duration_ns: int  # monotonic
     skipped: dict[str, int] = field(default_factory=dict)  # left out on purpose, by reason
     interrupts: int = 0  # sampling interrupts, those of idle CPUs included
+    python_samples: int = 0  # of Python programs
+    python_ns: int = 0  # of `kernel_ns`: reading their frames and names
     number: int = 0
 
 

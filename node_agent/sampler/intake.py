@@ -10,6 +10,8 @@ from node_agent import VERSION
 from node_agent.capabilities import OTHER_PROCESSES, using
 from node_agent.collectors.stacks import Interval, RawStack
 from node_agent.config import AgentConfig
+from node_agent.cpython.maps import PythonMaps
+from node_agent.cpython.programs import PythonPrograms
 from node_agent.errors import SpoolError
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.unwind_maps import UnwindMaps
@@ -76,10 +78,17 @@ class Intake:
                 *split_limit(config.unwind_limit_bytes),
             )
             self.normalizer.signals = self.unwinder.signals
+        self.programs: PythonPrograms | None = None
         self._config = config
         self._spool = spool
         self._held: _Held | None = None
         self._early: list[RawStack] = []
+
+    def read_python(self, maps: PythonMaps | None) -> None:
+        """From now on have the frames of Python programs read, where there are `maps` for it."""
+        if maps is not None:
+            self.programs = PythonPrograms(maps, self.registry, self.normalizer.space)
+            self.normalizer.python.forget = maps.forget_name
 
     def add(self, raw: RawStack, ended: int | None = None) -> None:
         """Take a stack. While interval `ended` is being closed, stacks of the one after it wait,
@@ -90,6 +99,8 @@ class Intake:
             self.normalizer.add(raw)
         if self.unwinder is not None:
             self.unwinder.note(raw)
+        if self.programs is not None:
+            self.programs.note(raw)
         # Now: at the end of the interval it may have ended.
         self.identities.labels(raw.process, raw.cgroup_id, raw.thread_name, raw.is_kernel_thread)
 
@@ -100,6 +111,8 @@ class Intake:
         batch is then kept and tried once more with the next one."""
         if self.unwinder is not None:
             self.unwinder.end_interval(interval.counts)
+        if self.programs is not None:
+            self.programs.end_interval(interval)
         with using(*OTHER_PROCESSES):
             columns = build_columns(interval.counts, self.normalizer, self.identities)
         stacks = self.definitions.take()
@@ -140,12 +153,16 @@ class Intake:
         self.extractor.step()
         if self.unwinder is not None:
             self.unwinder.step()
+        if self.programs is not None:
+            self.programs.step()
 
     def rotate(self) -> None:
         """Forget what was not seen since the last call."""
         self.normalizer.rotate()
         self.definitions.rotate()
         self.identities.rotate()
+        if self.programs is not None:
+            self.programs.sweep()
 
     def obey(self, directive: dict[str, Any]) -> None:
         """Carry out a checked directive (see node_agent.spool.directives)."""
@@ -159,6 +176,8 @@ class Intake:
         self.extractor.close()
         if self.unwinder is not None:
             self.unwinder.close()
+        if self.programs is not None:
+            self.programs.close()
 
     def _store(self, new: _Held) -> None:
         held, self._held = self._held, None

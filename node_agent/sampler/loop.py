@@ -72,6 +72,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         exclude=config.exclude,
         store=store,
         unwind=config.unwind,
+        python=config.python_frames,
     )
     try:
         with using(*KERNEL_PROGRAMS):
@@ -83,6 +84,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
     try:
         folder = state_folder(config, environ)
         intake = Intake(config, spool, mode_facts(collector), collector.unwind_maps, folder)
+        intake.read_python(collector.python_maps)
         loop = _Loop(config, spool, collector, Meter(collector, calibration), intake, watch)
         for mode, reason in collector.mode_reasons.items():
             say(f"mode {collector.mode}, since {mode} failed: {reason}")

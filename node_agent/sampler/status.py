@@ -103,6 +103,7 @@ class SamplerStatus:
             "interval": self._interval,
             "overhead": self._overhead,
             "unwind": intake.unwinder.status() if intake.unwinder is not None else None,
+            "python": intake.programs.status() if intake.programs is not None else None,
             **self._governing.status(),
             "unplaced": intake.normalizer.counts | intake.registry.lost,
             "labels_folded": intake.identities.folded,
