@@ -36,6 +36,10 @@ class Overhead(msgspec.Struct, frozen=True):
     map_bytes: int  # of which BPF maps
     cpu_percent: float  # share of the host: the four parts over online CPUs x duration
     user_percent_of_core: float  # both processes' user space, percent of one core
+    event_latency_us: float = 0.0  # mean delay that one sample put on what it interrupted
+    interrupt_ns: int = 0  # calibrated cost of one sampling interrupt, without the program on it
+    interrupt_spread_ns: int = 0  # half the distance between its quartiles
+    shipper_memory_bytes: int = 0  # of memory_bytes; the rest is the sampler's and the maps'
 
 
 # How the user part of a stack ended, in the order of bpf/events.h's enum stack_end from 1 on.

@@ -12,13 +12,14 @@ LATE_S = 60  # a node sends every 10 s
 OFFLINE_S = 600
 MAX_VALUES = 1_000  # of one label
 _OVERHEAD_ROWS = 6  # one minute
+_LATEST = ("event_latency_us", "interrupt_ns", "interrupt_spread_ns", "shipper_memory_bytes")
 
 _NODES = text(
     """
 SELECT n.name, n.created_at, n.last_seen_at, n.agent_version, n.facts, n.rate_millihertz,
     n.online_cpus, n.clock_offset_ms, n.lost_batches, n.lost_samples,
     o.cpu_percent, o.user_percent_of_core, o.memory_bytes, o.map_bytes, o.at,
-    o.sampler, o.shipper, o.kernel, o.interrupt, o.duration_s
+    o.sampler, o.shipper, o.kernel, o.interrupt, o.latest, o.duration_s
 FROM nodes n LEFT JOIN LATERAL (
     SELECT sum(r.cpu_percent * r.duration_s) / sum(r.duration_s) AS cpu_percent,
         sum(r.user_percent_of_core * r.duration_s) / sum(r.duration_s) AS user_percent_of_core,
@@ -27,6 +28,7 @@ FROM nodes n LEFT JOIN LATERAL (
         sum((r.detail->>'shipper_cpu_ns')::numeric) AS shipper,
         sum((r.detail->>'kernel_cpu_ns')::numeric) AS kernel,
         sum((r.detail->>'interrupt_cpu_ns')::numeric) AS interrupt,
+        (array_agg(r.detail ORDER BY r.at DESC))[1] AS latest,
         sum(r.duration_s) AS duration_s
     FROM (SELECT * FROM node_overhead WHERE node_id = n.id AND at > :since AND duration_s > 0
           ORDER BY at DESC LIMIT :rows) AS r
@@ -62,7 +64,8 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
     """Every node; `overhead` is the mean over its last minute of reports within a day, or None.
 
     `memory_bytes` and `map_bytes` are that minute's largest; `*_percent_of_core` are the four parts
-    of the cost.
+    of the cost. The delay of a sample and the calibration are those of the newest report; None
+    where an older agent does not tell them.
     """
     parameters = {"since": now - timedelta(days=1), "rows": _OVERHEAD_ROWS}
     rows = await connection.execute(_NODES, parameters)
@@ -112,4 +115,5 @@ def _overhead(row: Any) -> dict[str, Any]:
         "shipper_percent_of_core": percent(row.shipper),
         "kernel_percent_of_core": percent(row.kernel),
         "interrupt_percent_of_core": percent(row.interrupt),
+        **{name: row.latest.get(name) for name in _LATEST},
     }

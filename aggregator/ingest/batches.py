@@ -21,6 +21,11 @@ OLDEST_NS = 48 * 3_600 * 10**9
 AHEAD_NS = 600 * 10**9
 HASH_BYTES = 16
 HOST_LABEL = "host"  # always the node's name, never a label of its own
+_OVERHEAD_INTEGERS = (
+    *("sampler_cpu_ns", "shipper_cpu_ns", "kernel_cpu_ns", "interrupt_cpu_ns"),
+    *("memory_bytes", "map_bytes", "shipper_memory_bytes"),
+    *("interrupt_ns", "interrupt_spread_ns"),
+)
 _MAX_BIGINT = 2**62
 _MAX_SEQUENCE = 2**32  # `node_prof.part` keeps it in 32 bits; at 10 s a batch that is 1,361 years
 _MAX_TEXTS = 64
@@ -223,11 +228,9 @@ def _check_values(batch: Batch) -> None:
     _check_texts("facts", batch.facts)
     _check_texts("agent_version", {"agent_version": batch.agent_version})
     cost = batch.overhead
-    for part in ("sampler_cpu_ns", "shipper_cpu_ns", "kernel_cpu_ns", "interrupt_cpu_ns"):
+    for part in _OVERHEAD_INTEGERS:
         _check_number(part, getattr(cost, part))
-    for part in ("memory_bytes", "map_bytes"):
-        _check_number(part, getattr(cost, part))
-    for part in ("cpu_percent", "user_percent_of_core"):
+    for part in ("cpu_percent", "user_percent_of_core", "event_latency_us"):
         _check_number(part, getattr(cost, part), most=1e9)
 
 

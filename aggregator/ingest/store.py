@@ -174,6 +174,10 @@ async def _add_overhead(driver: psycopg.AsyncConnection[Any], stored: list[Encod
             "shipper_cpu_ns": cost.shipper_cpu_ns,
             "kernel_cpu_ns": cost.kernel_cpu_ns,
             "interrupt_cpu_ns": cost.interrupt_cpu_ns,
+            "event_latency_us": round(cost.event_latency_us, 2),
+            "interrupt_ns": cost.interrupt_ns,
+            "interrupt_spread_ns": cost.interrupt_spread_ns,
+            "shipper_memory_bytes": cost.shipper_memory_bytes,
         }
         at = _EPOCH + timedelta(microseconds=batch.start_ns // 1000)
         rows.append(

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from node_agent.collectors.cpu import Totals
 from node_agent.kernel.cpus import online_cpus
-from node_agent.overhead.calibration import Calibration
+from node_agent.overhead.calibration import Calibration, calibrate_interrupt_ns
 from node_agent.overhead.errors import OverheadError
 from node_agent.overhead.usage import MemoryAccount, ShipperUsage, own_cpu_ns
 from wire.schema import Overhead
@@ -34,6 +34,15 @@ class Meter:
         self._totals = Totals(0, 0, 0)
         self._own_cpu_ns = own_cpu_ns()
         self._shipper: ShipperUsage | None = None
+
+    @property
+    def calibration(self) -> Calibration:
+        """What one sampling interrupt costs on this host, as last measured."""
+        return self._calibration
+
+    def recalibrate(self) -> None:
+        """Measure that again. Raises PerfEventError; the old figure then stays."""
+        self._calibration = calibrate_interrupt_ns()
 
     def measure(self, shipper: ShipperUsage | None, duration_ns: int, samples: int) -> Overhead:
         """The cost of the `duration_ns` that ended now.
@@ -68,6 +77,10 @@ class Meter:
             map_bytes=map_bytes,
             cpu_percent=100 * total_ns / (len(online_cpus()) * duration_ns),
             user_percent_of_core=100 * user_ns / duration_ns,
+            event_latency_us=(kernel_ns + interrupt_ns) / max(interrupts, 1) / 1000,
+            interrupt_ns=self._calibration.ns_per_sample,
+            interrupt_spread_ns=self._calibration.spread_ns,
+            shipper_memory_bytes=shipper.memory_bytes if shipper else 0,
         )
         return _latest
 

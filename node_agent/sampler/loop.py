@@ -14,6 +14,7 @@ from node_agent.collectors.cpu import CpuCollector
 from node_agent.config import AgentConfig
 from node_agent.errors import EXIT_DETACHED, AgentError, SpoolError
 from node_agent.kernel.descriptor_store import DescriptorStore
+from node_agent.kernel.errors import PerfEventError
 from node_agent.overhead import Meter, calibrate_interrupt_ns
 from node_agent.sampler.detached import breaker_facts, report_detached
 from node_agent.sampler.facts import mode_facts
@@ -28,6 +29,7 @@ from node_agent.spool import Spool
 POLL_S = 0.5  # between two polls at least, whatever calls
 IDLE_S = 2.0  # and at most: also how often directives are looked for
 ROTATE_EVERY_S = 300.0
+CALIBRATE_EVERY_S = 86_400.0  # a virtual machine may have moved to another host
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -142,6 +144,7 @@ class _Loop:
         now = time.monotonic()
         interval_at = now + self._config.interval_s
         directives_at, rotate_at = now, now + ROTATE_EVERY_S
+        calibrate_at = now + CALIBRATE_EVERY_S
         self._status.write()
         while not waiter.wait(POLL_S, min(IDLE_S, interval_at - time.monotonic())):
             now = time.monotonic()
@@ -168,6 +171,9 @@ class _Loop:
             if now >= rotate_at:
                 rotate_at = now + ROTATE_EVERY_S
                 self._intake.rotate()
+            if now >= calibrate_at:
+                calibrate_at = now + CALIBRATE_EVERY_S
+                self._calibrate()
             notifier.is_alive()
         notifier.send("STOPPING=1")
         self._end_interval(last=True)
@@ -196,6 +202,13 @@ class _Loop:
                 say(words)
         self._governing.end_interval(overhead, interval.duration_ns)
         self._status.note(interval, rate_hz, overhead, self._last_error)
+
+    def _calibrate(self) -> None:
+        try:
+            with using(*KERNEL_PROGRAMS):
+                self._meter.recalibrate()
+        except PerfEventError as error:
+            say(f"the cost of an interrupt stays as it was measured before: {error}")
 
     def _obey(self) -> None:
         try:

@@ -4,6 +4,7 @@ import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from msgspec import structs
 
 from aggregator.fleet.service import node_state
 from aggregator.profiles.compaction import compact
@@ -44,6 +45,8 @@ async def test_nodes(get, new_node, stack_of, rows):
     start_s = minute_start(2)
     for step, percent in enumerate((90.0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.8)):
         overhead = Overhead(10**8, 10**7, 2 * 10**8, 10**8, 30 << 20, 12 << 20, percent, 0.5)
+        latest = {"event_latency_us": 17.25, "interrupt_ns": 12_000, "interrupt_spread_ns": 800}
+        overhead = structs.replace(overhead, **latest, shipper_memory_bytes=9 << 20)
         start_ns = (start_s + 10 * step) * 10**9
         lost = {"ring_full": 3}
         await web.send(web.batch({stack_of(1): 1}, start_ns=start_ns, overhead=overhead, lost=lost))
@@ -69,6 +72,8 @@ async def test_nodes(get, new_node, stack_of, rows):
     assert overhead["shipper_percent_of_core"] == pytest.approx(0.1)
     assert overhead["kernel_percent_of_core"] == pytest.approx(2)
     assert overhead["interrupt_percent_of_core"] == pytest.approx(1)
+    newest = ("event_latency_us", "interrupt_ns", "interrupt_spread_ns", "shipper_memory_bytes")
+    assert [overhead[name] for name in newest] == [17.25, 12_000, 800, 9 << 20]
 
     rows("UPDATE nodes SET last_seen_at = now() - interval '11 minutes' WHERE name = 'web-1'")
     assert (await get("/api/v1/nodes"))["nodes"][1]["state"] == "offline"

@@ -59,6 +59,31 @@ def test_each_call_measures_from_the_last_one(collector: Collector, meter: Meter
     assert (found.kernel_cpu_ns, found.interrupt_cpu_ns) == (100_000, 600_000)
 
 
+def test_a_sample_delays_by_the_program_and_the_interrupt(
+    collector: Collector, meter: Meter
+) -> None:
+    collector.now = Totals(100, 200, 700_000)
+
+    found = meter.measure(ShipperUsage(1, 0, 9 << 20), SECOND_NS, 100)
+
+    # 3.5 us in the program and 10 us of interrupt for each of the 200
+    assert found.event_latency_us == pytest.approx(13.5)
+    assert (found.interrupt_ns, found.interrupt_spread_ns) == (10_000, 500)
+    assert found.shipper_memory_bytes == 9 << 20
+
+
+def test_nothing_sampled_delays_nothing(meter: Meter) -> None:
+    assert meter.measure(None, SECOND_NS, 0).event_latency_us == 0
+
+
+def test_measuring_again_replaces_the_calibration(collector: Collector) -> None:
+    meter = Meter(collector, Calibration(123_456_789, 0))
+
+    meter.recalibrate()
+
+    assert 0 < meter.calibration.ns_per_sample < 123_456_789
+
+
 def test_the_samplers_own_cpu_time_is_in_it(meter: Meter) -> None:
     before = meter.measure(None, SECOND_NS, 0)
     sum(range(3_000_000))
