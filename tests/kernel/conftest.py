@@ -1,5 +1,6 @@
 """A known load, and a small root file system to boot other kernels with."""
 
+import bisect
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -38,6 +39,71 @@ def busy_program(tmp_path_factory: pytest.TempPathFactory) -> BusyProgram:
     flags = ["-O1", "-static", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"]
     subprocess.run(["gcc", *flags, "-o", path, HERE / "busy.c"], check=True)
     return BusyProgram(path)
+
+
+class WalkProgram(NamedTuple):
+    """walk.S, the rows that it is written with, and what walk.py finds of it, judged."""
+
+    path: Path
+    rows: Path
+    symbols: list[tuple[int, str]]  # sorted; of a program that is not moved when it is loaded
+
+    def function(self, address: int) -> str:
+        return self.symbols[bisect.bisect(self.symbols, (address, "~")) - 1][1]
+
+    def judge(self, found: dict[str, Any]) -> None:
+        """`found` is the line of JSON that walk.py prints."""
+        for name, (end, chain) in WALKS.items():
+            rows = found["cases"][name]
+            # the first instructions of a function or of the whole program are other stacks
+            (said, addresses, in_kernel, count) = max(rows, key=lambda row: row[3])
+            functions = [self.function(address) for address in addresses]
+            assert sum(row[3] for row in rows) >= 5, (name, rows)
+            assert count >= 0.6 * sum(row[3] for row in rows), (name, rows)
+            assert said == end, (name, said, functions)
+            assert functions[: len(chain)] == chain, (name, functions)
+            if end != "NO_MAPPING":  # there the kernel walked on, by frame pointers
+                assert len(functions) == len(chain), (name, functions)
+            assert in_kernel == (name == "kernel"), (name, rows)
+
+
+ALL_RULES = ["spin", "by_rbp_deref", "by_rsp_deref", "by_rbp_far", "by_rbp", "by_rsp", "_start"]
+IN_SIGNAL = ["spin", "handler", "restorer", "fault", "_start"]
+FRAMED = ["framed_leaf", "framed", "_start"]
+WALKS = {  # by case of walk.py: how the walk ends, and the functions from the leaf on
+    "rules": ("COMPLETE", ALL_RULES),
+    "fork": ("COMPLETE", ALL_RULES),
+    "plt": ("COMPLETE", ["plt_entry", "_start"]),
+    "deep": ("COMPLETE", ["spin", *["deep"] * 100, "_start"]),
+    "too_deep": ("TRUNCATED", ["spin", *["deep"] * 126]),
+    "signal": ("COMPLETE", IN_SIGNAL),
+    "signal_without_row": ("COMPLETE", IN_SIGNAL),
+    "kernel": ("COMPLETE", ["read_zero", "_start"]),
+    "unsupported": ("UNSUPPORTED_RULE", ["odd_rbp"]),
+    "fault": ("READ_FAULT", ["unreadable"]),
+    "frames_in_a_gap": ("COMPLETE", FRAMED),
+    "frames": ("COMPLETE", FRAMED),
+    "frames_without_rows": ("COMPLETE", FRAMED),
+    "no_frames_without_rows": ("NO_ROWS", ["odd_rbp"]),
+    "no_room": ("NO_ROOM", ["spin"]),
+    "pending": ("NO_MAPPING", ["spin"]),
+    "unknown": ("NO_MAPPING", ["spin"]),
+    "another_program": ("NO_MAPPING", ["spin"]),
+}
+
+
+@pytest.fixture(scope="session")
+def walk_program(tmp_path_factory: pytest.TempPathFactory) -> WalkProgram:
+    path = tmp_path_factory.mktemp("walk") / "walk"
+    rows = path.with_name("walk.rows")
+    flags = ["-nostdlib", "-static", "-no-pie"]
+    subprocess.run(["gcc", *flags, "-o", path, HERE / "walk.S"], check=True)
+    section = ["-j", ".rows", "--set-section-flags", ".rows=alloc"]
+    subprocess.run(["objcopy", "-O", "binary", *section, path, rows], check=True)
+    listed = subprocess.check_output(["nm", path], text=True).splitlines()
+    words = [line.split() for line in listed]
+    symbols = sorted((int(word[0], 16), word[2]) for word in words if word[1] == "T")
+    return WalkProgram(path, rows, symbols)
 
 
 @pytest.fixture
@@ -72,7 +138,11 @@ def copy_with_libraries(root: Path, *files: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def kernel_root(tmp_path_factory: pytest.TempPathFactory, busy_program: BusyProgram) -> Path:
+def kernel_root(
+    tmp_path_factory: pytest.TempPathFactory,
+    busy_program: BusyProgram,
+    walk_program: WalkProgram,
+) -> Path:
     """This machine's Python, libbpf, a busybox, the agent's package and the probe: 30 MB.
 
     Made from files that are here anyway: quicker than unpacking a distribution, and offline.
@@ -116,6 +186,8 @@ def kernel_root(tmp_path_factory: pytest.TempPathFactory, busy_program: BusyProg
     for name in ("probe.py", "hotplug.py", "exclude.py", "remains.py", "throttle.py"):
         shutil.copy(HERE / name, root / "opt" / name)
     shutil.copy(busy_program.path, root / "opt/busy")
+    for file in (HERE / "walk.py", walk_program.path, walk_program.rows):
+        shutil.copy(file, root / "opt")
     return root
 
 

@@ -18,6 +18,7 @@ DD = "dd=dd if=/dev/zero of=/dev/null bs=64k"
 SCRIPT = f"""
 set -e
 {PROBE} 100 busy=/opt/busy '{DD}'
+python3 -B /opt/walk.py /opt/walk /opt/walk.rows
 python3 -B /opt/exclude.py /opt/busy 30
 python3 -B /opt/remains.py
 python3 -B /opt/hotplug.py
@@ -46,8 +47,12 @@ def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )
-def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, release: str) -> None:
-    initial, excluded, remains, hotplug, throttle, nested = run_under(suite, kernel_root, SCRIPT)
+def test_samples_are_counted_on_this_kernel(
+    kernel_root: Path, walk_program: Any, suite: str, release: str
+) -> None:
+    initial, walked, excluded, remains, hotplug, throttle, nested = run_under(
+        suite, kernel_root, SCRIPT
+    )
 
     assert initial["release"].startswith(release)
     busy, dd = initial["programs"]["busy"], initial["programs"]["dd"]
@@ -63,6 +68,9 @@ def test_samples_are_counted_on_this_kernel(kernel_root: Path, suite: str, relea
     assert initial["samples"] < initial["interrupts"] + 50
     assert initial["kernel_ns"] > initial["samples"] * 100
     assert 0 < initial["map_bytes"] < 16 * 1024 * 1024
+
+    walk_program.judge(walked)
+    assert walked["map_bytes"] > walked["shard_bytes"] > 0
 
     free = {name for name in excluded["counts"] if name.startswith("free")}
     assert len(excluded["counts"]) == 7, excluded
