@@ -16,6 +16,7 @@ _WORD = struct.Struct("<I")
 _INLINED = struct.Struct("<Iiii")  # kind, name, parent's pc from the entry, first line
 _PCDATA_INLINE, _FUNCDATA_INLINE = 2, 3
 _NOTHING = 0xFFFFFFFF
+_ENTRY = "_rt0_"
 MAX_FUNCTIONS = 4_000_000
 MAX_STEPS = 100_000  # of one table of one function
 MAX_INLINED = 64  # levels of inlining
@@ -226,3 +227,15 @@ def open_table(
     opened = GoTable(table, text or text_address, trees - table_address if inside else None)
     opened.knows_text = opened.knows_text or text != 0
     return opened
+
+
+def check_text(table: GoTable, entry: int) -> None:
+    """Raise GoTableError unless it is known where the text begins that `table` counts from.
+
+    A table that doesn't say counts from `.text`, which is right only where no C code stands before:
+    then the program, whose entry point is `entry`, begins in Go.
+    """
+    if not table.knows_text:
+        lines = table.lookup(entry)
+        if not lines or not lines[-1].function.startswith(_ENTRY):
+            raise GoTableError("it is not known where Go's text begins")

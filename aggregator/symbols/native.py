@@ -27,12 +27,11 @@ from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.names import clean
 from aggregator.symbols.symcaches import Found, OpenSymCache, make_symcache
 from wire.function_names import readable
-from wire.gopclntab import GoTable, GoTableError, open_table
+from wire.gopclntab import GoTable, GoTableError, check_text, open_table
 from wire.pprof import Line
 
 _MAGIC = b"FFN2"
 _GO_TABLES = (".gopclntab", ".data.rel.ro.gopclntab")
-_GO_ENTRY = "_rt0_"  # where a program of Go's own linker begins
 
 
 class _Go(msgspec.Struct, array_like=True):
@@ -75,12 +74,16 @@ def store_symbols(data: Data, elf: bytes | str) -> tuple[bytes, bool]:
         has_debug = made[1]
     found = {section.name: section for section in sections(data)}
     packed = found.get(".gnu_debugdata")
+    damage = ""
     if packed is not None and (content := content_of(data, packed)):
-        inner = minidebug.unpack(content)
-        made = make_symcache(inner)
-        if made is not None:
-            # Its addresses count from its own first segment.
-            symcaches.append((made[0], segments[0].address - load_segments(inner)[0].address))
+        try:
+            inner = minidebug.unpack(content)
+            made = make_symcache(inner)
+            if made is not None:
+                # Its addresses count from its own first segment.
+                symcaches.append((made[0], segments[0].address - load_segments(inner)[0].address))
+        except RefusedExtractError as error:
+            damage = f": {error.message}"  # the file's other tables may still do
     go = None
     for name in _GO_TABLES:
         if name in found and (content := content_of(data, found[name])):
@@ -94,7 +97,7 @@ def store_symbols(data: Data, elf: bytes | str) -> tuple[bytes, bool]:
             )
             go = go if _is_sound(go, entry_point(data)) else None
     if not symcaches and go is None:
-        raise RefusedExtractError("no symbols in it")
+        raise RefusedExtractError(f"no symbols in it{damage}")
     rows = [(each.offset, each.address, each.size) for each in segments]
     return _MAGIC + msgspec.msgpack.encode(_Stored(rows, symcaches, go)), has_debug
 
@@ -118,7 +121,10 @@ class _Symbols:
     def __init__(self, stored: _Stored) -> None:
         self._segments = [Segment(*row) for row in stored.segments]
         self._symcaches = [(OpenSymCache(data), shift) for data, shift in stored.symcaches]
-        self._go = _open_go(stored.go) if stored.go is not None else None
+        try:
+            self._go = _open_go(stored.go) if stored.go is not None else None
+        except GoTableError as error:
+            raise RefusedExtractError(f"damaged symbols: {error}") from error
 
     def lookup(self, offset: int) -> list[Line]:
         address = relative_address(self._segments, offset)
@@ -148,21 +154,13 @@ class _Symbols:
         ]
 
 
-def _open_go(go: _Go) -> GoTable | None:
-    try:
-        return open_table(go.table, go.table_address, go.text_address, go.moduledata)
-    except GoTableError:
-        return None
+def _open_go(go: _Go) -> GoTable:
+    return open_table(go.table, go.table_address, go.text_address, go.moduledata)
 
 
 def _is_sound(go: _Go, entry: int) -> bool:
-    """Whether it is known where Go's text begins. A table that doesn't say counts from `.text`,
-    which is right only where no C code stands before: there the program begins in Go."""
-    table = _open_go(go)
-    if table is None or table.knows_text:
-        return table is not None
     try:
-        lines = table.lookup(entry)
+        check_text(_open_go(go), entry)
     except GoTableError:
         return False
-    return bool(lines) and lines[-1].function.startswith(_GO_ENTRY)
+    return True

@@ -14,12 +14,13 @@ from node_agent.processes.files import open_mapped
 from node_agent.symbols.children import child_command
 from node_agent.symbols.kallsyms import KALLSYMS, parse_modules
 from node_agent.symbols.modules import ModuleRegistry
-from wire.pprof import Frame
+from wire.pprof import Frame, Line
 from wire.schema import Module, ModuleKind
 
 MAX_FILES = 400  # open at once; modules beyond this, by number of frames, stay without names
 TIMEOUT_S = 200.0  # longer than the child gives itself
 MAX_CHILDREN = 5
+DEBUG_FOLDER = "/usr/lib/debug/.build-id"
 _CHILD = "node_agent.symbols.local"
 _FRAME_BYTES = 16
 
@@ -45,15 +46,21 @@ def name_frames(packed_stacks: Iterable[bytes], registry: ModuleRegistry) -> dic
                 name = registry.names[offset]
                 frame = Frame(name.function, module.name, name.file, name.line)
             else:
-                function = named.get((hash64, offset)) or f"{module.name}+0x{offset:x}"
-                frame = Frame(function, module.name, address=offset, build_id=module.id.hex())
+                frame = _frame(module, offset, named.get((hash64, offset), []))
             frames[hash64.to_bytes(8, "little") + offset.to_bytes(8, "little")] = frame
     return frames
 
 
+def _frame(module: Module, offset: int, lines: list[Line]) -> Frame:
+    """The frame of what runs at `offset`, the innermost function first; nothing known: no lines."""
+    function, file, line = lines[0] if lines else (f"{module.name}+0x{offset:x}", "", 0)
+    callers = tuple(reversed(lines[1:]))
+    return Frame(function, module.name, file, line, offset, module.id.hex(), callers)
+
+
 def _ask_child(
     offsets: dict[int, set[int]], registry: ModuleRegistry
-) -> dict[tuple[int, int], str]:
+) -> dict[tuple[int, int], list[Line]]:
     hashes = sorted(offsets, key=lambda hash64: -len(offsets[hash64]))
     request: list[dict[str, Any]] = []
     asked = []
@@ -72,6 +79,7 @@ def _ask_child(
                 {
                     "kind": int(module.kind),
                     "fd": descriptor,
+                    "debug_fd": _open_debug(module),
                     "name": module.name,
                     "base": base,
                     "size": size,
@@ -81,13 +89,31 @@ def _ask_child(
         answer = _ask_children(request)
     finally:
         for entry in request:
-            os.close(entry["fd"])
+            for descriptor in _descriptors(entry):
+                os.close(descriptor)
     named = {}
-    for hash64, entry, names in zip(asked, request, answer, strict=False):
-        for offset, name in zip(entry["offsets"], names, strict=False):
-            if name:
-                named[hash64, offset] = name
+    for hash64, entry, places in zip(asked, request, answer, strict=False):
+        for offset, lines in zip(entry["offsets"], places, strict=False):
+            if lines:
+                named[hash64, offset] = [Line(*line) for line in lines]
     return named
+
+
+def _descriptors(entry: dict[str, Any]) -> list[int]:
+    return [entry[name] for name in ("fd", "debug_fd") if entry[name] is not None]
+
+
+def _open_debug(module: Module) -> int | None:
+    """The debug information that this host has of a build, as distributions install it."""
+    if module.kind != ModuleKind.NATIVE:
+        return None
+    build_id = module.id.hex()
+    try:
+        return os.open(
+            f"{DEBUG_FOLDER}/{build_id[:2]}/{build_id[2:]}.debug", os.O_RDONLY | os.O_CLOEXEC
+        )
+    except OSError:
+        return None
 
 
 def _open(hash64: int, module: Module, registry: ModuleRegistry) -> int | None:
@@ -102,10 +128,10 @@ def _open(hash64: int, module: Module, registry: ModuleRegistry) -> int | None:
     return None
 
 
-def _ask_children(request: list[dict[str, Any]]) -> list[list[str | None]]:
+def _ask_children(request: list[dict[str, Any]]) -> list[list[list[Any]]]:
     """Names for each module of `request`. A file that ends its reader costs only its own names:
     the modules behind it get another child."""
-    answers: list[list[str | None]] = []
+    answers: list[list[list[Any]]] = []
     for _ in range(MAX_CHILDREN):
         left = request[len(answers) :]
         if not left:
@@ -118,14 +144,14 @@ def _ask_children(request: list[dict[str, Any]]) -> list[list[str | None]]:
     return answers
 
 
-def _run_child(request: list[dict[str, Any]]) -> list[list[str | None]]:
+def _run_child(request: list[dict[str, Any]]) -> list[list[list[Any]]]:
     """As many answers as the child gave before it ended."""
     try:
         output = subprocess.run(
             child_command(_CHILD, []),
             input=json.dumps(request).encode(),
             capture_output=True,
-            pass_fds=[entry["fd"] for entry in request],
+            pass_fds=[fd for entry in request for fd in _descriptors(entry)],
             timeout=TIMEOUT_S,
             check=False,
             env={},

@@ -64,6 +64,7 @@ class Header(NamedTuple):
     raw: bytes
     type: int
     machine: int
+    entry: int
     segment_offset: int
     segment_count: int
     section_offset: int
@@ -86,16 +87,15 @@ def read_header(read: ReadAt) -> Header:
         raise ElfError("not an ELF file")
     if raw[4] != 2 or raw[5] != 1:
         raise ElfError("an ELF file, but not a 64-bit little-endian one")
-    (_, kind, machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, shstrndx) = (
-        HEADER.unpack(raw)
-    )
+    _, kind, machine, _, entry, phoff, shoff, *sizes = HEADER.unpack(raw)
+    _, _, phentsize, phnum, shentsize, shnum, shstrndx = sizes
     if phnum and phentsize != SEGMENT.size:
         raise ElfError(f"program headers of {phentsize} bytes where {SEGMENT.size} are usual")
     if phnum > MAX_SEGMENTS:
         raise ElfError(f"{phnum} program headers; at most {MAX_SEGMENTS} are read")
     if (shnum or shoff) and shentsize != SECTION.size:
         raise ElfError(f"section headers of {shentsize} bytes where {SECTION.size} are usual")
-    return Header(raw, kind, machine, phoff, phnum, shoff, shnum, shstrndx)
+    return Header(raw, kind, machine, entry, phoff, phnum, shoff, shnum, shstrndx)
 
 
 def read_segments(read: ReadAt, header: Header) -> list[Segment]:

@@ -1,11 +1,13 @@
 """Functions of one ELF file by file offset, from its symbol tables. For the local symbolizer.
 
 .symtab and .dynsym, and the minimal symbols that Fedora and others compress into .gnu_debugdata
-(format: https://sourceware.org/gdb/current/onlinedocs/gdb.html/MiniDebugInfo.html).
+(format: https://sourceware.org/gdb/current/onlinedocs/gdb.html/MiniDebugInfo.html); for Go its own
+table, with lines and inlined functions; .symtab of the file's debug information, where it is given.
 """
 
 import lzma
 from bisect import bisect_right
+from contextlib import suppress
 
 from node_agent.symbols.elf import (
     PT_LOAD,
@@ -24,20 +26,41 @@ from node_agent.symbols.elf import (
     string_at,
 )
 from node_agent.symbols.errors import ElfError
+from wire.gopclntab import GoTable, GoTableError, check_text, open_table
+from wire.pprof import Line
 
 MAX_TABLE_BYTES = 256 << 20
 MAX_DEBUGDATA_BYTES = 64 << 20
+_MAX_MODULE_BYTES = 4_096
 
 
 class Functions:
-    """Sorted functions of one file."""
+    """Sorted functions of one file, and Go's table if it is a Go program's."""
 
-    def __init__(self, rows: list[tuple[int, int, str]], segments: list[Segment]) -> None:
+    def __init__(
+        self,
+        rows: list[tuple[int, int, str]],
+        segments: list[Segment],
+        go: GoTable | None = None,
+    ) -> None:
         """`rows` are (virtual address, size, name); size 0 means up to the next function."""
+        self._go = go
         rows.sort(key=lambda row: row[0])
         self._starts = [row[0] for row in rows]
         self._rows = rows
         self._segments = [s for s in segments if s.type == PT_LOAD]
+
+    def lines_at(self, offset: int) -> list[Line]:
+        """What runs at file offset `offset` (names mangled), the innermost function first; empty
+        where no symbol covers it."""
+        address = self._address(offset)
+        if self._go is not None and address is not None:
+            with suppress(GoTableError):  # damaged there; the symbol tables may still know
+                lines = self._go.lookup(address)
+                if lines:
+                    return lines
+        name = self.name_at(offset)
+        return [] if name is None else [Line(name)]
 
     def name_at(self, offset: int) -> str | None:
         """The function (mangled) that holds the byte at file offset `offset`."""
@@ -59,15 +82,41 @@ class Functions:
         return None
 
 
-def read_functions(read: ReadAt, file_size: int) -> Functions:
-    """The functions of an ELF file. Raises ElfError; a file without symbols has no functions."""
+def read_functions(
+    read: ReadAt, file_size: int, debug: tuple[ReadAt, int] | None = None
+) -> Functions:
+    """The functions of an ELF file; `debug` reads its separate debug information and says its size.
+
+    Raises ElfError; a file without symbols has no functions.
+    """
     header = read_header(read)
     segments = read_segments(read, header)
     sections = read_sections(read, header, file_size)
     rows = _read_rows(read, sections)
     if not any(section.type == SHT_SYMTAB for section in sections):
         rows += _read_debugdata(read, sections)
-    return Functions(_deduplicate(rows), segments)
+        if debug is not None:
+            with suppress(ElfError):  # the other tables may still do
+                rows += _read_rows(
+                    debug[0], read_sections(debug[0], read_header(debug[0]), debug[1])
+                )
+    return Functions(_deduplicate(rows), segments, _read_go(read, sections, header.entry))
+
+
+def _read_go(read: ReadAt, sections: list[Section], entry: int) -> GoTable | None:
+    found = {section.name: section for section in sections if section.type != SHT_NOBITS}
+    table = found.get(".gopclntab") or found.get(".data.rel.ro.gopclntab")
+    text, module = found.get(".text"), found.get(".go.module")
+    if table is None or text is None or table.size > MAX_TABLE_BYTES:
+        return None
+    moduledata = read(module.offset, min(module.size, _MAX_MODULE_BYTES)) if module else b""
+    try:
+        content = read(table.offset, table.size)
+        opened = open_table(content, table.addr, text.addr, moduledata)
+        check_text(opened, entry)
+    except GoTableError:
+        return None
+    return opened
 
 
 def _read_rows(read: ReadAt, sections: list[Section]) -> list[tuple[int, int, str]]:

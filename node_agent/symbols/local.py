@@ -1,8 +1,9 @@
 """Child process of `record`: names of frames, from the files of this host.
 
-Standard input is a JSON list of {"kind", "fd", "name", "base", "size", "offsets"}, one a module;
-standard output a line for each module as soon as it is done: a JSON list of names, null where there
-is none. A module that cannot be read has no names; the others still do.
+Standard input is a JSON list of {"kind", "fd", "debug_fd", "name", "base", "size", "offsets"}, one
+a module; standard output a line for each module as soon as it is done: a JSON list with, for each
+offset, the functions there, the innermost first, each [name, file, line]. A module that cannot be
+read has no names; the others still do.
 """
 
 import json
@@ -14,11 +15,12 @@ from typing import Any
 
 from node_agent.symbols.confine import confine
 from node_agent.symbols.demangle import demangle
-from node_agent.symbols.elf import MAX_STRING_BYTES
+from node_agent.symbols.elf import MAX_STRING_BYTES, ReadAt
 from node_agent.symbols.errors import SymbolError
 from node_agent.symbols.functions import read_functions
 from node_agent.symbols.kallsyms import read_chunks
 from node_agent.symbols.kernel_table import kernel_table, module_table
+from wire.pprof import Line
 from wire.schema import ModuleKind
 
 CPU_S = 120
@@ -33,7 +35,7 @@ def main(_arguments: list[str]) -> int:
     return 0
 
 
-def name_offsets(request: list[dict[str, Any]]) -> Iterator[list[str | None]]:
+def name_offsets(request: list[dict[str, Any]]) -> Iterator[list[list[Line]]]:
     """Names for the offsets of each module of the request."""
     kernel = b""
     for module in request:
@@ -45,32 +47,41 @@ def name_offsets(request: list[dict[str, Any]]) -> Iterator[list[str | None]]:
             yield _name_kernel(module, kernel)
         except (SymbolError, OSError, MemoryError) as error:
             print(f"no symbols of {module['name']}: {error}", file=sys.stderr)
-            yield [None] * len(module["offsets"])
+            yield [[]] * len(module["offsets"])
 
 
-def _name_native(module: dict[str, Any]) -> list[str | None]:
-    descriptor = module["fd"]
+def _name_native(module: dict[str, Any]) -> list[list[Line]]:
+    debug = module.get("debug_fd")
+    functions = read_functions(*_reader(module["fd"]), None if debug is None else _reader(debug))
+    # A mangled name of a few hundred bytes can stand for megabytes.
+    return [
+        [
+            line._replace(function=demangle(line.function)[:MAX_STRING_BYTES])
+            for line in functions.lines_at(offset)
+        ]
+        for offset in module["offsets"]
+    ]
+
+
+def _reader(descriptor: int) -> tuple[ReadAt, int]:
     size = os.fstat(descriptor).st_size
 
     def read(offset: int, length: int) -> bytes:
         return os.pread(descriptor, min(length, size - offset), offset) if offset < size else b""
 
-    functions = read_functions(read, size)
-    names = (functions.name_at(offset) for offset in module["offsets"])
-    # A mangled name of a few hundred bytes can stand for megabytes.
-    return [None if name is None else demangle(name)[:MAX_STRING_BYTES] for name in names]
+    return read, size
 
 
-def _name_kernel(module: dict[str, Any], text: bytes) -> list[str | None]:
+def _name_kernel(module: dict[str, Any], text: bytes) -> list[list[Line]]:
     if module["kind"] == ModuleKind.KERNEL:
         table = kernel_table(text)
     else:
         table = module_table(text, module["name"], module["base"], module["size"])
     starts = [offset for offset, _ in table]
-    names: list[str | None] = []
+    names = []
     for offset in module["offsets"]:
         index = bisect_right(starts, offset) - 1
-        names.append(table[index][1].decode("utf-8", "replace") if index >= 0 else None)
+        names.append([Line(table[index][1].decode("utf-8", "replace"))] if index >= 0 else [])
     return names
 
 

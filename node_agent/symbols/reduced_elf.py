@@ -31,6 +31,8 @@ from node_agent.symbols.errors import ElfError, SymbolError
 _PT_NULL, _PT_DYNAMIC, _PT_INTERP = 0, 2, 3
 _SHT_NULL = 0
 _SYMBOLS_BY_NAME = (".gopclntab", ".data.rel.ro.gopclntab", ".gnu_debugdata")
+# Some hundred bytes that say where in Go's table the inlined functions are.
+_GO_MODULE, _MAX_GO_MODULE_BYTES = ".go.module", 4_096
 
 
 def reduce_elf(read: ReadAt, file_size: int, max_bytes: int) -> bytes:
@@ -86,7 +88,16 @@ def _kept_sections(sections: list[Section], names_index: int) -> set[int]:
     strings = {i for i in links if i < len(sections) and sections[i].type == SHT_STRTAB}
     notes = {i for i, s in enumerate(sections) if s.type == SHT_NOTE and s.size <= MAX_NOTE_BYTES}
     names = {names_index} if names_index < len(sections) else set()
-    return symbols | strings | notes | names
+    go = {i for i, s in enumerate(sections) if _is_go_module(s)}
+    return symbols | strings | notes | names | go
+
+
+def _is_go_module(section: Section) -> bool:
+    return (
+        section.name == _GO_MODULE
+        and section.type != SHT_NOBITS
+        and section.size <= _MAX_GO_MODULE_BYTES
+    )
 
 
 def _symbol_sections(sections: list[Section]) -> Iterator[int]:

@@ -12,6 +12,7 @@ from node_agent.symbols.elf import PT_LOAD, Segment
 from node_agent.symbols.errors import ElfError
 from node_agent.symbols.functions import Functions, read_functions
 from node_agent.symbols.local import name_offsets
+from wire.pprof import Line
 from wire.schema import ModuleKind
 
 LOAD = Segment(PT_LOAD, 5, 0x1000, 0x401000, 0, 0x1000, 0x1000, 0x1000)
@@ -111,6 +112,6 @@ def test_a_module_that_cannot_be_read_leaves_the_others_their_names(
         {"kind": ModuleKind.NATIVE, "fd": fd, "name": "x", "offsets": [offset]}
         for fd in descriptors
     ]
-    assert list(name_offsets(request)) == [[None], ["shapes::Area::sum"]]
+    assert list(name_offsets(request)) == [[[]], [[Line("shapes::Area::sum")]]]
     for descriptor in descriptors:
         os.close(descriptor)

@@ -1,5 +1,6 @@
 """Symcaches from real ELF files; file offsets as binutils gives them."""
 
+import lzma
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.symbols.elf import load_segments, noted_build_id
+from aggregator.symbols import minidebug
+from aggregator.symbols.elf import build_id, load_segments, noted_build_id
 from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.native import build_symbols, lookup
 
@@ -149,3 +151,74 @@ def test_flipped_bytes_are_refused_or_read_and_never_raise_anything_else(
 def test_a_damaged_stored_form_is_refused(stored: bytes) -> None:
     with pytest.raises(RefusedExtractError, match="damaged"):
         lookup(stored, [1])
+
+
+def pack_minimal_symbols(elf: Path, folder: Path, packed: bytes | None = None) -> Path:
+    """A stripped copy of `elf` with `.gnu_debugdata`, as Fedora makes it."""
+    debug, stripped, inside = folder / "debug", folder / "stripped", folder / "debug.xz"
+    subprocess.run(["objcopy", "--only-keep-debug", elf, debug], check=True)
+    subprocess.run(
+        ["objcopy", "-S", debug, "--keep-symbols=/dev/stdin", folder / "mini"],
+        input=f"{TOTAL}\nplain_c\nmain\n",
+        text=True,
+        check=True,
+    )
+    inside.write_bytes(lzma.compress((folder / "mini").read_bytes()) if packed is None else packed)
+    subprocess.run(["strip", "-s", "-o", stripped, elf], check=True)
+    subprocess.run(["objcopy", "--add-section", f".gnu_debugdata={inside}", stripped], check=True)
+    return stripped
+
+
+@pytest.mark.parametrize("flags", [(), ("-no-pie",)], ids=["pie", "no-pie"])
+def test_minimal_debug_data_names_a_stripped_program(
+    compiled: Callable[..., Path],
+    file_offset: Callable[[Path, str], int],
+    tmp_path: Path,
+    flags: tuple[str, ...],
+) -> None:
+    elf = compiled(*flags)
+    stored = symbols_of(pack_minimal_symbols(elf, tmp_path))
+    offsets = [file_offset(elf, name) + 1 for name in (TOTAL, "plain_c", "main")]
+    functions = [[line.function for line in place] for place in lookup(stored, offsets)]
+    assert functions == [["shop::Cart<long>::total"], ["plain_c"], ["main"]]
+
+
+@pytest.mark.parametrize("packed", [b"junk", lzma.compress(b"junk"), lzma.compress(b"x")[:-8]])
+def test_damaged_minimal_debug_data_only_loses_its_names(
+    compiled: Callable[..., Path],
+    file_offset: Callable[[Path, str], int],
+    tmp_path: Path,
+    packed: bytes,
+) -> None:
+    elf = compiled()
+    stored = symbols_of(pack_minimal_symbols(elf, tmp_path, packed))
+    assert lookup(stored, [file_offset(elf, "plain_c") + 1]) == [[]]
+
+
+def test_minimal_debug_data_that_unpacks_to_gigabytes_is_refused(
+    compiled: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minidebug, "MOST_BYTES", 1 << 20)
+    with pytest.raises(RefusedExtractError, match="above"):
+        minidebug.unpack(lzma.compress(bytes(8 << 20)))
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("-no-pie",), ("-fuse-ld=gold",), ("-Wl,-z,noseparate-code",)]
+)
+def test_separate_debug_information_gives_what_the_whole_file_gives(
+    compiled: Callable[..., Path],
+    file_offset: Callable[[Path, str], int],
+    tmp_path: Path,
+    flags: tuple[str, ...],
+) -> None:
+    elf = compiled("-g", *flags)
+    debug = tmp_path / "shop.debug"
+    subprocess.run(["objcopy", "--only-keep-debug", elf, debug], check=True)
+    assert build_id(debug.read_bytes()) == build_id(elf.read_bytes())
+    # The segments' places in the program are computed: the file itself doesn't tell them.
+    assert load_segments(debug.read_bytes())[:2] == load_segments(elf.read_bytes())[:2]
+    offsets = [file_offset(elf, name) + 1 for name in (TOTAL, "plain_c", "main")]
+    places = lookup(symbols_of(debug), offsets)
+    assert places == lookup(symbols_of(elf), offsets)
+    assert [place[-1].function for place in places][:2] == ["shop::Cart<long>::total", "plain_c"]
