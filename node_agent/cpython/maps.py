@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 
+from node_agent.capabilities import KERNEL_PROGRAMS, using
 from node_agent.cpython.errors import PythonError
 from node_agent.cpython.structs import PythonLayoutC, PythonProcessC
 from node_agent.kernel.libbpf import library
@@ -42,7 +43,8 @@ class PythonMaps:
 
     def forget_name(self, id64: int) -> None:
         """Have the name of a code object sent again."""
-        self._lib.bpf_map_delete_elem(self._names_fd, ctypes.byref(ctypes.c_uint64(id64)))
+        with using(*KERNEL_PROGRAMS):  # rare, so not raised by the caller
+            self._lib.bpf_map_delete_elem(self._names_fd, ctypes.byref(ctypes.c_uint64(id64)))
 
     def clear(self) -> None:
         """Forget all processes: their layouts were numbered by an agent before this one."""
