@@ -169,9 +169,9 @@ def _loaded(data: Data) -> list[tuple[int, ...]]:
 
 
 def _is_debug_only(rows: list[tuple[int, ...]]) -> bool:
-    """Whether the code's segments are there without content, as --only-keep-debug leaves them."""
+    """Whether content of the code's segments is missing, as --only-keep-debug leaves them."""
     return any(
-        flags & _EXECUTABLE and size == 0 < memory for _, flags, _, _, _, size, memory, _ in rows
+        flags & _EXECUTABLE and size < memory for _, flags, _, _, _, size, memory, _ in rows
     )
 
 
