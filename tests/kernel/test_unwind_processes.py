@@ -52,7 +52,7 @@ C_PROGRAMS = {
     "short": ("chain", ("gcc", "-static")),
     "execed": ("chain", ("gcc",)),
     "exec": ("exec", ("gcc",)),
-    "late": ("late", ("gcc", "-ldl")),
+    "early": ("late", ("gcc", "-ldl")),
     "forks": ("forks", ("gcc",)),
     "clocks": ("clocks", ("gcc",)),
     "signals": ("signals", ("gcc",)),
@@ -61,7 +61,7 @@ C_PROGRAMS = {
     "deep": ("deep", ("gcc",)),
     "maps": ("mappings", ("gcc",)),
 }
-NOT_WATCHED = {"exec"}  # it becomes another program
+BECOMES = {"exec": None, "early": "late"}  # other names, once they do what is looked for
 
 
 class Row(NamedTuple):
@@ -128,7 +128,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     path = {name: str(folder / thread_name(name)) for name in [*C_PROGRAMS, "go"]}
     found = {name: [path[name]] for name in path if name not in ("execed", "short", "inside")}
     found["exec"].append(path["execed"])
-    found["late"].append(str(folder / "library.so"))
+    found["early"] += [str(folder / "library.so"), thread_name("late")]
     loop = f"while :; do timeout -s KILL 0.6 {path['short']}; done"
     found["short"] = ["sh", "-c", loop]
     root = make_root(folder, Path(path["inside"]))
@@ -156,7 +156,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
         (folder / thread_name("deleted")).unlink()
         shutil.copy("/bin/true", folder / "other")
         (folder / "other").rename(folder / thread_name("replaced"))
-        yield [*(name for name in C_PROGRAMS if name not in NOT_WATCHED), "go"]
+        names = (BECOMES.get(name, name) for name in [*C_PROGRAMS, "go"])
+        yield [name for name in names if name is not None]
         ended = [name for name, process in running.items() if process.poll() is not None]
     finally:
         for process in running.values():
