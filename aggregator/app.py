@@ -3,15 +3,18 @@
 import asyncio
 import importlib
 import importlib.util
+import ipaddress
 import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
+from aggregator.access.errors import ReadTokenError
+from aggregator.access.reading import CHALLENGE, load_read_token, require_read_token
 from aggregator.access.service import TokenCache
 from aggregator.app_keys import CONFIG, DATABASE, INGEST, METRICS, SESSIONS, TOKENS
 from aggregator.config import CentreConfig
@@ -37,8 +40,11 @@ VIEWS = (
 
 def create_app(config: CentreConfig) -> web.Application:
     """The aggregator. It connects on first use, so it starts (and says why it is not ready)
-    without a database too."""
-    app = web.Application(middlewares=[errors_as_json])
+    without a database too. Raises ConfigError for a read token that cannot be used."""
+    middlewares: list[Middleware] = [errors_as_json]
+    if config.read_token_file:
+        middlewares.append(require_read_token(load_read_token(config.read_token_file)))
+    app = web.Application(middlewares=middlewares)
     app[CONFIG] = config
     app[METRICS] = Metrics()
     app[DATABASE] = create_database(config.database_url)
@@ -55,8 +61,15 @@ def create_app(config: CentreConfig) -> web.Application:
 def serve(config: CentreConfig) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are finished first."""
     setup_tracing(os.environ)
+    app = create_app(config)
+    if not config.read_token_file and not _is_loopback(config.host):
+        LOG.warning(
+            "whoever reaches %s port %d may read every profile: set read_token_file",
+            config.host,
+            config.port,
+        )
     web.run_app(
-        create_app(config),
+        app,
         host=config.host,
         port=config.port,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
@@ -90,6 +103,13 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return _answer(request, 500, "internal", words, AggregatorError.remedy)
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _wire_status(error: WireError) -> tuple[int, str]:
     if isinstance(error, TooLargeError):
         return 413, "too_large"
@@ -104,7 +124,7 @@ def _answer(
     request.app[METRICS].refused.labels(code).inc()
     headers = {}
     if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = CHALLENGE if code == ReadTokenError.code else "Bearer"
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     body = {"error": {"code": code, "message": message, "remedy": remedy}}

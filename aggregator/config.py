@@ -48,6 +48,7 @@ class CentreConfig:
     port: int = DEFAULT_PORT
     webhooks: tuple[Webhook, ...] = ()
     retention: Retention = Retention()
+    read_token_file: str = ""  # holds the token that questions and the page need; "": none needed
     overhead_cpu_percent: float = 1.0  # share of the host above which the overhead alert fires
     overhead_memory_bytes: int = 50 << 20
     symbols_upload_bytes: int = 2 << 30  # of one file of debug information

@@ -37,3 +37,14 @@ class UnknownOperatorError(AccessError):
     status = 404
     code = "unknown_operator"
     remedy = "check the spelling; `flamefleet token create --operator NAME` makes it"
+
+
+class ReadTokenError(AccessError):
+    """A question without the read token, or with a wrong one."""
+
+    status = 401
+    code = "read_token"
+    remedy = (
+        "send the token of `read_token_file` as a bearer token, or as the password of basic "
+        "authentication"
+    )

@@ -239,15 +239,25 @@ def page(page_at: Callable[[str], Page], demo: Demo) -> Iterator[Page]:
 
 
 @pytest.fixture
+def centre_settings() -> str:
+    """Lines of the aggregator's configuration besides its addresses."""
+    return ""
+
+
+@pytest.fixture
 def aggregator_url(
-    postgres_url: str, valkey_url: str, free_port: Callable[[], int], tmp_path: Path
+    postgres_url: str,
+    valkey_url: str,
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    centre_settings: str,
 ) -> Iterator[str]:
     """A running aggregator that no host has ever reported to."""
     port = free_port()
     config = tmp_path / "centre.toml"
     config.write_text(
         f"database_url = {json.dumps(postgres_url)}\nbroker_url = {json.dumps(valkey_url)}\n"
-        f'host = "127.0.0.1"\nport = {port}\n'
+        f'host = "127.0.0.1"\nport = {port}\n{centre_settings}'
     )
     command = [str(Path(sys.executable).with_name("flamefleet")), "serve", "--config", str(config)]
     process = subprocess.Popen(command, cwd="/")
