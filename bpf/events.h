@@ -79,7 +79,8 @@ struct unwind_process {
 	__u32 exec_id;
 	__u32 first_mapping;
 	__u32 mapping_count;
-	__u32 flags; /* 0 */
+	__u32
+	    version; /* another whenever the mappings, or the rows that they lead to, are others */
 };
 
 /* An executable mapping; those of one process are sorted by `start` and don't overlap. */

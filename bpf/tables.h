@@ -7,6 +7,7 @@
 
 #define MAPPING_STEPS 13 /* of a binary search among MAX_MAPPINGS */
 #define ROW_STEPS     22 /* among MAX_ROWS */
+#define KNOWN_ROWS    1024
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -46,6 +47,15 @@ struct {
 	__array(values, struct row_shard);
 } ff_rows SEC(".maps");
 
+/*
+ * The row of an address that was met before: most are, and finding it again among mappings and rows
+ * would cost some ten misses of the processor's caches.
+ */
+struct known_row {
+	__u64 address;
+	struct unwind_row row; /* with the version of the mappings in place of `pc` */
+};
+
 /* Where a walk stands. In a map: functions that are verified on their own take only numbers. */
 struct unwind_state {
 	__u64 ip;
@@ -56,8 +66,9 @@ struct unwind_state {
 	__u32 first_mapping;
 	__u32 mapping_count;
 	__u32 is_exact; /* ip is where the thread stands, not where a call returns to */
-	__u32 reserved;
+	__u32 version;	/* of the mappings */
 	struct saved_registers saved; /* of the user's code, in a sample of kernel code */
+	struct known_row known[KNOWN_ROWS];
 };
 
 struct {

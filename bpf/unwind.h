@@ -52,18 +52,18 @@ static __always_inline int leave_by_frame_pointer(struct unwind_state *state, bo
 	return 0;
 }
 
-/* One frame up by state->row; 0, or how the walk ends. */
-static __always_inline int leave_by_row(struct unwind_state *state)
+/* One frame up by a row; 0, or how the walk ends. */
+static __always_inline int leave_by_row(struct unwind_state *state, struct unwind_row row)
 {
-	__s64 slot = state->row.rbp;
+	__s64 slot = row.rbp;
 	__u64 cfa, saved[2], bp = state->bp;
 
-	switch (state->row.rule) {
+	switch (row.rule) {
 	case ROW_CFA_RSP:
-		cfa = state->sp + state->row.cfa * 8LL;
+		cfa = state->sp + row.cfa * 8LL;
 		break;
 	case ROW_CFA_RBP:
-		cfa = state->bp + state->row.cfa * 8LL;
+		cfa = state->bp + row.cfa * 8LL;
 		break;
 	case ROW_CFA_PLT:
 		cfa = state->sp + ((state->ip & 15) >= 11 ? 16 : 8);
@@ -74,12 +74,12 @@ static __always_inline int leave_by_row(struct unwind_state *state)
 		return leave_signal(state);
 	case ROW_CFA_RSP_DEREF:
 	case ROW_CFA_RBP_DEREF:
-		cfa = state->row.rule == ROW_CFA_RSP_DEREF ? state->sp : state->bp;
-		if (bpf_probe_read_user(&cfa, 8, (void *)(cfa + state->row.cfa * 8LL)))
+		cfa = row.rule == ROW_CFA_RSP_DEREF ? state->sp : state->bp;
+		if (bpf_probe_read_user(&cfa, 8, (void *)(cfa + row.cfa * 8LL)))
 			return STACK_READ_FAULT;
 		cfa += (slot & 7) * 8;
 		slot >>= 3;
-		if (!slot && state->row.rule == ROW_CFA_RBP_DEREF &&
+		if (!slot && row.rule == ROW_CFA_RBP_DEREF &&
 		    bpf_probe_read_user(&bp, 8, (void *)bp))
 			return STACK_READ_FAULT;
 		break;
@@ -105,22 +105,8 @@ static __always_inline int leave_by_row(struct unwind_state *state)
 	return saved[1] ? 0 : STACK_COMPLETE;
 }
 
-/* From the frame at state->ip to its caller; 0, or how the walk ends (enum stack_end). */
-__noinline int leave_frame(void)
+static __always_inline int leave_without_rows(struct unwind_state *state)
 {
-	struct unwind_state *state = unwind_state();
-	__u64 ip;
-
-	if (!state)
-		return STACK_READ_FAULT;
-	ip = state->ip - !state->is_exact;
-	if (!find_mapping(ip))
-		return STACK_NO_MAPPING;
-	if (state->mapping.row_count) {
-		if (!find_row(ip - state->mapping.bias))
-			return leave_by_frame_pointer(state, false, STACK_UNSUPPORTED_RULE);
-		return leave_by_row(state);
-	}
 	switch (state->mapping.first_row) {
 	case MAPPING_FRAME_POINTER:
 		return leave_by_frame_pointer(state, true, STACK_NO_ROWS);
@@ -131,6 +117,31 @@ __noinline int leave_frame(void)
 	default:
 		return STACK_NO_MAPPING;
 	}
+}
+
+/* From the frame at state->ip to its caller; 0, or how the walk ends (enum stack_end). */
+__noinline int leave_frame(void)
+{
+	struct unwind_state *state = unwind_state();
+	struct known_row *known;
+	__u64 ip;
+
+	if (!state)
+		return STACK_READ_FAULT;
+	ip = state->ip - !state->is_exact;
+	known = &state->known[(__u32)mix(state->version, ip) % KNOWN_ROWS];
+	if (known->address != ip || known->row.pc != state->version) {
+		if (!find_mapping(ip))
+			return STACK_NO_MAPPING;
+		if (!state->mapping.row_count)
+			return leave_without_rows(state);
+		if (!find_row(ip - state->mapping.bias))
+			return leave_by_frame_pointer(state, false, STACK_UNSUPPORTED_RULE);
+		known->address = ip;
+		known->row = state->row;
+		known->row.pc = state->version;
+	}
+	return leave_by_row(state, known->row);
 }
 
 /* Walks from state on, into the event behind its `kernel_depth` addresses. Returns the end. */
@@ -180,6 +191,7 @@ static __always_inline bool find_process(struct unwind_state *state, struct samp
 	}
 	state->first_mapping = process->first_mapping;
 	state->mapping_count = process->mapping_count;
+	state->version = process->version;
 	state->mapping.end = 0; /* the last one was another process's */
 	return true;
 }

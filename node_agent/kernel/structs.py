@@ -135,7 +135,7 @@ class UnwindProcessC(ctypes.Structure):
         ("exec_id", ctypes.c_uint32),
         ("first_mapping", ctypes.c_uint32),
         ("mapping_count", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
+        ("version", ctypes.c_uint32),
     )
 
 

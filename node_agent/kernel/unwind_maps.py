@@ -9,6 +9,7 @@ import ctypes
 import errno
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -30,13 +31,12 @@ _REMEDY = "Start the agent again; `flamefleet-agent check` says what this host l
 
 
 class ProcessRecord(NamedTuple):
-    """struct unwind_process of bpf/events.h: the mappings of one process."""
+    """struct unwind_process of bpf/events.h, but for its version: the mappings of one process."""
 
     start_ns: int
     exec_id: int
     first_mapping: int
     mapping_count: int
-    flags: int = 0
 
 
 class Shards:
@@ -52,6 +52,9 @@ class Shards:
         self._per_shard = per_shard
         self._entry_bytes = entry_bytes
         self._shards: dict[int, int] = {}  # number -> descriptor
+        # Milliseconds: a later process, which finds what the kernel remembers, begins beyond.
+        self._next_version = time.monotonic_ns() // 1_000_000
+        self._versions: dict[int, int] = {}
         self._lib = library()
 
     @property
@@ -69,12 +72,18 @@ class Shards:
         count, rest = divmod(len(data), self._entry_bytes)
         if rest or first < 0 or first + count > self.capacity:
             raise ValueError(f"{len(data)} bytes at {first} do not fit the map {self._name}")
+        self._next_version += 1
+        self._versions[first] = self._next_version
         for number, start, end, at in self._parts(first, count):
             with self._mapped(number) as page:
                 here = memoryview(page)
                 part = data[at * self._entry_bytes : (at + end - start) * self._entry_bytes]
                 here[start * self._entry_bytes : end * self._entry_bytes] = part
                 here.release()
+
+    def version_of(self, first: int) -> int:
+        """Which write it was that wrote from number `first` on, 32 bits; 0 if there was none."""
+        return self._versions.get(first, 0) & 0xFFFFFFFF
 
     def read(self, first: int, count: int) -> bytes:
         """`count` packed entries from number `first` on, zeros where nothing was ever written."""
@@ -170,10 +179,14 @@ class UnwindMaps:
     def put_process(self, tgid: int, record: ProcessRecord) -> bool:
         """Make a process known, or change its record. False when the map is full.
 
-        Its mappings and their rows have to be written before. Raises MapError.
+        Its mappings and their rows have to be written before: the kernel program remembers the rows
+        of addresses for as long as the same list of mappings is in use, from one `write` of it to
+        the next. Raises MapError.
         """
         key = ctypes.c_uint32(tgid)
-        value = ctypes.create_string_buffer(UNWIND_PROCESS.pack(*record), UNWIND_PROCESS.size)
+        version = self.mappings.version_of(record.first_mapping)
+        packed = UNWIND_PROCESS.pack(*record, version)
+        value = ctypes.create_string_buffer(packed, len(packed))
         if not self._lib.bpf_map_update_elem(self._processes_fd, ctypes.byref(key), value, 0):
             return True
         code = ctypes.get_errno()
@@ -196,7 +209,7 @@ class UnwindMaps:
         value = ctypes.create_string_buffer(UNWIND_PROCESS.size)
         if self._lib.bpf_map_lookup_elem(self._processes_fd, ctypes.byref(key), value):
             return None
-        return ProcessRecord(*UNWIND_PROCESS.unpack(value.raw))
+        return ProcessRecord(*UNWIND_PROCESS.unpack(value.raw)[:-1])
 
     def tgids(self) -> list[int]:
         """The processes that are known."""
