@@ -2,6 +2,7 @@
 6.4.1) of x86-64, read from untrusted input in pieces, so that a large section needs little memory.
 """
 
+import re
 import struct
 from array import array
 from collections import Counter
@@ -20,6 +21,7 @@ MAX_CIES = 50_000
 MAX_SECTION_BYTES = 256 << 20
 
 _USUAL = struct.Struct("<IIiI")  # length, distance to the CIE, start (pcrel sdata4), size
+_ZEROS = re.compile(rb"\0*")
 _PADDING = bytes(_USUAL.size + 32)
 _DEBUG_CIE = 0xFFFFFFFF
 _DWARF64 = 0xFFFFFFFF
@@ -106,7 +108,7 @@ class Reader:
                 if section.ends_at_zero:
                     self._is_over = True
                     break
-                at += 4
+                at = _ZEROS.match(window, at, end).end() & -4  # type: ignore[union-attr]
                 continue
             following = at + 4 + length
             if following > end:

@@ -36,7 +36,7 @@ def fill_gaps(rows: "array[int]", image: Image, notes: "Counter[str]") -> "array
     tables = {gap: made for gap in gaps if (made := _linkage_rows(gap, image))}
     rest = [gap for gap in gaps if gap not in tables]
     size = sum(gap.end - gap.start for gap in rest)
-    if image.is_go or size > MAX_FOLLOWED_BYTES:
+    if image.is_go or not image.has_code or size > MAX_FOLLOWED_BYTES:
         entry = image.entry - image.base
         for gap in rest:
             if gap.start <= entry < gap.end:

@@ -31,7 +31,7 @@ class Image(NamedTuple):
 
     `base`: address of the lowest segment's page; `span`: bytes from there to the end of the last
     code; `code`: its executable segments; `sections`: unwind information, the best first;
-    `elf_sections` are empty where there are no section headers.
+    `elf_sections` are empty where there are no section headers; `has_code`: the code can be read.
     """
 
     read: ReadAt
@@ -41,6 +41,7 @@ class Image(NamedTuple):
     code: tuple[Segment, ...]
     sections: tuple[Section, ...]
     elf_sections: tuple[ElfSection, ...]
+    has_code: bool
 
     @property
     def is_go(self) -> bool:
@@ -79,9 +80,6 @@ def open_image(read: ReadAt, file_size: int, is_image: bool) -> Image:
     if header.machine != _X86_64:
         raise ElfError(f"an ELF file of machine {header.machine}, not of x86-64")
     segments = read_segments(read, header)
-    if is_image and segments:
-        lowest = min((s.vaddr for s in segments if s.type == PT_LOAD), default=0) & -_PAGE
-        segments = [segment._replace(offset=segment.vaddr - lowest) for segment in segments]
     loads = [segment for segment in segments if segment.type == PT_LOAD]
     code = tuple(segment for segment in loads if segment.flags & _EXECUTABLE and segment.memsz)
     if not code:
@@ -90,11 +88,12 @@ def open_image(read: ReadAt, file_size: int, is_image: bool) -> Image:
     span = max(segment.vaddr + segment.memsz for segment in code) - base
     if span > 1 << 32:
         raise ElfError("an ELF file with code more than 4 GiB apart")
+    placed = [s._replace(offset=s.vaddr - base) for s in segments] if is_image else segments
     elf_sections = [] if is_image else _sections(read, header, file_size)
-    sections = _named(elf_sections, ".eh_frame", False) or _by_header(read, segments)
+    sections = _named(elf_sections, ".eh_frame", False) or eh_frame_by_header(read, placed)
     sections += _named(elf_sections, ".debug_frame", True)
     (entry,) = struct.unpack_from("<Q", header.raw, 24)
-    return Image(read, base, span, entry, code, tuple(sections), tuple(elf_sections))
+    return Image(read, base, span, entry, code, tuple(sections), tuple(elf_sections), not is_image)
 
 
 def _sections(read: ReadAt, header: Header, file_size: int) -> list[ElfSection]:
@@ -112,7 +111,7 @@ def _named(sections: list[ElfSection], name: str, is_debug: bool) -> list[Sectio
     ]
 
 
-def _by_header(read: ReadAt, segments: list[Segment]) -> list[Section]:
+def eh_frame_by_header(read: ReadAt, segments: list[Segment]) -> list[Section]:
     """`.eh_frame` by way of its header (Linux Standard Base, section 10.6.2)."""
     for segment in segments:
         if segment.type != _PT_GNU_EH_FRAME:

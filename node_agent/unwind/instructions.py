@@ -27,6 +27,7 @@ class Effect(IntEnum):
     END = 11  # nothing follows: a return, or an instruction that traps
     JUMP_ELSEWHERE = 12  # to an address that isn't known here
     PADDING = 13  # nothing at all
+    ADDRESS = 14  # takes an address in the file; value: the distance
 
 
 class Instruction(NamedTuple):
@@ -166,6 +167,8 @@ def _modrm_effect(
             width = 1 if mode == 1 else 4
             return Effect.MOVE, int.from_bytes(code[at + 2 : at + 2 + width], "little", signed=True)
         return Effect.LOSE, 0
+    if op == 0x8D and mode == 0 and low == 5:
+        return Effect.ADDRESS, int.from_bytes(code[at + 1 : at + 5], "little", signed=True)
     if op in (0x31, 0x33) and target == register == _RBP:
         return Effect.ZERO_RBP, 0
     if (op, target, register) == (0x89, _RBP, _RSP) or (op, register, target) == (0x8B, _RBP, _RSP):

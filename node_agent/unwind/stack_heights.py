@@ -37,7 +37,8 @@ _ENTRY = _Height(8, is_entry=True)
 
 def follow(code: bytes, address: int, starts: Collection[int], entry: int) -> list[int]:
     """Rows (pc | word, ascending) of the `code` at `address`. `starts` are addresses of functions,
-    more are found by their calls; `entry` is where the program begins."""
+    more are found where they are called or their address is taken; `entry` is where the program
+    begins."""
     first = _Walk(code, {start - address for start in starts}, entry - address)
     first.run()
     # The second time every function that is called is known: some calls don't return, and then the
@@ -119,10 +120,10 @@ class _Walk:
             effect, value = instruction.effect, instruction.value
             if effect is Effect.NONE or effect is Effect.PADDING:
                 continue
-            if effect is Effect.CALL and value:
+            if effect is Effect.ADDRESS or (effect is Effect.CALL and value):
                 if 0 <= at + value < len(code):
                     self.starts.add(at + value)
-                if self._begins_after(at):
+                if effect is Effect.CALL and self._begins_after(at):
                     self._ends[at] = Effect.END, None
                     return
             elif effect is Effect.BRANCH:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +23,10 @@ def sleeper(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     program = tmp_path / "sleeper"
     shutil.copy("/bin/sleep", program)
     process = subprocess.Popen([program, "60"])
-    while os.readlink(f"/proc/{process.pid}/exe") != str(program):  # noqa: PTH115 (a link)
-        pass
+    maps = Path(f"/proc/{process.pid}/maps")
+    # The program's mappings come one after the other, the code's not first.
+    while not any("r-xp" in line and str(program) in line for line in maps.open()):
+        time.sleep(0.01)
     yield process, program
     process.kill()
     process.wait()
@@ -53,12 +56,11 @@ def test_a_deleted_file_has_the_rows_that_it_had(
 
     found = rows_of(open_mapped_image(process.pid, mapping), True)
 
-    assert len(found.rows) > 8 * 20
-    assert (found.rows, found.base, found.segments) == (
-        expected.rows,
-        expected.base,
-        expected.segments,
-    )
+    described = {row for row in memoryview(found.rows).cast("Q") if row >> 56}
+    assert len(described) > 20
+    # Rows of code that nothing describes come from its instructions, which are not copied.
+    assert described <= set(memoryview(expected.rows).cast("Q"))
+    assert (found.base, found.segments) == (expected.base, expected.segments)
 
 
 def test_code_and_writable_memory_are_not_copied(
