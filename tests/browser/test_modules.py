@@ -111,6 +111,29 @@ async def test_a_place_is_found_again_in_another_answer(run: Run) -> None:
     assert places["distinct"] == 7
 
 
+async def test_a_frame_has_its_file_and_line_where_they_are_known(run: Run) -> None:
+    nodes = ANSWER["nodes"]
+    assert isinstance(nodes, dict)
+    answer = {
+        **ANSWER,
+        "strings": [*ANSWER["strings"], "/src/app.c"],  # type: ignore[misc]
+        "nodes": {**nodes, "file": [-1, -1, 8, 8, -1, -1, -1], "line": [0, 0, 12, 0, 0, 0, 0]},
+    }
+    found = await run(
+        f"""const {{ decode }} = await import("/static/js/model.js");
+        const m = decode({json.dumps(answer)});
+        return [0, 2, 3, 4].map((i) => m.place(i));"""
+    )
+    assert found == ["", "/src/app.c:12", "/src/app.c", ""]
+    assert (
+        await run(
+            f"""const {{ decode }} = await import("/static/js/model.js");
+            return decode({json.dumps(ANSWER)}).place(2);"""
+        )
+        == ""
+    )
+
+
 async def test_an_answer_of_another_version_is_refused_in_words(run: Run) -> None:
     message = await run(
         """const { decode } = await import("/static/js/model.js");

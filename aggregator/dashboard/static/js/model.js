@@ -61,7 +61,12 @@ export function decode(answer) {
   }
   const sums = sumFunctions({ n, fn, parent, total, self, count: names.length });
   const model = { n, depth, start, level, parent, fn, total, self, x, pathHash };
-  return { ...model, ...sums, names, modules, kinds, sum: n ? total[0] : 0 };
+  // "path:line" of a frame's heaviest line, empty where no debug information tells it.
+  const place = (i) => {
+    if (!(nodes.file?.[i] >= 0)) return "";
+    return strings[nodes.file[i]] + (nodes.line[i] ? `:${nodes.line[i]}` : "");
+  };
+  return { ...model, ...sums, names, modules, kinds, place, sum: n ? total[0] : 0 };
 }
 
 // Self, total and number of places of each function; recursion counts once.

@@ -27,6 +27,7 @@ export function tooltipOf({ m, coresOf, samples }, i) {
   return [
     el("strong", {}, plain(m.names[f])),
     el("span", { class: "dim" }, [m.modules[f], kindWord(m.kinds[f])].filter(Boolean).join(" · ")),
+    m.place(i) ? el("p", { class: "place" }, plain(m.place(i))) : null,
     el(
       "dl",
       {},
@@ -64,6 +65,7 @@ export function showSelected({ m, coresOf, samples }, i, actions) {
     el("span", { class: "dim" }, `${cores(coresOf(m.total[i]))} cores`),
     el("span", { class: "dim" }, `self ${percent(m.self[i] / m.sum)} %`),
     m.modules[f] && el("span", { class: "dim module" }, m.modules[f]),
+    m.place(i) && el("span", { class: "dim place", title: plain(m.place(i)) }, shortPlace(plain(m.place(i)))),
     el(
       "span",
       { class: "acts" },
@@ -72,6 +74,11 @@ export function showSelected({ m, coresOf, samples }, i, actions) {
       el("button", { onclick: copy }, "Copy stack"),
     ),
   );
+}
+
+// The end of a path, for a line that has no room for all of it.
+function shortPlace(place) {
+  return place.split("/").slice(-2).join("/");
 }
 
 const MOST_CRUMBS = 5;
