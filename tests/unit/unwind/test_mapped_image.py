@@ -25,7 +25,9 @@ def sleeper(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     process = subprocess.Popen([program, "60"])
     maps = Path(f"/proc/{process.pid}/maps")
     # The program's mappings come one after the other, the code's not first.
-    while not any("r-xp" in line and str(program) in line for line in maps.open()):
+    while not any(
+        "r-xp" in line and str(program) in line for line in maps.read_text().splitlines()
+    ):
         time.sleep(0.01)
     yield process, program
     process.kill()
