@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from node_agent.symbols.modules import ModuleRegistry
 from wire.schema import ModuleKind
 
 FRAME_BYTES = 16
+WARM_UP_S = 120.0
 _KERNEL = (ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE)
 _PYTHON_MODULE = b"python"
 # Parts of one function that the compiler made two of, and the version of a dynamic symbol.
@@ -42,6 +44,19 @@ class Sampled:
         return 100 * self.ends.get("complete", 0) / max(1, sum(self.ends.values()))
 
 
+def wait_for_rows(pid: int, rate_hz: int) -> float | None:
+    """Sample process `pid` until its stacks are whole, as they are for an agent that runs for a
+    while: unwind rows are made in the background at the lowest priority. The seconds that took;
+    None when they were not after WARM_UP_S."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < WARM_UP_S:
+        sampling = Sampling(rate_hz, pid, None, ModuleRegistry())
+        ends = sampling.run(1.0, io.StringIO()).ends
+        if ends.get("complete", 0) > sum(ends.values()) / 2:
+            return time.monotonic() - begun
+    return None
+
+
 def sample(pid: int, seconds: float, rate_hz: int) -> Sampled:
     """Sample process `pid` alone."""
     registry = ModuleRegistry()
@@ -65,11 +80,15 @@ def name_stacks(sampled: Sampled, counts: Counter[bytes]) -> None:
     for packed, count in counts.items():
         frames: list[str] = []
         python_frames: list[str] = []
+        is_python = False
         for at in range(0, len(packed), FRAME_BYTES):
             hash64 = int.from_bytes(packed[at : at + 8], "little")
             if hash64 not in kernel:
                 name = function_name(named[packed[at : at + FRAME_BYTES]].function)
-                (python_frames if hash64 in python else frames).append(name)
+                is_python = hash64 in python
+                (python_frames if is_python else frames).append(name)
+        if is_python:
+            frames.append("")  # it was taken in the evaluator, whose place that frame has
         sampled.stacks[tuple(frames) or ("",)] += count
         sampled.python[tuple(map(python_name, python_frames)) or ("",)] += count
 

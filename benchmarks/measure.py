@@ -14,6 +14,7 @@ class Cost:
 
     user_ns: int
     system_ns: int
+    children_user_ns: int  # of children that have ended and were waited for
     rss_bytes: int
     pss_bytes: int
     map_bytes: int
@@ -23,7 +24,7 @@ class Cost:
 
 def cost(pids: list[int]) -> Cost:
     """Sum of the counters of `pids`; maps and programs are counted once by id."""
-    user = system = rss = pss = 0
+    user = system = children = rss = pss = 0
     maps: dict[str, int] = {}
     programs: dict[str, tuple[int, int]] = {}
     for pid in pids:
@@ -31,6 +32,7 @@ def cost(pids: list[int]) -> Cost:
         fields = (process / "stat").read_text().rsplit(") ", 1)[1].split()
         user += int(fields[11]) * TICK_NS
         system += int(fields[12]) * TICK_NS
+        children += int(fields[13]) * TICK_NS
         rollup = _fields((process / "smaps_rollup").read_text())
         rss += _kib(rollup["Rss"])
         pss += _kib(rollup["Pss"])
@@ -43,7 +45,7 @@ def cost(pids: list[int]) -> Cost:
                 programs[info["prog_id"]] = runs
     program_ns = sum(ns for ns, _ in programs.values())
     program_runs = sum(runs for _, runs in programs.values())
-    return Cost(user, system, rss, pss, sum(maps.values()), program_ns, program_runs)
+    return Cost(user, system, children, rss, pss, sum(maps.values()), program_ns, program_runs)
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -57,13 +59,20 @@ def _kib(value: str) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """One profiler at one rate over one window. Percent is of one core."""
+    """One profiler at one rate over one window. Percent is of one core.
+
+    `children_percent` is user CPU of short-lived children that ended in the window;
+    `whole_run_percent` is all user CPU from the profiler's start to its end, children included,
+    over the time from its start until it was told to end.
+    """
 
     profiler: str
     rate_hz: int
     seconds: float
     user_percent: float
     system_percent: float
+    children_percent: float
+    whole_run_percent: float
     kernel_us_per_sample: float | None
     samples: int | None
     rss_mb: float
@@ -71,7 +80,14 @@ class Row:
     map_mb: float | None
 
 
-def row(profiler: str, rate_hz: int, seconds: float, before: Cost, after: Cost) -> Row:
+def row(
+    profiler: str,
+    rate_hz: int,
+    seconds: float,
+    before: Cost,
+    after: Cost,
+    whole_run_percent: float,
+) -> Row:
     """Difference of two readings as a row; memory is that of the second reading."""
     runs = after.program_runs - before.program_runs
     in_kernel = (after.program_ns - before.program_ns) / runs / 1000 if runs else None
@@ -81,6 +97,8 @@ def row(profiler: str, rate_hz: int, seconds: float, before: Cost, after: Cost) 
         seconds,
         (after.user_ns - before.user_ns) / seconds / 1e7,
         (after.system_ns - before.system_ns) / seconds / 1e7,
+        (after.children_user_ns - before.children_user_ns) / seconds / 1e7,
+        whole_run_percent,
         in_kernel,
         runs or None,
         after.rss_bytes / 1e6,

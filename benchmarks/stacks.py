@@ -8,20 +8,22 @@ Each program of tests/data/programs/unwind runs alone, and is sampled at the sam
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.agent_stacks import sample
+from benchmarks.agent_stacks import sample, wait_for_rows
 from benchmarks.perf_stacks import DWARF, FRAME_POINTERS, perf_record, read_perf
 from benchmarks.programs import PROGRAMS, Program, build, running
 from benchmarks.py_spy import PY_SPY, read_py_spy, start_py_spy
 from benchmarks.row_building import large_binary
-from benchmarks.shares import Difference, compare, expected_points
+from benchmarks.shares import Difference, Stack, compare, expected_points
 
 RATE_HZ = 499
 GOAL_COMPLETE_PERCENT = 99.0
@@ -30,6 +32,7 @@ GOAL_NATIVE_US = 20.0
 GOAL_PYTHON_US = 30.0
 GOAL_ROWS_S = 5.0
 GOAL_ROWS_MB = 150.0
+_EVALUATOR = re.compile(r"_?PyEval_|_PyFunction_Vectorcall$|method_vectorcall$")
 _SHOWN = 5  # differences of each comparison
 
 
@@ -40,6 +43,7 @@ class Row:
     program: str
     words: str
     samples: int
+    ready_s: float | None  # until its stacks were whole, from the first sample on
     complete_percent: float
     ends: dict[str, int]
     lost: dict[str, int]
@@ -61,16 +65,20 @@ def measure(program: Program, seconds: float, folder: Path) -> Row:
     command = build(program, folder)
     call_graph = FRAME_POINTERS if program.needs == "go" else DWARF
     data = folder / f"{program.name}.data"
-    with running(command) as pid, perf_record(pid, RATE_HZ, data, call_graph):
-        ours = sample(pid, seconds, RATE_HZ)
+    with running(command) as pid:
+        ready_s = wait_for_rows(pid, RATE_HZ)
+        with perf_record(pid, RATE_HZ, data, call_graph):
+            ours = sample(pid, seconds, RATE_HZ)
     theirs = read_perf(data, ours)
     data.unlink()
-    differences = compare(ours.stacks, theirs.stacks)
+    replaced = _evaluators(theirs.stacks) if program.is_python else frozenset()
+    differences = [d for d in compare(ours.stacks, theirs.stacks) if d.function not in replaced]
     first = differences[0]
     row = Row(
         program.name,
         program.words,
         ours.stacks.total(),
+        ready_s,
         ours.complete_percent,
         ours.ends,
         ours.lost,
@@ -85,6 +93,12 @@ def measure(program: Program, seconds: float, folder: Path) -> Row:
     if program.is_python:
         _add_python(row, command, seconds, folder)
     return row
+
+
+def _evaluators(stacks: Counter[Stack]) -> frozenset[str]:
+    """CPython's own functions that evaluate, whose place Python's frames take in our stacks."""
+    functions = {function for stack in stacks for function in stack}
+    return frozenset(name for name in functions if _EVALUATOR.match(name))
 
 
 def _add_python(row: Row, command: list[str], seconds: float, folder: Path) -> None:
