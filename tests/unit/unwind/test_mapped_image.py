@@ -1,6 +1,7 @@
 """Rows from what a process has mapped of a file that is gone."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
