@@ -79,7 +79,9 @@ class GoTable:
         at = offset - entry
         lines: list[Line] = []
         inlined = record.inlined(at)
-        while inlined is not None and len(lines) < MAX_INLINED:
+        while inlined is not None:
+            if len(lines) == MAX_INLINED:
+                raise GoTableError(f"more than {MAX_INLINED} functions inlined into each other")
             _, name, parent_at, _ = inlined
             lines.append(Line(self.name(name), *record.place(at)))
             at = parent_at

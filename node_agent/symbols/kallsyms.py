@@ -6,6 +6,7 @@ the child that makes an extract.
 """
 
 import os
+import re
 import time
 from _blake2 import blake2b
 from bisect import bisect_right
@@ -22,6 +23,9 @@ from wire.hashes import pack_frame
 from wire.schema import Module, ModuleKind
 
 KALLSYMS = "/proc/kallsyms"
+_ADDRESS = re.compile(rb"[0-9a-f]{1,16}")
+# Name, size, users, who they are, state, address.
+_MODULE_LINE = re.compile(r"^(\S+) (\d{1,18}) \S+ \S+ \S+ 0x([0-9a-f]{1,16})(?: .*)?$", re.M | re.A)
 # One pass over kallsyms costs 0.1 s of CPU, so the wait doubles when it did not help.
 RELOAD_S = 60.0
 MAX_RELOAD_S = 3_840.0
@@ -60,10 +64,12 @@ def read_ranges(chunks: Iterable[bytes]) -> KernelRanges:
         if (b" _stext\n" not in text and b" _etext\n" not in text) and b"\t[bpf]" not in text:
             continue
         for line in text[:end].split(b"\n"):
-            if line.endswith(b" _stext"):
-                stext = int(line[:16], 16)
-            elif line.endswith(b" _etext"):
-                etext = int(line[:16], 16)
+            if line.endswith((b" _stext", b" _etext")):
+                symbol = _parse_line(line)
+                if symbol is not None and symbol.name == "_stext":
+                    stext = symbol.address
+                elif symbol is not None and symbol.name == "_etext":
+                    etext = symbol.address
             elif line.endswith(b"\t[bpf]"):
                 symbol = _parse_line(line)
                 if symbol is not None:
@@ -113,13 +119,13 @@ class LoadedModule(NamedTuple):
 
 
 def parse_modules(text: str) -> list[LoadedModule]:
-    """The modules of the text of /proc/modules with a known address, sorted by it."""
-    modules = []
-    for line in text.splitlines():
-        fields = line.split()
-        if len(fields) >= 6 and int(fields[5], 16):
-            modules.append(LoadedModule(int(fields[5], 16), int(fields[1]), fields[0]))
-    return sorted(modules)
+    """The modules of the text of /proc/modules with a known address, sorted by it. Lines of another
+    shape are left out."""
+    modules = (
+        LoadedModule(int(address, 16), int(size), name)
+        for name, size, address in _MODULE_LINE.findall(text)
+    )
+    return sorted(module for module in modules if module.start)
 
 
 class KernelFrames:
@@ -211,7 +217,7 @@ class KernelFrames:
 
 def _parse_line(line: bytes) -> Symbol | None:
     fields = line.split(None, 3)
-    if len(fields) < 3:
+    if len(fields) < 3 or not _ADDRESS.fullmatch(fields[0]):
         return None
     module = fields[3].strip(b"[] \t").decode("utf-8", "replace") if len(fields) == 4 else ""
     return Symbol(

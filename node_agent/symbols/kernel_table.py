@@ -24,7 +24,7 @@ def kernel_table(text: bytes) -> list[tuple[int, bytes]]:
     """
     bounds = {name: address for address, name in _BOUND.findall(text)}
     stext, etext = bounds.get(b"_stext", b""), bounds.get(b"_etext", b"")
-    if not stext < etext:
+    if not b"" < stext < etext:
         raise KernelSymbolsError("the kernel hides its addresses")
     # Hexadecimal numbers of one length compare as text.
     inside = (line for line in _IMAGE.findall(text) if stext <= line[0] < etext)
