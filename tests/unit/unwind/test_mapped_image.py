@@ -1,7 +1,6 @@
 """Rows from what a process has mapped of a file that is gone."""
 
 import os
-import re
 import shutil
 import subprocess
 import time
