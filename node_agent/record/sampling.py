@@ -93,8 +93,13 @@ class Sampling:
             try:
                 self._begin_unwinding()
                 self._begin_python()
-                if not self._settle():
+                begun_ns = time.monotonic_ns()
+                if self._settle():
+                    self._end_interval()  # asked to stop already: what there is counts
+                else:
+                    self._stacks.started_ns, begun_ns = time.time_ns(), time.monotonic_ns()
                     self._sample(seconds, progress)
+                self._stacks.duration_ns = time.monotonic_ns() - begun_ns
             finally:
                 if self._unwinder is not None:
                     self._unwinder.close()
@@ -138,7 +143,6 @@ class Sampling:
         return False
 
     def _sample(self, seconds: float, progress: TextIO) -> None:
-        self._stacks.started_ns, begun_ns = time.time_ns(), time.monotonic_ns()
         begun = time.monotonic()
         interval_at = begun + INTERVAL_S
         ended = False
@@ -148,17 +152,19 @@ class Sampling:
             ended = stopped is not None or time.monotonic() >= begun + seconds
             if ended or time.monotonic() >= interval_at:
                 interval_at += INTERVAL_S
-                with using(*KERNEL_PROGRAMS):
-                    interval = self._collector.take_interval()
-                self._poll()
-                with using(*OTHER_PROCESSES):
-                    self._book(interval)
-                if self._unwinder is not None:
-                    self._unwinder.end_interval(interval.counts)
+                self._end_interval()
             else:
                 self._poll()
             _show(progress, time.monotonic() - begun, seconds, ended)
-        self._stacks.duration_ns = time.monotonic_ns() - begun_ns
+
+    def _end_interval(self) -> None:
+        with using(*KERNEL_PROGRAMS):
+            interval = self._collector.take_interval()
+        self._poll()
+        with using(*OTHER_PROCESSES):
+            self._book(interval)
+        if self._unwinder is not None:
+            self._unwinder.end_interval(interval.counts)
 
     def _poll(self) -> None:
         new = self._collector.poll()

@@ -185,8 +185,8 @@ def test_a_signal_ends_the_sampling_and_writes_the_file(
 ) -> None:
     process = start(shares_program)
     output = tmp_path / "early.folded"
-    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
-    # Blocked here first: a thread that does not block it would take the signal.
+    # To this thread: any other that does not block it would take it as a KeyboardInterrupt.
+    timer = threading.Timer(5.0, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         timer.start()
