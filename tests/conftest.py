@@ -6,6 +6,7 @@ that is missing must not look like success.
 
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,30 @@ from aggregator.local.process import Process
 from aggregator.local.valkey import Valkey, create_valkey
 
 _TEMPLATE = "flamefleet_template"
+_CPYTHON = re.compile(r"3\.(?:[89]|1[0-4])(?=\.|$)")
+
+
+def find_cpythons() -> dict[str, Path]:
+    """Interpreters of CPython 3.8 to 3.14 by the name of their build: those in PATH under their
+    version's name, and all that pyenv has."""
+    found = {}
+    for minor in range(8, 15):
+        path = shutil.which(f"python3.{minor}")
+        if path is not None and "shims" not in Path(path).parts:
+            found[f"3.{minor}-path"] = Path(path)
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for folder in versions.glob("3.*"):
+        if _CPYTHON.match(folder.name) and (folder / "bin/python3").exists():
+            found[f"{folder.name}-pyenv"] = folder / "bin/python3"
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the argument `cpython` runs once for each interpreter that is here."""
+    if "cpython" in metafunc.fixturenames:
+        found = find_cpythons()
+        metafunc.parametrize("cpython", found.values(), ids=found)
+
 
 # Tests count on the rate that they ask for, on a machine that other tests load too: the governor's
 # own tests set a budget that can be exceeded.

@@ -1,0 +1,93 @@
+"""Names of code objects as the kernel program sends them."""
+
+import pytest
+
+from node_agent.cpython.names import CUT, PYTHON, PythonNames, decode_name, decode_text
+from node_agent.cpython.structs import (
+    PYTHON_FILE_BYTES,
+    PYTHON_NAME_BYTES,
+    PythonNameC,
+)
+from node_agent.symbols.modules import ModuleRegistry
+from wire.hashes import module_hash, name_hash, pack_frame
+from wire.schema import Name
+
+
+def record(
+    id64: int = 7,
+    name: bytes = b"main",
+    file: bytes = b"/a.py",
+    widths: tuple[int, int] = (1, 1),
+    chars: tuple[int, int] | None = None,
+) -> bytes:
+    counts = chars or (len(name) // (widths[0] or 1), len(file) // (widths[1] or 1))
+    return bytes(PythonNameC(0, id64, 12, *counts, *widths, (0, 0), name, file))
+
+
+@pytest.mark.parametrize(
+    ("data", "chars", "width", "text"),
+    [
+        (b"main\0\0\0\0", 4, 1, "main"),
+        ("größe".encode("latin-1"), 5, 1, "größe"),
+        ("функция".encode("utf-16-le") + b"\0\0", 7, 2, "функция"),
+        (
+            "\N{MATHEMATICAL BOLD ITALIC SMALL F}".encode("utf-32-le"),
+            1,
+            4,
+            "\N{MATHEMATICAL BOLD ITALIC SMALL F}",
+        ),
+        (b"main", 4, 0, ""),  # could not be read
+        (b"main", 4, 3, ""),
+        (b"ab\0\0", 4, 1, "ab\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"),
+        (b"abc", 0xFFFFFFFF, 1, "abc"),  # a length that can't be true
+        (b"\x00\xd8" * 2, 2, 2, "\N{REPLACEMENT CHARACTER}" * 2),  # half a surrogate pair
+    ],
+)
+def test_texts_of_every_width(data: bytes, chars: int, width: int, text: str) -> None:
+    assert decode_text(data, chars, width) == text
+
+
+def test_a_name_is_cut_at_its_end_and_a_file_at_its_begin() -> None:
+    name, file = b"n" * PYTHON_NAME_BYTES, b"f" * PYTHON_FILE_BYTES
+
+    _, decoded = decode_name(record(7, name, file, (1, 1), (500, 600)))
+
+    assert decoded == Name(name.decode() + CUT, CUT + file.decode(), 12)
+
+
+def test_the_identity_of_a_frame_is_function_file_and_first_line() -> None:
+    registry = ModuleRegistry()
+    names = PythonNames(registry, {})
+
+    names.take(record(7))
+    names.take(record(8))  # the same function of another process
+    names.take(record(9, name=b"other"))
+
+    expected = pack_frame(module_hash(PYTHON), name_hash(Name("main", "/a.py", 12)))
+    assert names.frame(7) == names.frame(8) == expected
+    assert names.frame(9) != expected
+    assert registry.names[name_hash(Name("main", "/a.py", 12))].line == 12
+
+
+def test_a_name_that_did_not_come_is_asked_for_again() -> None:
+    counts: dict[str, int] = {}
+    names = PythonNames(ModuleRegistry(), counts)
+    asked: list[int] = []
+    names.forget = asked.append
+
+    assert names.frame(7) == names.unknown
+
+    assert asked == [7]
+    assert counts == {"python_unnamed": 1}
+
+
+def test_a_name_that_could_not_be_read_keeps_its_place() -> None:
+    counts: dict[str, int] = {}
+    registry = ModuleRegistry()
+    names = PythonNames(registry, counts)
+
+    names.take(record(7, widths=(0, 1)))
+
+    assert names.frame(7) != names.unknown
+    assert Name("[python]", "/a.py", 12) in registry.names.values()
+    assert counts == {"python_unreadable": 1}
