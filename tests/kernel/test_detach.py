@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector
+from node_agent.collectors.running import CORE_MAPS, MAPS
 from node_agent.commands.detach import render
 from node_agent.kernel.remains import Remnant, Survey
 from node_agent.spool import Spool
@@ -53,7 +54,7 @@ def test_what_a_running_collector_holds_is_listed_and_then_gone() -> None:
     assert code == 1
     assert answer["stopped"] == []
     found = held_by(os.getpid(), answer)
-    assert found == {"program": 1, "map": 11, "events": os.cpu_count()}
+    assert found == {"program": 1, "map": len(MAPS + CORE_MAPS), "events": os.cpu_count()}
     assert held_by(os.getpid(), detach("--list")[1]) == {}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector
+from node_agent.collectors.running import CORE_MAPS, MAPS
 from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.kernel.maps import PerCpuCounters
 from node_agent.kernel.structs import COUNTER_NAMES
@@ -22,6 +23,7 @@ from wire.codec import decode
 from wire.schema import Batch
 
 RATE_HZ = 199
+KEPT = len(MAPS + CORE_MAPS) + 1  # and the program; besides, an event for each CPU
 # Puts the descriptors where systemd would, then is the sampler, under the same process id.
 RUN = """
 import fcntl, os, sys
@@ -230,10 +232,12 @@ def test_a_changed_rate_leaves_no_event_of_the_old_one(manager: Manager) -> None
     collector = CpuCollector(RATE_HZ, 1000, 10, store=DescriptorStore(manager.environ))
     collector.start()
     try:
-        wait_for(lambda: len(manager.store) == 12 + cpus, "storing them all")
+        wait_for(lambda: len(manager.store) == KEPT + cpus, "storing them all")
         old = set(manager.store)
         collector.set_rate(19)
-        wait_for(lambda: len(manager.store) == 12 + cpus and not old & manager.store.keys(), "both")
+        wait_for(
+            lambda: len(manager.store) == KEPT + cpus and not old & manager.store.keys(), "both"
+        )
         collector.take_interval()
         time.sleep(2)
         interval = collector.take_interval()
@@ -251,7 +255,7 @@ def test_programs_that_nobody_comes_back_to_fall_silent(
     store = DescriptorStore(manager.environ)
     collector = CpuCollector(RATE_HZ, 1000, 10, heartbeat_limit_s=0.5, store=store)
     collector.start()
-    wait_for(lambda: len(manager.store) == 12 + (os.cpu_count() or 1), "storing them all")
+    wait_for(lambda: len(manager.store) == KEPT + (os.cpu_count() or 1), "storing them all")
     collector.stop()
     counters = next(fd for name, fd in manager.store.items() if name.endswith("ff_counters"))
     kept = PerCpuCounters(counters, COUNTER_NAMES)
