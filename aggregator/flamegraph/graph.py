@@ -237,5 +237,5 @@ def _function(
     return functions[code - shift]
 
 
-def _sort_key(function: Function) -> tuple[str, str, str, int]:
-    return function.name, function.module, function.kind, function.build
+def _sort_key(function: Function) -> tuple[str, str, str, int, str]:
+    return function.name, function.module, function.kind, function.build, function.file

@@ -23,8 +23,8 @@ KINDS = ("process", "kernel", "native", "python", "go", "jit", "unknown")
 UNRESOLVED_FRESH_S = 5.0  # symbols come within seconds of a new build id
 SETTLED_FRESH_S = 600.0  # better symbols may replace others, rarely
 _UNDEFINED_NAME = "[undefined]"
-_JIT_MODULE = b"[jit]"
-_BPF_MODULE = b"bpf"
+# Modules of frames that are known by name only, by their ids.
+_NAMED_KINDS = {b"python": "python", b"jit": "jit", b"[jit]": "jit", b"bpf": "kernel"}
 # Go's linker names are path/package.Function or path/package.(*Type).Method. C and C++ compilers
 # put dots only before suffixes of their own, or digits.
 _GO_NAME = re.compile(
@@ -52,12 +52,14 @@ class FrameRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Function:
-    """What frames are folded to. `kind` is one of KINDS; `build` keeps unresolved ones apart."""
+    """What frames are folded to. `kind` is one of KINDS; `build` keeps unresolved ones apart, and
+    `file` the interpreted ones."""
 
     name: str
     module: str
     kind: str
     build: int = 0
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -258,12 +260,7 @@ def describe_frame(row: FrameRow) -> tuple[Function, bool]:
 def _describe_named(row: FrameRow) -> tuple[Function, bool]:
     name = row.function or row.module
     marker = name.startswith("[") and name.endswith("]")  # [unmapped], [jit], [stack lost]
-    if (
-        row.build_id == _JIT_MODULE or name == "[jit]"
-    ):  # the agent's marker has no module of its own
-        kind = "jit"
-    elif row.build_id == _BPF_MODULE:
-        kind = "kernel"
-    else:
-        kind = "unknown"
-    return Function(name, "" if marker else row.module, kind), marker
+    kind = _NAMED_KINDS.get(row.build_id, "jit" if name == "[jit]" else "unknown")
+    # Interpreters have many functions of one name; what tells them apart is their file.
+    file = (row.file or "") if kind in ("python", "jit") else ""
+    return Function(name, "" if marker else row.module, kind, file=file), marker

@@ -82,6 +82,25 @@ def row(id_, function=None, **changes):
             False,
         ),
         (
+            row(
+                1, "parse", file="/app/a.js", kind=ModuleKind.NAMED, build_id=b"jit", module="[jit]"
+            ),
+            Function("parse", "[jit]", "jit", file="/app/a.js"),
+            False,
+        ),
+        (
+            row(
+                1,
+                "run",
+                file="/app/a.py",
+                kind=ModuleKind.NAMED,
+                build_id=b"python",
+                module="python",
+            ),
+            Function("run", "python", "python", file="/app/a.py"),
+            False,
+        ),
+        (
             row(1, "[unmapped]", kind=ModuleKind.NAMED, build_id=b"[unknown]", module="[unknown]"),
             Function("[unmapped]", "", "unknown"),
             True,
