@@ -156,6 +156,12 @@ class Intake:
         if self.programs is not None:
             self.programs.step()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether `step` has nothing to do until there is something new."""
+        parts = (self.unwinder, self.programs)
+        return all(part is None or part.is_settled for part in parts)
+
     def rotate(self) -> None:
         """Forget what was not seen since the last call."""
         self.normalizer.rotate()

@@ -146,7 +146,7 @@ class _Loop:
         directives_at, rotate_at = now, now + ROTATE_EVERY_S
         calibrate_at = now + CALIBRATE_EVERY_S
         self._status.write()
-        while not waiter.wait(POLL_S, min(IDLE_S, interval_at - time.monotonic())):
+        while not waiter.wait(POLL_S, min(self._patience_s, interval_at - time.monotonic())):
             now = time.monotonic()
             if now >= interval_at:
                 opened = self._watch.look()
@@ -180,6 +180,10 @@ class _Loop:
         self._intake.close()
         self._status.stopped()
         return opened
+
+    @property
+    def _patience_s(self) -> float:
+        return IDLE_S if self._intake.is_settled else POLL_S
 
     def _end_interval(self, last: bool = False) -> None:
         with using(*KERNEL_PROGRAMS):  # before 5.19 every access to a map wants CAP_BPF
