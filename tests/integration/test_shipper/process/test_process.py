@@ -64,7 +64,7 @@ def test_a_wrong_configuration_is_exit_2_and_one_clear_message(tmp_path, argumen
         [sys.executable, "-m", "node_agent", "ship", "--spool-dir", str(tmp_path), *arguments],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
         check=False,
     )
     assert done.returncode == 2
@@ -88,7 +88,7 @@ def test_plain_http_loads_neither_ssl_nor_asyncio_nor_the_sampler(peer):
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
         check=True,
     )
     assert done.stdout == "[]\n"
