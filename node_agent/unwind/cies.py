@@ -91,6 +91,8 @@ def _parse(
         following = at + unsigned_leb(encoded)
         encoding, is_signal = _augment(augmentation[1:], entry[at:following])
         at = following
+    elif augmentation == b"S":  # letters without data need none of it
+        is_signal = True
     elif augmentation:
         raise BrokenCieError("descriptions with an unknown augmentation")
     key = (code_factor, data_factor, is_signal, entry[at:])

@@ -77,18 +77,18 @@ class _Walk:
     def rows(self, address: int) -> list[int]:
         """Rows of what has been followed."""
         rows: list[int] = []
-        last = -1
+        last, signal_end = -1, 0
         words = [_word(height) for height in self._heights]
         for at, mark in enumerate(self._marks):
-            if not mark:
+            if not mark or at < signal_end:
                 continue
-            now = words[mark]
+            pc, now = address + at, words[mark]
             if self._code.startswith(_RT_SIGRETURN, at):
-                now = SIGNAL
+                pc, now = address + max(at - _RETURNS_TO, 0), SIGNAL
+                signal_end = at + len(_RT_SIGRETURN)
             if now == last:
                 continue
             last = now
-            pc = address + (max(at - _RETURNS_TO, 0) if now == SIGNAL else at)
             if rows and rows[-1] & 0xFFFFFFFF >= pc:
                 rows.pop()
             rows.append(pc | now)
