@@ -19,7 +19,7 @@ while [ $number -lt 60 ]; do
 		echo '}'
 		echo "unsigned step_$number(unsigned state, void *const *next)"
 		echo '{'
-		[ $((number % 10)) -ne 9 ] || echo "	state = work_$number(state, 20000);"
+		[ $((number % 10)) -ne 9 ] || echo "	state = work_$number(state, 4000 + (state >> 17));"
 		echo '	if (*next != NULL)'
 		echo '		state = ((step)*next)(state, next + 1);'
 		echo '	return state * 3 + 1;'
@@ -44,8 +44,8 @@ done
 	echo '__attribute__((noinline)) static void *run(void *first)'
 	echo '{'
 	echo '	void *const *begin = first;'
-	echo '	for (;;)'
-	echo '		sink += ((step)*begin)(1, begin + 1);'
+	echo '	for (unsigned state = 1;;)'
+	echo '		sink += state = ((step)*begin)(state * 1103515245 + 12345, begin + 1);'
 	echo '	return NULL;'
 	echo '}'
 	echo 'int main(void)'

@@ -53,8 +53,10 @@ func attempt(depth int) (result int) {
 
 //go:noinline
 func work(text string, turns <-chan int, done *sync.WaitGroup) {
+	state := uint32(1)
 	for number := range turns {
-		for turn := 0; turn < 40; turn++ {
+		state = state*1103515245 + 12345 // no turn is as long as the one before
+		for turn := 0; turn < 24+int(state>>27); turn++ {
 			hash(text)
 		}
 		order(number)

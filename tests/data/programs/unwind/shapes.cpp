@@ -72,11 +72,13 @@ int main()
     all.push_back(std::make_unique<shapes::Grid<unsigned, 1>>());
     all.push_back(std::make_unique<shapes::Grid<double, 3>>());
     std::vector<unsigned> values(2000);
+    unsigned state = 1;
     std::function<unsigned long(unsigned long)> attempt = shapes::attempt;
     for (unsigned long number = 1;; number++) {
         unsigned long total = 0;
+        state = state * 1103515245 + 12345; // no turn is as long as the one before
         for (const auto &shape : all)
-            total += shape->area(100000);
+            total += shape->area(68000 + (state >> 16));
         total += shapes::order(values, [](unsigned a, unsigned b) { return a < b; });
         for (int turn = 0; turn < 40; turn++)
             total += attempt(number + turn);

@@ -1,6 +1,7 @@
 """Known functions of Python: classes, generators, callbacks from C, and a library of the standard."""
 
 import json
+import random
 
 
 class Parser:
@@ -40,18 +41,20 @@ def descend(depth: int) -> int:
     return spin(3000) if depth == 0 else descend(depth - 1)
 
 
-def turn(parser: Parser) -> None:
+def turn(parser: Parser, draw: random.Random) -> None:
+    """No turn is as long as the one before, or a regular sampler would favour one half."""
     order(parser.parse())
-    spin(6000)
-    add(4000)
+    spin(draw.randrange(3000, 9000))
+    add(draw.randrange(2000, 6000))
     descend(20)
 
 
 def main() -> None:
     rows = [{"value": n * 7919 % 1009, "name": f"row {n}"} for n in range(600)]
     parser = Parser(json.dumps(rows))
+    draw = random.Random(1)
     while True:
-        turn(parser)
+        turn(parser, draw)
 
 
 main()
