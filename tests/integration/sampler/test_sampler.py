@@ -180,6 +180,24 @@ def test_batches_and_definitions_tell_what_ran(start_sampler, shares) -> None:
     assert all(batch.overhead.sampler_cpu_ns > 0 for batch in batches)
 
 
+def test_every_stack_of_a_program_says_how_it_ended(start_sampler, shares) -> None:
+    sampler = start_sampler()
+    wait_for(lambda: len(sampler.batches()) >= 3, "three batches")
+    sampler.stop()
+    told = counted = 0
+    for batch in sampler.batches():
+        ends = [memoryview(column).cast("I") for column in batch.stack_ends.values()]
+        for series, labels in enumerate(one.labels for one in batch.series):
+            if labels["executable"] == "shares":
+                told += sum(column[series] for column in ends)
+        counted += sum(n for _, labels, n in _rows(batch) if labels["executable"] == "shares")
+    assert told == counted > 0
+    # The status has those of the last interval.
+    last = sampler.batches()[-1].stack_ends
+    ends_of_last = {reason: sum(memoryview(column).cast("I")) for reason, column in last.items()}
+    assert sampler.status()["interval"]["stack_ends"] == ends_of_last
+
+
 def test_a_signal_writes_the_interval_that_it_cuts_short(start_sampler, shares) -> None:
     sampler = start_sampler()
     wait_for(lambda: sampler.status().get("state") == "sampling", "an interval")
