@@ -5,8 +5,12 @@ failing case is found again by its seed, which the assertion names.
 """
 
 import random
+import resource
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -15,20 +19,23 @@ import pytest
 
 from aggregator.symbols import elf, minidebug, native, table
 from aggregator.symbols.errors import RefusedExtractError
+from aggregator.symbols.sandbox import MOST_MEMORY_BYTES, Request, parse
 from node_agent.symbols import kallsyms, kernel_table
 from node_agent.symbols.build_ids import read_build_id
 from node_agent.symbols.errors import SymbolError
 from node_agent.symbols.functions import read_functions
 from node_agent.symbols.reduced_elf import reduce_elf
+from wire.codec import encode
 from wire.function_names import readable, shorten_cpp
 from wire.gopclntab import GoTable, GoTableError
 from wire.rust_v0 import demangle_v0
+from wire.schema import ModuleKind, SymbolExtract
 
 CORPUS = Path(__file__).parents[1] / "data" / "fuzz"
 OFFSETS = (0, 0x100, 0x140, 0x1000, 1 << 40, (1 << 64) - 1)
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x100, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1)
 SHORT, LONG = 1_000, 100_000
-SLOW = 4  # so many times fewer of what goes through native code and a decompressor
+SLOW = 4  # so many times fewer of what goes through native code
 
 
 def damage(seed: bytes, chance: random.Random) -> bytes:
@@ -152,29 +159,72 @@ def read_names(data: bytes) -> None:
         assert demangle_v0(line) is None or len(demangle_v0(line) or "") <= 2_000
 
 
-PARSERS: dict[str, tuple[str, Callable[[bytes], None], int]] = {
-    "elf on the node": ("elf", read_elf_on_the_node, 1),
-    "elf at the centre": ("elf", read_elf_at_the_centre, SLOW),
-    "gopclntab": ("gopclntab", read_go_table, 1),
-    "minidebug": ("minidebug", read_minimal_debug_data, 1),
-    "kallsyms": ("kallsyms", read_kallsyms, 1),
-    "kernel table": ("kernel_table", read_kernel_table, 1),
-    "names": ("names", read_names, 1),
+PARSERS: dict[str, tuple[str, Callable[[bytes], None]]] = {
+    "elf on the node": ("elf", read_elf_on_the_node),
+    "gopclntab": ("gopclntab", read_go_table),
+    "minidebug": ("minidebug", read_minimal_debug_data),
+    "kallsyms": ("kallsyms", read_kallsyms),
+    "kernel table": ("kernel_table", read_kernel_table),
+    "names": ("names", read_names),
 }
 
 
 def run(name: str, count: int) -> None:
-    folder, parser, slower = PARSERS[name]
-    for case, data in inputs(folder, count // slower):
+    folder, parser = PARSERS[name]
+    for case, data in inputs(folder, count):
         try:
             parser(data)
         except Exception as error:
             raise AssertionError(f"{case}: {data[:200].hex()}") from error
 
 
+def run_at_the_centre(count: int) -> None:
+    """Native code reads there. It may end its process, which has to be the sandbox's child."""
+    done = 0
+    total = count + len(list((CORPUS / "elf").iterdir()))
+    while done < total:
+        child = subprocess.run(
+            [sys.executable, __file__, str(done), str(count)],
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+            check=False,
+        )
+        assert child.returncode <= 0, child.stderr
+        done += child.stdout.count("done")
+        if child.returncode < 0:
+            case, data = next(islice(inputs("elf", count), done, None))
+            extract = SymbolExtract("node", ModuleKind.NATIVE, b"\1", "module", data)
+            request = Request(ModuleKind.NATIVE, b"\1", encode(extract), False, list(OFFSETS))
+            with pytest.raises(RefusedExtractError):
+                parse(request)
+            print(f"{case} ended its parser")
+            done += 1
+
+
+def main() -> None:
+    """The child: from which case on, of how many. Says after each that it is done."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    start, count = map(int, sys.argv[1:])
+    for _, data in islice(inputs("elf", count), start, None):
+        read_elf_at_the_centre(data)
+        print("done", flush=True)
+
+
 @pytest.mark.parametrize("name", PARSERS)
 def test_damaged_input_is_refused_or_read(name: str) -> None:
     run(name, SHORT)
+
+
+def test_damaged_files_are_refused_or_read_at_the_centre() -> None:
+    run_at_the_centre(SHORT // SLOW)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+def test_many_damaged_files_are_refused_or_read_at_the_centre() -> None:
+    run_at_the_centre(LONG // SLOW)
 
 
 @pytest.mark.long
@@ -228,3 +278,7 @@ def test_names_of_hostile_depth_are_read(text: str) -> None:
 )
 def test_symbols_of_hostile_depth_are_left_alone(symbol: str) -> None:
     assert demangle_v0(symbol) is None
+
+
+if __name__ == "__main__":
+    main()
