@@ -28,9 +28,11 @@ def find_cpythons() -> dict[str, Path]:
     """Interpreters of CPython 3.8 to 3.14 by the name of their build: those in PATH under their
     version's name, and all that pyenv has."""
     found = {}
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path_without_shims = os.pathsep.join(f for f in folders if "shims" not in Path(f).parts)
     for minor in range(8, 15):
-        path = shutil.which(f"python3.{minor}")
-        if path is not None and "shims" not in Path(path).parts:
+        path = shutil.which(f"python3.{minor}", path=path_without_shims)
+        if path is not None:
             found[f"3.{minor}-path"] = Path(path)
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     for folder in versions.glob("3.*"):

@@ -1,0 +1,170 @@
+"""Frames of real CPythons of every version that is here, read by the kernel program."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent.parent
+PROGRAMS = PROJECT / "tests/data/programs/python"
+MODES = PROGRAMS / "modes.py"
+SAMPLES = 800
+SPINNING = ("spin_a", "spin_b")
+# Ways whose callback is called by C code, and such as stay in Python all the way.
+THROUGH_C = ("way_sort", "way_map", "way_regex", "way_ctypes")
+PYTHON_ONLY = ("way_plain", "way_recursion")
+
+
+class Sampled(NamedTuple):
+    """A distinct stack: (module, function, file, first line) root first, native ones (module,)."""
+
+    frames: list[tuple[Any, ...]]
+    count: int
+    stack_end: str
+    python_end: str
+
+    @property
+    def python(self) -> tuple[tuple[str, str, int], ...]:
+        return tuple(frame[1:] for frame in self.frames if frame[0] == "python")
+
+    @property
+    def is_spinning(self) -> bool:
+        return bool(self.python) and self.python[-1][0] in SPINNING
+
+
+class Recorded(NamedTuple):
+    said: dict[str, list[list[list[Any]]]]
+    stacks: list[Sampled]
+    spent: dict[str, int]
+    refused: dict[str, str]
+
+    def count(self, wanted: Callable[[Sampled], bool]) -> int:
+        return sum(stack.count for stack in self.stacks if wanted(stack))
+
+    def way_of(self, stack: Sampled) -> str:
+        """The way whose chain this is, as the interpreter itself told it; else ""."""
+        caller = [list(frame) for frame in stack.python[:-1]]
+        return next((way for way, chains in self.said.items() if caller in chains), "")
+
+
+Record = Callable[..., Recorded]
+
+
+@pytest.fixture(scope="session")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    rows = tmp_path_factory.mktemp("rows")  # libc's are made once
+
+    def run(*command: str | Path, switch: str = "on") -> Recorded:
+        script = HERE / "python_frames.py"
+        done = subprocess.run(
+            [sys.executable, script, str(SAMPLES), switch, *command],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "ROWS": str(rows)},
+        )
+        found = json.loads(done.stdout)
+        stacks = [
+            Sampled([tuple(frame) for frame in frames], count, stack_end, python_end)
+            for frames, count, stack_end, python_end in found["stacks"]
+        ]
+        return Recorded(found["said"], stacks, found["spent"], found["refused"])
+
+    return run
+
+
+def check(recorded: Recorded) -> None:
+    total = recorded.count(lambda _: True)
+    assert total >= SAMPLES
+    assert recorded.count(lambda stack: bool(stack.python)) >= 0.98 * total
+
+    # Functions, files and lines, in order, from the thread's entry to the leaf.
+    spinning = recorded.count(lambda stack: stack.is_spinning)
+    exact = Counter[str]()
+    for stack in recorded.stacks:
+        if stack.is_spinning:
+            exact[recorded.way_of(stack)] += stack.count
+    assert set(exact) >= set(recorded.said), exact
+    assert spinning - exact[""] >= 0.98 * spinning, exact
+    main = recorded.count(lambda stack: ("main",) in [frame[:1] for frame in stack.python])
+    assert 0.3 * total < main < 0.7 * total  # the other half: a thread
+
+    in_a = recorded.count(lambda stack: stack.is_spinning and stack.python[-1][0] == "spin_a")
+    assert abs(in_a / spinning - 0.6) <= 0.03, in_a / spinning
+
+
+def between(stack: Sampled, way: str) -> list[bool]:
+    """For the frames from the function `way` to the innermost Python frame: is it native?"""
+    names = [frame[1] if frame[0] == "python" else "" for frame in stack.frames]
+    innermost = max(index for index, name in enumerate(names) if name)
+    return [name == "" for name in names[names.index(way) : innermost]]
+
+
+def check_interleaving(recorded: Recorded) -> None:
+    """C code stands where it called back, and the interpreter's own calls are gone."""
+    whole = [stack for stack in recorded.stacks if stack.stack_end == "COMPLETE"]
+    ways = {id(stack): recorded.way_of(stack) for stack in whole if stack.is_spinning}
+    seen = Counter[tuple[str, bool]]()
+    for stack in whole:
+        way = ways.get(id(stack))
+        if way:
+            seen[way, any(between(stack, way))] += stack.count
+    for way in THROUGH_C:
+        assert seen[way, True] >= 0.95 * (seen[way, True] + seen[way, False]) > 0, seen
+    for way in PYTHON_ONLY:
+        assert seen[way, False] >= 0.95 * (seen[way, True] + seen[way, False]) > 0, seen
+
+
+def test_python_frames_of_this_version(cpython: Path, record: Record) -> None:
+    recorded = record(cpython, MODES)
+
+    check(recorded)
+    check_interleaving(recorded)
+    assert recorded.spent["python_samples"] >= 0.98 * recorded.spent["samples"]
+    assert 0 < recorded.spent["python_ns"] < recorded.spent["kernel_ns"]
+
+
+def test_python_frames_of_a_newer_debians_stripped_interpreter(record: Record) -> None:
+    """CPython 3.14 with another C library, in a root of its own."""
+    root = PROJECT / "build/python/3.14"
+    subprocess.run([HERE / "pythons.sh", "forky", "3.14", root], check=True)
+    (root / "opt/modes.py").write_bytes(MODES.read_bytes())
+
+    recorded = record("chroot", root, "/usr/bin/python3.14", "/opt/modes.py")
+
+    check(recorded)
+
+
+def test_python_frames_of_an_embedded_interpreter(record: Record, tmp_path: Path) -> None:
+    """libpython in a program that is no Python by its name."""
+    version = sysconfig.get_python_version()
+    program = tmp_path / "embed"
+    include = sysconfig.get_path("include", scheme="posix_prefix", vars={"installed_base": "/usr"})
+    flags = [f"-I{include}", PROGRAMS / "embed.c", f"-lpython{version}"]
+    subprocess.run(["gcc", "-o", program, *flags], check=True)
+
+    recorded = record(program, MODES)
+
+    check(recorded)
+
+
+def test_the_switch_leaves_native_frames_only(record: Record) -> None:
+    recorded = record("/usr/bin/python3", MODES, switch="off")
+
+    total = recorded.count(lambda _: True)
+    assert total >= SAMPLES
+    assert recorded.count(lambda stack: bool(stack.python)) == 0
+    assert recorded.count(lambda stack: stack.python_end == "NONE") == total
+    native = [stack for stack in recorded.stacks if stack.stack_end == "COMPLETE"]
+    modules = {frame[0] for stack in native for frame in stack.frames}
+    assert any(re.match(r"python3\.\d+$", module) for module in modules), modules
+    assert recorded.spent.get("python_samples", 0) == 0
