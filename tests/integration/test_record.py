@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -132,7 +133,39 @@ def test_cpp_names_are_demangled(start: Start, tmp_path: Path) -> None:
     subprocess.run(["g++", *FRAME_POINTERS, "-o", program, source], check=True)
     output = tmp_path / "shapes.folded"
     record(1, 199, start(program).pid, output)
-    assert _share(_folded(output), "shapes::Area<long>::sum(long)") > 90
+    assert _share(_folded(output), "shapes::Area<long>::sum") > 90
+
+
+def test_a_stripped_go_program_has_names_lines_and_inlined_functions(
+    start: Start, tmp_path: Path
+) -> None:
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("no go")
+    (tmp_path / "till.go").write_text(
+        "package main\n\nvar sink int\n\n"
+        "func inner(n int) {\n\tfor i := 0; i < n; i++ {\n\t\tsink = sink*3 + i\n\t}\n}\n\n"
+        "//go:noinline\nfunc outer(n int) {\n\tinner(n)\n}\n\n"
+        "func main() {\n\tfor {\n\t\touter(1000000)\n\t}\n}\n"
+    )
+    command = [go, "build", "-ldflags=-s -w", "-o", "till", "till.go"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    process = start(tmp_path / "till")
+    output = tmp_path / "till.folded"
+    record(1, 199, process.pid, output)
+    assert _share(_folded(output), "main.outer") > 90
+    profile = tmp_path / "till.pb.gz"
+    record(1, 199, process.pid, profile)
+    listed = subprocess.run(
+        [go, "tool", "pprof", "-symbolize=none", "-lines", "-top", profile],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert re.search(r"main\.outer \S*till\.go:(6|7|13)\b", listed), listed
+    version = subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True)
+    if tuple(map(int, re.findall(r"\d+", version.stdout)[:2])) >= (1, 26):
+        assert re.search(r"main\.inner \S*till\.go:[67] \(inline\)", listed), listed
 
 
 def test_a_stripped_program_reads_module_and_offset(
