@@ -17,7 +17,7 @@ BUILD_PACKAGES := python3-venv clang llvm libbpf-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) gcc g++ clang-format chromium chromium-driver libcap2-bin \
 	iproute2 procps kmod mmdebstrap openssh-client qemu-system-x86 cpio busybox-static e2fsprogs musl-tools \
 	binutils openssl util-linux mount bc curl xz-utils python3-bpfcc linux-headers-amd64 libpython3-dev
-BENCH_PACKAGES := $(BUILD_PACKAGES) gcc linux-perf bpfcc-tools linux-headers-amd64
+BENCH_PACKAGES := $(BUILD_PACKAGES) gcc g++ linux-perf bpfcc-tools linux-headers-amd64
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(patsubst bpf/%.c,node_agent/kernel/objects/%.o,$(BPF_SOURCES))
@@ -27,15 +27,16 @@ C_SOURCES := $(shell find bpf tests -name '*.[ch]')
 PORT ?=
 DATA_DIR ?=
 ARGS ?=
+STACKS_ARGS ?=
 UP_ARGS := $(if $(PORT),--port '$(PORT)') $(if $(DATA_DIR),--data-dir '$(abspath $(DATA_DIR))') $(ARGS)
 PYTEST_ARGS ?=
 
-.PHONY: help setup bpf deb demo test test-setup test-long bench bench-setup lint clean
+.PHONY: help setup bpf deb demo test test-setup test-long bench bench-stacks bench-setup lint clean
 
 help: ## this list
 	@echo "make demo [PORT=8380] [DATA_DIR=folder] [ARGS='--for 60s --json']"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r name words; do printf '  make %-10s %s\n' "$$name" "$$words"; done
+		while IFS='|' read -r name words; do printf '  make %-12s %s\n' "$$name" "$$words"; done
 
 setup: $(STAMPS)/setup $(BPF_OBJECTS) ## .venv with both commands, and the BPF objects
 
@@ -53,8 +54,12 @@ test: test-setup lint ## set-up, linters and every test that is not long
 test-long: test-setup ## repetitions, soaks and reboots
 	FLAMEFLEET_REQUIRE=1 $(BIN)/pytest -m long $(PYTEST_ARGS)
 
-bench: bench-setup ## what the agent costs, beside perf and bcc; build/bench/*.json
+bench: bench-setup ## what the agent costs, how true its stacks are; build/bench/*.json
 	$(BIN)/python -m benchmarks.agent $(ARGS)
+	$(BIN)/python -m benchmarks.stacks $(STACKS_ARGS)
+
+bench-stacks: bench-setup ## only the stacks, beside perf and py-spy; build/bench/stacks.json
+	$(BIN)/python -m benchmarks.stacks $(ARGS)
 
 lint: test-setup ## ruff, mypy and clang-format
 	$(BIN)/ruff check .
@@ -87,6 +92,9 @@ $(STAMPS)/test: pyproject.toml Makefile scripts/debian_packages.sh scripts/venv.
 
 $(STAMPS)/bench: $(STAMPS)/setup
 	@scripts/debian_packages.sh $(BENCH_PACKAGES)
+	command -v go >/dev/null || scripts/debian_packages.sh golang-go
+	command -v rustc >/dev/null || scripts/debian_packages.sh rustc
+	scripts/venv.sh $(VENV) bench
 	touch $@
 
 # One run of the script makes all objects.
