@@ -16,11 +16,14 @@ struct {
 	__uint(max_entries, MAX_KNOWN_PROCESSES);
 } ff_processes SEC(".maps");
 
-/* Shards are made by user space, written by mmap, and of one size, which lets the kernel inline. */
+/*
+ * Shards are made by user space, written by mmap, and of one size, which lets the kernel inline. No
+ * types of keys and values: from 5.15 to 6.2 a shard of a known type is not equal to one without.
+ */
 struct mapping_shard {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct unwind_mapping);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct unwind_mapping));
 	__uint(max_entries, MAPPINGS_PER_SHARD);
 	__uint(map_flags, BPF_F_MMAPABLE);
 };
@@ -34,8 +37,8 @@ struct {
 
 struct row_shard {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, struct unwind_row);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct unwind_row));
 	__uint(max_entries, ROWS_PER_SHARD);
 	__uint(map_flags, BPF_F_MMAPABLE);
 };
