@@ -6,16 +6,18 @@ Names are imported on first use, so that a process loads only what it needs.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from node_agent.presets import create_recommended_config, recommended_sample_rate
+    from node_agent.config import create_recommended_config
+    from node_agent.presets import recommended_sample_rate
 
 __all__ = ["create_recommended_config", "recommended_sample_rate"]
 
 VERSION = "0.1.0"
+_MODULES = {"create_recommended_config": "config", "recommended_sample_rate": "presets"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from node_agent import presets
+    if name in _MODULES:
+        from importlib import import_module
 
-        return getattr(presets, name)
+        return getattr(import_module(f"node_agent.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'node_agent' has no attribute {name!r}")

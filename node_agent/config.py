@@ -104,6 +104,14 @@ def load_config(
     return _build(values, labels, exclude)
 
 
+def create_recommended_config(env: str) -> AgentConfig:
+    """A complete configuration for environment `env`: its preset, everything else by default.
+
+    Raises ConfigError when `env` is unknown.
+    """
+    return load_config(None, {}, {"preset": find_preset(env).name})
+
+
 def _build(values: dict[str, Any], labels: dict[str, str], exclude: ExcludeConfig) -> AgentConfig:
     preset = find_preset(values.pop("preset", DEFAULT_PRESET))
     ship_names = [name for name, setting in SETTINGS.items() if setting.section == "ship"]

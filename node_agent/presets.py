@@ -3,12 +3,9 @@
 The rates are odd, so that sampling does not march in step with timers of 10, 50 or 100 Hz.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from node_agent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from node_agent.config import AgentConfig
 
 CPU_ONLY = ("cpu",)
 EVERY_COLLECTOR = ("cpu",)  # grows with the modules of node_agent/collectors
@@ -55,13 +52,3 @@ def find_preset(env: str) -> Preset:
 def recommended_sample_rate(env: str) -> int:
     """Samples a second and CPU for environment `env`. Raises ConfigError when it is unknown."""
     return find_preset(env).rate_hz
-
-
-def create_recommended_config(env: str) -> "AgentConfig":
-    """A complete configuration for environment `env`: its preset, everything else by default.
-
-    Raises ConfigError when `env` is unknown.
-    """
-    from node_agent.config import load_config
-
-    return load_config(None, {}, {"preset": find_preset(env).name})

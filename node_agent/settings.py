@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from node_agent.presets import find_preset
+
 MAX_CONFIG_LABELS = 16
 MAX_LABEL_BYTES = 512
 # `host` is the node's name; the others are what the agent itself finds.
@@ -104,8 +106,6 @@ def _path(value: Any) -> Path:
 
 
 def _preset(value: Any) -> str:
-    from node_agent.presets import find_preset
-
     return find_preset(value if isinstance(value, str) else repr(value)).name
 
 
@@ -193,8 +193,6 @@ SETTINGS = {
         Setting(
             "proxy", "ship", _proxy, "http://[USER:PASSWORD@]HOST[:PORT], or direct for no proxy"
         ),
-        Setting(
-            "timeout_s", "ship", _real(0, 300, above=True), "above 0 and at most 300 seconds"
-        ),
+        Setting("timeout_s", "ship", _real(0, 300, above=True), "above 0 and at most 300 seconds"),
     )
 }

@@ -12,8 +12,7 @@ from psycopg import sql
 
 from aggregator.local.account import Account, own_folder
 from aggregator.local.binaries import library_folders, postgres_folder
-from aggregator.local.errors import StartError
-from aggregator.local.process import Command, Process, run_once
+from aggregator.local.process import Command, Process, run_once, wait_for_answer
 from aggregator.local.sockets import socket_folder
 
 USER = "flamefleet"
@@ -105,17 +104,14 @@ class Postgres:
 
         Raises StartError when it ends or takes too long.
         """
-        limit = time.monotonic() + timeout_s
-        while True:
-            try:
-                self.connect().close()
-                return
-            except psycopg.OperationalError as error:
-                if process.poll() is not None:
-                    raise StartError(f"Postgres ended with status {process.poll()}") from error
-                if time.monotonic() > limit:
-                    raise StartError(f"Postgres did not answer in {timeout_s:.0f} s") from error
-            idle(0.05)
+        wait_for_answer(process, "Postgres", self._answers, timeout_s, idle)
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def create_database(self, name: str, template: str | None = None) -> bool:
         """Make database `name` if it is missing; True if it was made."""

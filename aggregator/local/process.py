@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -85,6 +86,26 @@ class Process:
             self._popen.wait()
             return False
         return True
+
+
+def wait_for_answer(
+    process: Process,
+    name: str,
+    answers: Callable[[], bool],
+    timeout_s: float,
+    idle: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return when the server `name` answers; `idle` passes the time between tries.
+
+    Raises StartError when its process ends or it takes too long.
+    """
+    limit = time.monotonic() + timeout_s
+    while not answers():
+        if process.poll() is not None:
+            raise StartError(f"{name} ended with status {process.poll()}")
+        if time.monotonic() > limit:
+            raise StartError(f"{name} did not answer in {timeout_s:.0f} s")
+        idle(0.05)
 
 
 def run_to_end(command: Command, timeout_s: float = 60.0) -> tuple[int, str]:

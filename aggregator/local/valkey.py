@@ -12,8 +12,7 @@ from pathlib import Path
 
 from aggregator.local.account import Account
 from aggregator.local.binaries import valkey_binary
-from aggregator.local.errors import StartError
-from aggregator.local.process import Command, Process
+from aggregator.local.process import Command, Process, wait_for_answer
 from aggregator.local.sockets import socket_folder
 
 _SOCKET = "valkey.sock"
@@ -52,18 +51,13 @@ class Valkey:
 
         Raises StartError when it ends or takes too long.
         """
-        limit = time.monotonic() + timeout_s
-        while True:
-            try:
-                if self.ask(b"PING\r\n") == b"+PONG\r\n":
-                    return
-            except OSError:
-                pass  # not listening yet
-            if process.poll() is not None:
-                raise StartError(f"Valkey ended with status {process.poll()}")
-            if time.monotonic() > limit:
-                raise StartError(f"Valkey did not answer in {timeout_s:.0f} s")
-            idle(0.02)
+        wait_for_answer(process, "Valkey", self._answers, timeout_s, idle)
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask(b"PING\r\n") == b"+PONG\r\n"
+        except OSError:  # not listening yet
+            return False
 
     def ask(self, line: bytes) -> bytes:
         """The answer (up to 4 KB) to one inline command."""
