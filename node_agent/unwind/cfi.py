@@ -108,7 +108,8 @@ class Reader:
                 if section.ends_at_zero:
                     self._is_over = True
                     break
-                at = _ZEROS.match(window, at, end).end() & -4  # type: ignore[union-attr]
+                zeros = _ZEROS.match(window, at, end).end() - at  # type: ignore[union-attr]
+                at += zeros & -4
                 continue
             following = at + 4 + length
             if following > end:

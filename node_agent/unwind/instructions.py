@@ -94,7 +94,7 @@ def _decode(code: bytes, start: int) -> Instruction | None:
         return _decode_0f(code, start, at)
     if op in (0xC4, 0xC5, 0x62):
         return _decode_vector(code, start, at, op)
-    if op in _INVALID:
+    if op in _INVALID or (op == 0 and code[at] == 0):  # zeros would be one, but never are
         return None
     operand_at = at
     size = _IMMEDIATES.get(op, 0)
