@@ -27,7 +27,7 @@ from wire.schema import ModuleKind
 
 RATE_HZ = 997
 POLL_S = 0.05
-SETTLE_S = 30.0
+SETTLE_S = 60.0
 LIMIT_S = 60.0
 
 
