@@ -42,11 +42,16 @@ def descend(depth: int) -> int:
 
 
 def turn(parser: Parser, draw: random.Random) -> None:
-    """No turn is as long as the one before, or a regular sampler would favour one half."""
-    order(parser.parse())
-    spin(draw.randrange(3000, 9000))
-    add(draw.randrange(2000, 6000))
-    descend(20)
+    """No order and no length twice, or a regular sampler would favour one step."""
+    step = draw.randrange(4)
+    if step == 0:
+        order(parser.parse())
+    elif step == 1:
+        spin(draw.randrange(3000, 9000))
+    elif step == 2:
+        add(draw.randrange(2000, 6000))
+    else:
+        descend(20)
 
 
 def main() -> None:
