@@ -115,7 +115,12 @@ class Sampling:
         if maps is not None:
             builder = RowBuilder(RowCache(_cache_folder()))
             self._unwinder = Unwinder(
-                maps, self._registry, builder, self._normalizer.space, ROWS_BYTES
+                maps,
+                self._registry,
+                builder,
+                self._normalizer.space,
+                ROWS_BYTES,
+                is_rationed=False,
             )
             self._normalizer.signals = self._unwinder.signals
 

@@ -1,8 +1,10 @@
 """The files that processes have mapped: which they are, and how their rows get into the kernel."""
 
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
+from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.structs import ROW_SIGNAL, UNWIND_ROW
 from node_agent.kernel.unwind_maps import UnwindMaps
 from node_agent.processes.mappings import Mapping
@@ -15,7 +17,12 @@ from node_agent.unwind.vdso import Vdso
 from wire.hashes import module_hash
 from wire.schema import Module, ModuleKind
 
+BURST_CPU_S = 6.0  # of the children that make rows: a million of them, when everything is new
+CPU_SHARE = 0.003  # of the online CPUs: after that
+SETTLED_FOLDERS = (b"/usr/", b"/lib")  # whose files are replaced, never written to
+IDENTIFIED_S = 30.0
 MAX_ASKED = 16  # at a time: who is sampled most is asked for first, and that may change
+MAX_IDENTIFIED = 4_096
 _MAX_SIGNALS = 16  # of a module
 _RULE_AT = UNWIND_ROW.size - 1
 
@@ -23,6 +30,8 @@ _RULE_AT = UNWIND_ROW.size - 1
 class RowSource(Protocol):
     """Makes rows without ever blocking: node_agent.unwind.builder.RowBuilder."""
 
+    @property
+    def cpu_s(self) -> float: ...  # that it has used so far
     def request(self, build_id: bytes, source: Source | int) -> bool: ...
     def step(self) -> list[Built]: ...
     def close(self) -> None: ...
@@ -30,10 +39,18 @@ class RowSource(Protocol):
 
 class Modules:
     """Identifies files and brings their rows into the kernel. `lost` counts, by reason, files
-    that have none."""
+    that have none.
+
+    With `is_rationed` making rows takes a burst of CPU time, then a small share of the host.
+    """
 
     def __init__(
-        self, maps: UnwindMaps, registry: ModuleRegistry, source: RowSource, table: RowTable
+        self,
+        maps: UnwindMaps,
+        registry: ModuleRegistry,
+        source: RowSource,
+        table: RowTable,
+        is_rationed: bool,
     ) -> None:
         self.lost: dict[str, int] = {}
         self.is_awake = False  # whether there may be something to ask for
@@ -42,6 +59,11 @@ class Modules:
         self._rows = source
         self._table = table
         self._asked: dict[bytes, int] = {}  # hash of a module by its build id
+        self._identified: dict[tuple[int, int, int, bytes], tuple[float, int]] = {}
+        self._is_rationed = is_rationed
+        self._credit_s = BURST_CPU_S
+        self._credited_s = time.monotonic()
+        self._paid_s = 0.0
         self._vdso = Vdso()
         self._vdso_hash = module_hash(Module(ModuleKind.NATIVE, self._vdso.build_id, ""))
 
@@ -56,10 +78,21 @@ class Modules:
             return self._vdso_hash if self._vdso.is_same(tgid, mapping) else Kind.NO_ROWS
         if not mapping.has_file:
             return Kind.FRAME_POINTER
-        found = self._registry.native_module(tgid, mapping)
-        if found is None:
-            self._count("file_unidentified")
-            return Kind.NO_ROWS
+        now_s = time.monotonic()
+        is_settled = mapping.path.startswith(SETTLED_FOLDERS) and not mapping.deleted
+        key = (mapping.major, mapping.minor, mapping.inode, mapping.path)
+        at_s, found = self._identified.get(key, (0.0, None)) if is_settled else (0.0, None)
+        if found is None or now_s - at_s > IDENTIFIED_S:
+            found = self._registry.native_module(tgid, mapping)
+            if found is None:
+                self._count("file_unidentified")
+                return Kind.NO_ROWS
+            if is_settled:
+                if len(self._identified) >= MAX_IDENTIFIED:
+                    self._identified.clear()
+                self._identified[key] = now_s, found
+        else:
+            self._registry.sources[found] = Source(tgid, mapping)
         return found
 
     def wake(self) -> None:
@@ -68,6 +101,8 @@ class Modules:
 
     def ask(self) -> None:
         """Ask for the rows of the modules that need them most. Raises OSError."""
+        if not self._has_credit():
+            return
         free = MAX_ASKED - len(self._asked)
         wanted = self._table.wanted() if free > 0 else []
         self.is_awake = len(wanted) > free
@@ -114,6 +149,13 @@ class Modules:
 
     def close(self) -> None:
         self._rows.close()
+
+    def _has_credit(self) -> bool:
+        now_s, used_s = time.monotonic(), self._rows.cpu_s
+        earned_s = (now_s - self._credited_s) * CPU_SHARE * len(online_cpus())
+        self._credit_s = min(BURST_CPU_S, self._credit_s + earned_s) - (used_s - self._paid_s)
+        self._credited_s, self._paid_s = now_s, used_s
+        return self._credit_s > 0 or not self._is_rationed
 
     def _source_of(self, module: int) -> tuple[bytes, Source | int]:
         """The build id of a module, and where its rows can be read from."""

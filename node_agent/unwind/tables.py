@@ -43,6 +43,8 @@ class RowTable:
             known = self._modules.setdefault(module, _Module())
             known.users += 1
             known.unused = 0
+            if known.state is Kind.NO_ROWS:
+                known.state = Kind.PENDING  # its file may be within reach of this process
 
     def release(self, modules: Iterable[int]) -> None:
         """A list of mappings that held these is gone."""

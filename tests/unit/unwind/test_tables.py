@@ -51,6 +51,13 @@ def test_a_module_is_wanted_until_it_was_asked_for_and_the_busiest_first() -> No
     assert table.kinds() == {"pending": 2, "no_rows": 1}
 
 
+def test_a_file_out_of_reach_is_asked_for_again_with_the_next_process() -> None:
+    table = make(100, a=0)
+    assert table.look(ord("a")) is Kind.NO_ROWS
+    table.use([ord("a")])
+    assert table.wanted() == [ord("a")]
+
+
 def test_what_does_not_fit_has_no_room_and_what_is_empty_no_rows() -> None:
     table = make(100, a=60, b=50, c=0)
     assert table.look(ord("a")) == Place(Extent(0, 60), 0, ())
