@@ -1,4 +1,4 @@
-"""Python functions of one process as `py-spy record --native` sees them."""
+"""Python functions of one process as `py-spy record` sees them."""
 
 import re
 import subprocess
@@ -15,9 +15,11 @@ RATE_HZ = 200
 _PYTHON_FRAME = re.compile(r"(.+) \((?:.*\.py|<[^>]*>)(?::\d+)?\)")
 
 
-def start_py_spy(pid: int, seconds: float, output: Path) -> subprocess.Popen[bytes]:
+def start_py_spy(
+    pid: int, seconds: float, output: Path, options: list[str]
+) -> subprocess.Popen[bytes]:
     """Begin to sample process `pid` for `seconds`."""
-    command = [str(PY_SPY), "record", "--native", "--format", "raw", "--rate", str(RATE_HZ)]
+    command = [str(PY_SPY), "record", *options, "--format", "raw", "--rate", str(RATE_HZ)]
     command += ["--duration", str(round(seconds)), "--pid", str(pid), "--output", str(output)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
