@@ -2,13 +2,17 @@
 
 .symtab and .dynsym, and the minimal symbols that Fedora and others compress into .gnu_debugdata
 (format: https://sourceware.org/gdb/current/onlinedocs/gdb.html/MiniDebugInfo.html); for Go its own
-table, with lines and inlined functions; .symtab of the file's debug information, where it is given.
+table, with lines and inlined functions; .symtab of the file's debug information, where it is given;
+lines from .debug_line of either.
 """
 
 import lzma
+import zlib
 from bisect import bisect_right
+from collections.abc import Sequence
 from contextlib import suppress
 
+from node_agent.symbols.dwarf_lines import MAX_LINE_BYTES, Sections, find_lines
 from node_agent.symbols.elf import (
     PT_LOAD,
     SHT_DYNSYM,
@@ -32,6 +36,8 @@ from wire.pprof import Line
 MAX_TABLE_BYTES = 256 << 20
 MAX_DEBUGDATA_BYTES = 64 << 20
 _MAX_MODULE_BYTES = 4_096
+MAX_LINES_BYTES = 128 << 20  # of one section that lines are read from
+_COMPRESSED, _ZLIB, _COMPRESSION_HEADER_BYTES = 0x800, 1, 24
 
 
 class Functions:
@@ -42,25 +48,42 @@ class Functions:
         rows: list[tuple[int, int, str]],
         segments: list[Segment],
         go: GoTable | None = None,
+        lines: Sections | None = None,
     ) -> None:
         """`rows` are (virtual address, size, name); size 0 means up to the next function."""
         self._go = go
+        self._lines = lines
         rows.sort(key=lambda row: row[0])
         self._starts = [row[0] for row in rows]
         self._rows = rows
         self._segments = [s for s in segments if s.type == PT_LOAD]
 
-    def lines_at(self, offset: int) -> list[Line]:
-        """What runs at file offset `offset` (names mangled), the innermost function first; empty
-        where no symbol covers it."""
-        address = self._address(offset)
-        if self._go is not None and address is not None:
-            with suppress(GoTableError):  # damaged there; the symbol tables may still know
-                lines = self._go.lookup(address)
-                if lines:
-                    return lines
-        name = self.name_at(offset)
-        return [] if name is None else [Line(name)]
+    def lines_at(self, offsets: Sequence[int]) -> list[list[Line]]:
+        """What runs at each of these file offsets (names mangled), the innermost function first;
+        empty where no symbol covers it.
+
+        Functions that were inlined are told for Go only; elsewhere the line may be one of theirs.
+        """
+        addresses = {offset: self._address(offset) for offset in offsets}
+        places = {}
+        if self._lines is not None:
+            places = find_lines(self._lines, [a for a in addresses.values() if a is not None])
+        found = []
+        for offset in offsets:
+            address = addresses[offset]
+            lines = self._go_lines(address) if address is not None else []
+            if not lines and (name := self.name_at(offset)) is not None and address is not None:
+                lines = [Line(name, *places.get(address, ("", 0)))]
+            found.append(lines)
+        return found
+
+    def _go_lines(self, address: int) -> list[Line]:
+        if self._go is None:
+            return []
+        try:
+            return self._go.lookup(address)
+        except GoTableError:
+            return []  # damaged there; the symbol tables may still know
 
     def name_at(self, offset: int) -> str | None:
         """The function (mangled) that holds the byte at file offset `offset`."""
@@ -95,12 +118,43 @@ def read_functions(
     rows = _read_rows(read, sections)
     if not any(section.type == SHT_SYMTAB for section in sections):
         rows += _read_debugdata(read, sections)
-        if debug is not None:
-            with suppress(ElfError):  # the other tables may still do
-                rows += _read_rows(
-                    debug[0], read_sections(debug[0], read_header(debug[0]), debug[1])
-                )
-    return Functions(_deduplicate(rows), segments, _read_go(read, sections, header.entry))
+    lines = _read_lines(read, sections)
+    if debug is not None:
+        with suppress(ElfError):  # the file's own tables may still do
+            inner, size = debug
+            inner_sections = read_sections(inner, read_header(inner), size)
+            rows += _read_rows(inner, inner_sections)
+            lines = lines or _read_lines(inner, inner_sections)
+    go = _read_go(read, sections, header.entry)
+    return Functions(_deduplicate(rows), segments, go, lines)
+
+
+def _read_lines(read: ReadAt, sections: list[Section]) -> Sections | None:
+    """The sections of lines; None without, or where they are too large to go through."""
+    found = {
+        section.name: _content(read, section)
+        for section in sections
+        if section.name in (".debug_line", ".debug_line_str", ".debug_str")
+        and section.type != SHT_NOBITS
+        and section.size <= MAX_LINES_BYTES
+    }
+    line = found.get(".debug_line", b"")
+    if not line or len(line) > MAX_LINE_BYTES:
+        return None
+    return Sections(line, found.get(".debug_line_str", b""), found.get(".debug_str", b""))
+
+
+def _content(read: ReadAt, section: Section) -> bytes:
+    content = read(section.offset, section.size)
+    if not section.flags & _COMPRESSED:
+        return content
+    if int.from_bytes(content[:4], "little") != _ZLIB:
+        return b""
+    unpacker = zlib.decompressobj()
+    try:
+        return unpacker.decompress(content[_COMPRESSION_HEADER_BYTES:], MAX_LINES_BYTES)
+    except zlib.error:
+        return b""
 
 
 def _read_go(read: ReadAt, sections: list[Section], entry: int) -> GoTable | None:

@@ -55,11 +55,8 @@ def _name_native(module: dict[str, Any]) -> list[list[Line]]:
     functions = read_functions(*_reader(module["fd"]), None if debug is None else _reader(debug))
     # A mangled name of a few hundred bytes can stand for megabytes.
     return [
-        [
-            line._replace(function=demangle(line.function)[:MAX_STRING_BYTES])
-            for line in functions.lines_at(offset)
-        ]
-        for offset in module["offsets"]
+        [line._replace(function=demangle(line.function)[:MAX_STRING_BYTES]) for line in lines]
+        for lines in functions.lines_at(module["offsets"])
     ]
 
 

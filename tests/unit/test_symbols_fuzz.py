@@ -84,7 +84,7 @@ def read_elf_on_the_node(data: bytes) -> None:
 
     assert 1 <= len(read_build_id(read, len(data))) <= 64
     for work in (
-        lambda: [read_functions(read, len(data)).lines_at(offset) for offset in OFFSETS],
+        lambda: read_functions(read, len(data)).lines_at(OFFSETS),
         lambda: reduce_elf(read, len(data), 1 << 20),
     ):
         try:
