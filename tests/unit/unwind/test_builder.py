@@ -103,7 +103,8 @@ def test_a_replaced_file_has_no_rows(builder: RowBuilder, libc: Path) -> None:
 def replace_child(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
     """Let the children be ours with some of their functions replaced by `code`."""
     (folder / "other_child.py").write_text(
-        f"import os, resource, signal\nfrom node_agent.unwind import child\n{code}\nmain = child.main\n"
+        "import os, resource, signal\n"
+        f"from node_agent.unwind import child\n{code}\nmain = child.main\n"
     )
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(builder_module, "_CHILD", "other_child")
