@@ -156,10 +156,15 @@ class Unwinder:
         self._layouts.credit(lists)
         self._intervals += 1
         try:
+            alive = None
+            if self._intervals % LOOK_FOR_GONE == 0:
+                with using(*OTHER_PROCESSES):  # /proc may hide other users' processes
+                    alive = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 (names)
             with using(*KERNEL_PROGRAMS):
                 self._contest(now_s)
-                if self._intervals % LOOK_FOR_GONE == 0:
-                    self._forget_gone(now_s)
+                if alive is not None:
+                    for tgid in [tgid for tgid in self._by_tgid if tgid not in alive]:
+                        self._drop(self._by_tgid[tgid], now_s)
                     self._trim()
         except (MapError, OSError) as error:
             self._fail(error)
@@ -276,11 +281,6 @@ class Unwinder:
         for _, extent in leaving:
             self._table.arena.retire(extent, now_s)
         self._layouts.compete(now_s)
-
-    def _forget_gone(self, now_s: float) -> None:
-        alive = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 (names)
-        for tgid in [tgid for tgid in self._by_tgid if tgid not in alive]:
-            self._drop(self._by_tgid[tgid], now_s)
 
     def _trim(self) -> None:
         for arena, shards in (
