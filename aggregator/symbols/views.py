@@ -43,6 +43,8 @@ async def post_symbols(request: web.Request) -> web.Response:
             kept = await store_extract(session, node.id, extract, body)
     if not kept:
         request.app[METRICS].dropped.labels("extract_not_needed").inc()
+    elif extract.refused:
+        request.app[METRICS].dropped.labels("extract_refused_by_node").inc()
     return web.Response(status=204)
 
 

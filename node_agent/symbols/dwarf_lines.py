@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MAX_LINE_BYTES = 24 << 20  # about 20 s of CPU
+MAX_LINE_BYTES = 24 << 20  # about 7 s of CPU
 MAX_FILES = 100_000  # of one unit
 _MAX_TEXT_BYTES = 4_096
 _PATH, _DIRECTORY = 1, 2  # DW_LNCT_*

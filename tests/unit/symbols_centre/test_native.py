@@ -220,3 +220,69 @@ def test_separate_debug_information_gives_what_the_whole_file_gives(
     named = lookup(symbols_of(debug), offsets)
     assert named == lookup(symbols_of(elf), offsets)
     assert [place[-1].function for place in named][:2] == ["shop::Cart<long>::total", "plain_c"]
+
+
+_INLINING = {
+    "inline.cpp": """
+namespace shop { template <class T> struct Cart {
+  inline __attribute__((always_inline)) T add(T a) { volatile T s = a; return s + 1; }
+  inline __attribute__((always_inline)) T twice(T a) { return add(a) + add(a + 1); }
+}; }
+extern "C" __attribute__((noinline)) long outer(long n) { shop::Cart<long> c; return c.twice(n); }
+int main(int argc, char **) { return outer(argc); }
+""",
+    "inline.rs": """
+struct Cart { n: u64 }
+impl Cart {
+  #[inline(always)] fn add(&self, a: u64) -> u64 {
+    unsafe { std::ptr::read_volatile(&(a + self.n)) } }
+  #[inline(always)] fn twice(&self, a: u64) -> u64 { self.add(a) ^ self.add(a + 1) }
+}
+#[no_mangle] #[inline(never)] pub extern "C" fn outer(n: u64) -> u64 { Cart { n }.twice(n) }
+fn main() { println!("{}", outer(std::env::args().count() as u64)); }
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "compiler", "functions"),
+    [
+        (
+            "inline.cpp",
+            ("g++", "-O2", "-g"),
+            ["shop::Cart<long>::add", "shop::Cart<long>::twice", "outer"],
+        ),
+        (
+            "inline.rs",
+            ("rustc", "-O", "-g"),
+            ["inline::Cart::add", "inline::Cart::twice", "outer"],
+        ),
+        (
+            "inline.rs",
+            ("rustc", "-O", "-g", "-Csymbol-mangling-version=v0"),
+            ["<inline::Cart>::add", "<inline::Cart>::twice", "outer"],
+        ),
+    ],
+    ids=["c++", "rust", "rust-v0"],
+)
+def test_inlined_functions_have_readable_names_and_lines(
+    tmp_path: Path,
+    file_offset: Callable[[Path, str], int],
+    source: str,
+    compiler: tuple[str, ...],
+    functions: list[str],
+) -> None:
+    if shutil.which(compiler[0]) is None:
+        pytest.skip(f"no {compiler[0]}")
+    (tmp_path / source).write_text(_INLINING[source])
+    subprocess.run([*compiler, "-o", "program", source], check=True, cwd=tmp_path)
+    program = tmp_path / "program"
+    start = file_offset(program, "outer")
+    places = lookup(symbols_of(program), range(start, start + 24))
+    chains = [[line.function for line in place] for place in places]
+    # Rust's own read_volatile may be inlined below them.
+    whole = [place for place, chain in zip(places, chains, strict=True) if chain[-3:] == functions]
+    assert whole, chains
+    for place in whole:
+        assert [Path(line.file).name for line in place[-3:]] == [source] * 3
+        assert all(line.line for line in place)
