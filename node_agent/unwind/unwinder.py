@@ -56,7 +56,7 @@ class _Process:
         self.space = space
         self.layout = layout
         self.version = space.version
-        self.score = 0.0
+        self.score = 1.0  # it was sampled, or nobody would know it
         self.read_s = now_s
         self.wait_s = RELOAD_S
 
@@ -267,8 +267,8 @@ class Unwinder:
             self._by_tgid[key.tgid] = key
         self._layouts.publish(now_s)
         for key, layout in left:
-            current = self._processes[self._by_tgid[key.tgid]].layout
-            if current.extent is None:
+            current = self._by_tgid.get(key.tgid)
+            if current is not None and self._processes[current].layout.extent is None:
                 self._maps.drop_process(key.tgid)  # it still leads to the list that is given up
             self._layouts.leave(key, layout, now_s)
 
