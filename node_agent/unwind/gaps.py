@@ -41,7 +41,8 @@ def fill_gaps(rows: "array[int]", image: Image, notes: "Counter[str]") -> "array
         for gap in rest:
             if gap.start <= entry < gap.end:
                 end = min(entry + _ENTRY_BYTES, gap.end)
-                filled[gap] = [gap.start | GAP, entry | END, end | GAP]
+                before = [gap.start | GAP] if gap.start < entry else []
+                filled[gap] = [*before, entry | END, end | GAP]
         notes["bytes of code without unwind information"] += size
     elif size:
         starts = sorted(_function_starts(image))

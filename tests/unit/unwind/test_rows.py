@@ -161,6 +161,29 @@ def test_an_entry_point_ends_stacks_even_if_its_description_does_not_say_so(
     assert table.at(at["next"]) == (Rule.CFA_RSP, 8, 0)
 
 
+def test_musl_has_rows_although_it_describes_nothing(
+    compile_c: Any, rows_of: RowsOf, addresses: Callable[[Path], dict[str, int]]
+) -> None:
+    program = compile_c("musl", SOURCE, "-O2", "-static", "-no-pie", compiler="musl-gcc")
+    table, at = rows_of(program), addresses(program)
+    assert table.at(at["_start"] + 8)[0] is Rule.END
+    # The frames between `_start` and `main`: a jump, a jump, and this one, which calls `main`.
+    assert table.at(at["_start_c"]) == (Rule.CFA_RSP, 8, 0)
+    assert table.at(at["__libc_start_main"]) == (Rule.CFA_RSP, 8, 0)
+    code = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", "--disassemble=libc_start_main_stage2", program],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    called = [line for line in code.splitlines() if "call   *" in line]
+    address = int(called[0].split(":")[0], 16)
+    pushes = code.split("call   *")[0].count("push ")
+    reserved = 8 * code.split("call   *")[0].count("sub    $0x8,%rsp")
+    assert table.at(address)[:2] == (Rule.CFA_RSP, 8 + 8 * pushes + reserved)
+    assert table.rows.notes["bytes of code followed for want of unwind information"] > 1_000
+
+
 def test_the_vdso() -> None:
     entries = parse_maps(Path("/proc/self/maps").read_bytes())
     vdso = next(entry for entry in entries if entry.path == b"[vdso]")
