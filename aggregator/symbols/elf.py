@@ -170,9 +170,7 @@ def _loaded(data: Data) -> list[tuple[int, ...]]:
 
 def _is_debug_only(rows: list[tuple[int, ...]]) -> bool:
     """Whether content of the code's segments is missing, as --only-keep-debug leaves them."""
-    return any(
-        flags & _EXECUTABLE and size < memory for _, flags, _, _, _, size, memory, _ in rows
-    )
+    return any(flags & _EXECUTABLE and size < memory for _, flags, _, _, _, size, memory, _ in rows)
 
 
 def _computed_offsets(rows: list[tuple[int, ...]]) -> list[Segment]:
