@@ -192,6 +192,8 @@ def kernel_root(
     shutil.copy(busy_program.path, root / "opt/busy")
     for file in (HERE / "walk.py", walk_program.path, walk_program.rows):
         shutil.copy(file, root / "opt")
+    for file in (HERE / "python_frames.py", PROJECT / "tests/data/programs/python/modes.py"):
+        shutil.copy(file, root / "opt")
     return root
 
 

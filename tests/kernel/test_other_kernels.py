@@ -21,6 +21,7 @@ SCRIPT = f"""
 set -e
 {PROBE} 100 busy=/opt/busy '{DD}'
 python3 -B /opt/walk.py /opt/walk /opt/walk.rows
+python3 -B /opt/python_frames.py 100 alone self -B /opt/modes.py
 python3 -B /opt/exclude.py /opt/busy 30
 python3 -B /opt/remains.py
 python3 -B /opt/hotplug.py
@@ -46,17 +47,32 @@ def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def judge_python(found: dict[str, Any]) -> None:
+    """Most samples have Python frames, and those in the end of a chain have the whole of it."""
+    chains = [chain for ways in found["said"].values() for chain in ways]
+    spinning = exact = total = 0
+    for frames, count, _, _ in found["stacks"]:
+        python = [frame[1:] for frame in frames]
+        total += count
+        if python and python[-1][0] in ("spin_a", "spin_b"):
+            spinning += count
+            exact += count * (python[:-1] in chains)
+    assert spinning >= 0.8 * total >= 80, (spinning, total)
+    assert exact >= 0.95 * spinning, (exact, spinning)
+
+
 @pytest.mark.parametrize(
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )
 def test_samples_are_counted_on_this_kernel(
     kernel_root: Path, walk_program: Any, suite: str, release: str
 ) -> None:
-    initial, walked, excluded, remains, hotplug, throttle, nested = run_under(
+    initial, walked, python, excluded, remains, hotplug, throttle, nested = run_under(
         suite, kernel_root, SCRIPT
     )
 
     assert initial["release"].startswith(release)
+    judge_python(python)
     busy, dd = initial["programs"]["busy"], initial["programs"]["dd"]
     assert busy["samples"] >= 100, initial
     assert busy["user_depth"] > 20, initial  # the chain of frames down to main
