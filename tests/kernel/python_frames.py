@@ -2,8 +2,8 @@
 
 usage: python_frames.py SAMPLES on|off|alone COMMAND...
 The program's first line of output goes into the answer. SAMPLES of it are taken, for a minute at
-most, once the kernel program knows it. `off`: native frames only; `alone`: native frames by frame
-pointers, which needs no rows. Judging is for the test outside.
+most, once the kernel program knows it. `off`: native frames only; `alone`: Python frames only,
+which needs no rows. A COMMAND of `self` is this interpreter. Judging is for the test outside.
 """
 
 import json
@@ -133,8 +133,25 @@ class Recorder:
         return found
 
 
+def tell(recorder, counts, switch):
+    """(frames, count, how the stack ended, how its Python part did), each once."""
+    told = Counter()
+    for (found, *ends), count in counts.items():
+        frames = recorder.frames(found)
+        if switch == "alone":
+            frames = [frame for frame in frames if frame[0] == "python"]
+            ends[0] = ""
+        told[json.dumps([frames, *ends])] += count
+    return [[frames, count, *ends] for (frames, *ends), count in decoded(told)]
+
+
+def decoded(told):
+    return [(json.loads(text), count) for text, count in told.items()]
+
+
 def main():
     samples, switch, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    command = [sys.executable if word == "self" else word for word in command]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     said = program.stdout.readline()
     recorder = Recorder(program.pid, switch, os.environ.get("ROWS"))
@@ -153,10 +170,7 @@ def main():
                 {
                     "release": os.uname().release,
                     "said": json.loads(said or "null"),
-                    "stacks": [
-                        [recorder.frames(found), count, stack_end, python_end]
-                        for (found, stack_end, python_end), count in counts.items()
-                    ],
+                    "stacks": tell(recorder, counts, switch),
                     "spent": recorder.spent,
                     "counts": recorder.normalizer.counts,
                     "programs": recorder.programs.counts if recorder.programs else {},
