@@ -125,6 +125,14 @@ async def test_a_frame_has_its_file_and_line_where_they_are_known(run: Run) -> N
         return [0, 2, 3, 4].map((i) => m.place(i));"""
     )
     assert found == ["", "/src/app.c:12", "/src/app.c", ""]
+    shown = await run(
+        f"""const {{ decode }} = await import("/static/js/model.js");
+        const {{ tooltipOf }} = await import("/static/js/panels/details.js");
+        const view = {{ m: decode({json.dumps(answer)}), coresOf: () => 1, samples: 100 }};
+        return [2, 4].map((i) => tooltipOf(view, i).map((e) => e?.textContent ?? ""));"""
+    )
+    assert "/src/app.c:12" in shown[0]
+    assert not any("app.c" in text for text in shown[1])
     assert (
         await run(
             f"""const {{ decode }} = await import("/static/js/model.js");
