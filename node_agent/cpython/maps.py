@@ -6,7 +6,7 @@ import os
 
 from node_agent.capabilities import KERNEL_PROGRAMS, using
 from node_agent.cpython.errors import PythonError
-from node_agent.cpython.structs import PythonLayoutC, PythonProcessC
+from node_agent.cpython.structs import MAX_PYTHON_NAMES, PythonLayoutC, PythonProcessC
 from node_agent.kernel.libbpf import library
 
 
@@ -44,13 +44,28 @@ class PythonMaps:
     def forget_name(self, id64: int) -> None:
         """Have the name of a code object sent again."""
         with using(*KERNEL_PROGRAMS):  # rare, so not raised by the caller
-            self._lib.bpf_map_delete_elem(self._names_fd, ctypes.byref(ctypes.c_uint64(id64)))
+            self._drop_name(id64)
+
+    def _drop_name(self, id64: int) -> None:
+        self._lib.bpf_map_delete_elem(self._names_fd, ctypes.byref(ctypes.c_uint64(id64)))
 
     def clear(self) -> None:
-        """Forget all processes: their layouts were numbered by an agent before this one."""
-        following = ctypes.c_uint32()
-        while not self._lib.bpf_map_get_next_key(self._processes_fd, None, ctypes.byref(following)):
-            self.drop_process(following.value)
+        """Forget all processes, whose layouts were numbered by an agent before this one, and have
+        every name sent again."""
+        for tgid in self._keys(self._processes_fd, ctypes.c_uint32):
+            self.drop_process(tgid)
+        for id64 in self._keys(self._names_fd, ctypes.c_uint64):
+            self._drop_name(id64)
+
+    def _keys(self, fd: int, kind: type[ctypes.c_uint32] | type[ctypes.c_uint64]) -> list[int]:
+        found: list[int] = []
+        key, following = None, kind()
+        while not self._lib.bpf_map_get_next_key(fd, key, ctypes.byref(following)):
+            if len(found) >= MAX_PYTHON_NAMES:  # the programs may add more meanwhile
+                break
+            found.append(following.value)
+            key = ctypes.byref(kind(following.value))
+        return found
 
     def _put(self, fd: int, number: int, value: ctypes.Structure) -> bool:
         key = ctypes.c_uint32(number)

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from node_agent.collectors.cpu import CpuCollector
+from node_agent.cpython.structs import MAX_PYTHON_PROCESSES, PythonProcessC
+
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 PROGRAMS = PROJECT / "tests/data/programs/python"
@@ -169,3 +172,39 @@ def test_the_switch_leaves_native_frames_only(record: Record) -> None:
     modules = {frame[0] for stack in native for frame in stack.frames}
     assert any(re.match(r"python3\.\d+$", module) for module in modules), modules
     assert recorded.spent.get("python_samples", 0) == 0
+
+
+def test_an_agent_that_takes_over_knows_no_process_of_the_one_before() -> None:
+    collector = CpuCollector(19, 1000, 5.0, python=True)
+    collector.start()
+    try:
+        maps = collector.python_maps
+        assert maps is not None
+        for tgid in range(5, 300):
+            assert maps.put_process(tgid, PythonProcessC(start_ns=tgid))
+        found = maps.process(299)
+        assert found is not None
+        assert found.start_ns == 299
+
+        maps.clear()
+
+        assert [tgid for tgid in range(5, 300) if maps.process(tgid) is not None] == []
+    finally:
+        collector.stop()
+
+
+def test_processes_that_find_no_room_are_told() -> None:
+    collector = CpuCollector(19, 1000, 5.0, python=True)
+    collector.start()
+    try:
+        maps = collector.python_maps
+        assert maps is not None
+        for tgid in range(MAX_PYTHON_PROCESSES):
+            assert maps.put_process(tgid, PythonProcessC())
+        assert not maps.put_process(MAX_PYTHON_PROCESSES, PythonProcessC())
+
+        maps.drop_process(0)
+
+        assert maps.put_process(MAX_PYTHON_PROCESSES, PythonProcessC())
+    finally:
+        collector.stop()
