@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from node_agent.processes.mappings import Mapping, read_mappings, read_start_tic
 from node_agent.unwind.mapped_image import open_mapped_image
 from node_agent.unwind.rows import Rows, build_rows
 
+PROJECT = Path(__file__).parents[3]
 TICK_NS = 10_000_000
 
 
@@ -94,3 +96,47 @@ def test_a_process_that_has_ended_is_refused(
     process.wait()
     with pytest.raises(FileUnavailableError):
         open_mapped_image(process.pid, mapping)
+
+
+BUILD = """
+import sys, time
+from node_agent.capabilities import OTHER_PROCESSES, using
+from node_agent.processes.errors import FileUnavailableError
+from node_agent.processes.files import open_mapped
+from node_agent.processes.mappings import read_mappings, read_start_ticks
+from node_agent.symbols.modules import Source
+from node_agent.unwind.builder import RowBuilder
+pid = int(sys.argv[1])
+mappings = read_mappings(pid, read_start_ticks(pid) * 10_000_000)
+mapping = next(entry for entry in mappings.entries if entry.deleted)
+try:
+    with using(*OTHER_PROCESSES):
+        open_mapped(pid, mapping)
+except FileUnavailableError:
+    print("unavailable")
+builder, built = RowBuilder(), []
+builder.request(b"id", Source(pid, mapping))
+while not built:
+    built = builder.step()
+    time.sleep(0.02)
+print(len(built[0].rows.rows), built[0].refused)
+"""
+
+
+def test_rows_are_made_of_it_with_no_more_than_the_agents_capabilities(
+    sleeper: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    """A deleted file is opened by CAP_CHECKPOINT_RESTORE alone."""
+    process, program = sleeper
+    expected = rows_of(os.open(program, os.O_RDONLY), False)
+    program.unlink()
+    names = ("sys_ptrace", "dac_read_search", "setuid", "setgid")
+    kept = ",".join(f"+{name}" for name in names)
+    setpriv = ("setpriv", f"--bounding-set=-all,{kept}", "--inh-caps=-all")
+    said = subprocess.check_output(
+        [*setpriv, sys.executable, "-c", BUILD, str(process.pid)], text=True, cwd=PROJECT
+    )
+    opened, size = said.split()
+    assert opened == "unavailable"
+    # Without the code there is nothing to follow where unwind information is missing.
+    assert 0.9 * len(expected.rows) < int(size) <= len(expected.rows)
