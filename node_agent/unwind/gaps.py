@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from node_agent.symbols.elf import SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC
 from node_agent.unwind.image import Image
-from node_agent.unwind.rules import END, GAP, Rule, word
+from node_agent.unwind.rules import END, GAP, SCRATCH, Rule, word
 from node_agent.unwind.stack_heights import follow
 
 MAX_FOLLOWED_BYTES = 640 << 10  # of all gaps of a file; musl has 400 KiB, which take 0.7 s
@@ -51,6 +51,8 @@ def fill_gaps(rows: "array[int]", image: Image, notes: "Counter[str]") -> "array
             inside = starts[bisect_left(starts, gap.start) : bisect_left(starts, gap.end)]
             filled[gap] = follow(code, gap.start, inside, image.entry - image.base)
         notes["bytes of code followed for want of unwind information"] += size
+    if not image.is_go and image.has_code:
+        filled |= _scratch_rows(rows, image, MAX_FOLLOWED_BYTES - size)
     return _spliced(rows, filled | tables)
 
 
@@ -78,6 +80,26 @@ def find_gaps(rows: "array[int]", image: Image) -> Iterator[Gap]:
 def _long_enough(start: int, end: int) -> Iterator[Gap]:
     if end - start >= MIN_GAP_BYTES:
         yield Gap(start, end)
+
+
+def _scratch_rows(rows: "array[int]", image: Image, left: int) -> dict[Gap, list[int]]:
+    """Rows of code that keeps the CFA in a scratch register from its beginning on (ciphers in
+    assembly), by following how far the stack pointer moves; at most `left` bytes of it."""
+    filled: dict[Gap, list[int]] = {}
+    for index in range(1, len(rows) - 1):
+        if rows[index] & ~_PC != SCRATCH or rows[index - 1] & ~_PC != _RETURN_ON_TOP:
+            continue
+        begin, start, end = (row & _PC for row in rows[index - 1 : index + 2])
+        left -= end - begin
+        if left < 0:
+            break
+        found = follow(image.read_code(begin, end - begin), begin, [begin], -1)
+        held = bisect_right(found, start, key=lambda row: row & _PC)
+        words = [start | found[held - 1] & ~_PC, *found[held:]] if held else []
+        filled[Gap(start, end)] = [
+            row & _PC | SCRATCH if row & ~_PC == GAP else row for row in words
+        ]
+    return filled
 
 
 def _linkage_rows(gap: Gap, image: Image) -> list[int]:

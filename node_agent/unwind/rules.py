@@ -19,7 +19,7 @@ class Rule(IntEnum):
     but only down to -16.
     """
 
-    UNSUPPORTED = 0  # cfa 0: no unwind information here; cfa 1: a rule that no row can hold
+    UNSUPPORTED = 0  # cfa 0: no unwind information here; else a rule that no row can hold
     CFA_RSP = 1  # CFA = rsp + cfa
     CFA_RBP = 2  # CFA = rbp + cfa
     CFA_PLT = 3  # CFA = rsp + 8, and 8 more where (ip & 15) >= 11: a PLT entry has pushed
@@ -64,6 +64,7 @@ def word(rule: Rule, cfa: int = 0, rbp: int = 0) -> int:
 
 GAP = word(Rule.UNSUPPORTED)
 UNSUPPORTED = word(Rule.UNSUPPORTED, 1)
+SCRATCH = word(Rule.UNSUPPORTED, 2)  # the CFA is in another register than rsp and rbp
 END = word(Rule.END)
 SIGNAL = word(Rule.SIGNAL)
 # What pushes rbp first and keeps it: Go, and code compiled with frame pointers.
@@ -90,7 +91,7 @@ def frame_word(frame: Frame, is_signal: bool) -> tuple[int, str]:
         return _checked(Rule.CFA_RSP, offset, frame.rbp)
     if register == RBP:
         return _checked(Rule.CFA_RBP, offset, frame.rbp)
-    return UNSUPPORTED, "CFA in another register than rsp and rbp"
+    return SCRATCH, "CFA in another register than rsp and rbp"
 
 
 def _expression_word(expression: bytes, rbp: Saved) -> tuple[int, str]:
