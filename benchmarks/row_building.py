@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from node_agent.symbols.build_ids import read_build_id
 from node_agent.unwind.builder import RowBuilder
 
 # LLVM comes with the compiler of the BPF programs.
@@ -29,7 +30,11 @@ def main() -> None:
     path = sys.argv[1]
     builder = RowBuilder(None)
     started = time.monotonic()
-    builder.request(b"large", os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    build_id = read_build_id(
+        lambda offset, size: os.pread(descriptor, size, offset), os.fstat(descriptor).st_size
+    )
+    builder.request(build_id, descriptor)
     built = builder.step()
     while not built:
         time.sleep(0.01)

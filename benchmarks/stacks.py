@@ -164,6 +164,7 @@ def goals(rows: list[Row], built: dict[str, Any] | None) -> list[dict[str, Any]]
         found.append((words, row.kernel_us_per_sample, "<=", limit))
     if built is not None:
         words = f"rows of {built['file']} ({built['file_mb']:.0f} MB)"
+        found.append((f"{words}: rows made", built["rows"], ">=", 1))
         found.append((f"{words}: CPU, s", built["cpu_s"], "<=", GOAL_ROWS_S))
         found.append((f"{words}: child's peak, MB", built["peak_rss_mb"], "<=", GOAL_ROWS_MB))
     return [
