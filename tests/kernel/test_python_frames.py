@@ -31,7 +31,7 @@ class Sampled(NamedTuple):
     """A distinct stack: (module, function, file, first line) root first, native ones (module,)."""
 
     frames: list[tuple[Any, ...]]
-    count: int
+    samples: int
     stack_end: str
     python_end: str
 
@@ -51,7 +51,7 @@ class Recorded(NamedTuple):
     refused: dict[str, str]
 
     def count(self, wanted: Callable[[Sampled], bool]) -> int:
-        return sum(stack.count for stack in self.stacks if wanted(stack))
+        return sum(stack.samples for stack in self.stacks if wanted(stack))
 
     def way_of(self, stack: Sampled) -> str:
         """The way whose chain this is, as the interpreter itself told it; else ""."""
@@ -96,7 +96,7 @@ def check(recorded: Recorded) -> None:
     exact = Counter[str]()
     for stack in recorded.stacks:
         if stack.is_spinning:
-            exact[recorded.way_of(stack)] += stack.count
+            exact[recorded.way_of(stack)] += stack.samples
     assert set(exact) >= set(recorded.said), exact
     assert spinning - exact[""] >= 0.98 * spinning, exact
     main = recorded.count(lambda stack: ("main",) in [frame[:1] for frame in stack.python])
@@ -121,7 +121,7 @@ def check_interleaving(recorded: Recorded) -> None:
     for stack in whole:
         way = ways.get(id(stack))
         if way:
-            seen[way, any(between(stack, way))] += stack.count
+            seen[way, any(between(stack, way))] += stack.samples
     for way in THROUGH_C:
         assert seen[way, True] >= 0.95 * (seen[way, True] + seen[way, False]) > 0, seen
     for way in PYTHON_ONLY:
@@ -153,7 +153,7 @@ def test_python_frames_of_an_embedded_interpreter(record: Record, tmp_path: Path
     version = sysconfig.get_python_version()
     program = tmp_path / "embed"
     include = sysconfig.get_path("include", scheme="posix_prefix", vars={"installed_base": "/usr"})
-    flags = [f"-I{include}", PROGRAMS / "embed.c", f"-lpython{version}"]
+    flags: list[str | Path] = [f"-I{include}", PROGRAMS / "embed.c", f"-lpython{version}"]
     subprocess.run(["gcc", "-o", program, *flags], check=True)
 
     recorded = record(program, MODES)
