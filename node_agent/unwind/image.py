@@ -114,7 +114,7 @@ def _named(sections: list[ElfSection], name: str, is_debug: bool) -> list[Sectio
 def eh_frame_by_header(read: ReadAt, segments: list[Segment]) -> list[Section]:
     """`.eh_frame` by way of its header (Linux Standard Base, section 10.6.2)."""
     for segment in segments:
-        if segment.type != _PT_GNU_EH_FRAME:
+        if segment.type != _PT_GNU_EH_FRAME or segment.offset < 0:  # in memory: below the base
             continue
         head = read(segment.offset, 12)
         if len(head) < 12 or head[0] != 1:
