@@ -51,7 +51,7 @@ def main() -> None:
     wanted = int(sys.argv[1])
     programs = dict(argument.split("=", 1) for argument in sys.argv[2:])
     mode = os.environ.get("MODE", "core")
-    collector = CpuCollector(rate_hz=99, max_samples=100_000, interval_s=10, mode=mode)
+    collector = CpuCollector(99, 100_000, interval_s=10, mode=mode, python=mode == "core")
     null = subprocess.DEVNULL
     collector.start()  # before the load: the compiler of mode bcc is nicer than that
     children = [subprocess.Popen(c.split(), stdout=null, stderr=null) for c in programs.values()]
