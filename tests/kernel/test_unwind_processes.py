@@ -49,7 +49,7 @@ C_PROGRAMS = {
     "deleted": ("chain", ("gcc",)),
     "replaced": ("chain", ("gcc",)),
     "inside": ("chain", ("gcc",)),
-    "short": ("chain", ("gcc", "-static")),
+    "short": ("brief", ("gcc", "-static")),
     "execed": ("chain", ("gcc",)),
     "exec": ("exec", ("gcc",)),
     "early": ("late", ("gcc", "-ldl")),
@@ -129,8 +129,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     found = {name: [path[name]] for name in path if name not in ("execed", "short", "inside")}
     found["exec"].append(path["execed"])
     found["early"] += [str(folder / "library.so"), thread_name("late")]
-    loop = f"while :; do timeout -s KILL 0.6 {path['short']}; done"
-    found["short"] = ["sh", "-c", loop]
+    found["short"] = ["sh", "-c", f"while {path['short']}; do :; done"]
     root = make_root(folder, Path(path["inside"]))
     found["inside"] = [
         *("unshare", "--pid", "--mount", "--fork", "--kill-child", f"--root={root}"),
@@ -281,8 +280,9 @@ def test_forks_without_exec_are_unwound_however_short_they_live(seen: Seen) -> N
 
 def test_programs_that_live_for_half_a_second_are_unwound_or_counted(seen: Seen) -> None:
     rows = seen.rows["short"]
-    assert {row.end for row in rows} <= {StackEnd.COMPLETE, StackEnd.NO_MAPPING}, rows
-    assert seen.share("short", StackEnd.COMPLETE) > 0
+    whole, unknown = (seen.share("short", end) for end in (StackEnd.COMPLETE, StackEnd.NO_MAPPING))
+    assert whole > 0, rows
+    assert whole + unknown > 0.95, rows
     assert all("_start" in row.frames for row in rows if row.end is StackEnd.COMPLETE)
 
 
