@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from node_agent.kernel.errors import KernelError, LoadError, NoModeError
 from node_agent.kernel.libbpf import LoadedObject, load_object
+from node_agent.kernel.lockdown import refuse_if_confidential
 from node_agent.kernel.program import Program
 
 AUTO = "auto"
@@ -27,6 +28,7 @@ def load_program(program: Program, mode: str = AUTO) -> Loaded:
     Raises the error of the one mode that was asked for; NoModeError when all of them failed; and
     at once the error that no other mode could mend.
     """
+    refuse_if_confidential()
     reasons: dict[str, str] = {}
     errors: list[KernelError] = []
     for name in MODES if mode == AUTO else (mode,):

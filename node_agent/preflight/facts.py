@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from node_agent.capabilities import CapabilitySets, raise_permitted
+from node_agent.kernel.lockdown import parse_lockdown
 
 _TRIED_RATE_HZ = 19
 
@@ -72,13 +73,6 @@ def read_facts(mode: str = "auto") -> Facts:
         bcc=_look_for_bcc(),
         cgroups=parse_cgroups(mounts),
     )
-
-
-def parse_lockdown(text: str) -> str | None:
-    """The mode in brackets of `none [integrity] confidentiality`; None when there is none."""
-    _, opened, rest = text.partition("[")
-    mode, closed, _ = rest.partition("]")
-    return mode if opened and closed else None
 
 
 def parse_visible(text: str) -> bool:

@@ -1,7 +1,8 @@
 import pytest
 
 from node_agent.capabilities import parse_sets
-from node_agent.preflight.facts import parse_cgroups, parse_lockdown, parse_mounts, parse_visible
+from node_agent.kernel.lockdown import is_confidential, parse_lockdown
+from node_agent.preflight.facts import parse_cgroups, parse_mounts, parse_visible
 
 STATUS = """Name:\tpython3
 NoNewPrivs:\t1
@@ -36,6 +37,19 @@ def test_capability_sets():
 )
 def test_lockdown(text, mode):
     assert parse_lockdown(text) == mode
+
+
+@pytest.mark.parametrize(
+    ("state", "command_line", "refused"),
+    [
+        ("none integrity [confidentiality]\n", "quiet", True),
+        ("none [integrity] confidentiality\n", "lockdown=confidentiality", False),  # as it is now
+        ("", "quiet lockdown=confidentiality\n", True),
+        ("", "quiet lockdown=integrity\n", False),
+    ],
+)
+def test_confidentiality_is_known_without_securityfs_too(state, command_line, refused):
+    assert is_confidential(state, command_line) == refused
 
 
 def test_kernel_symbols():
