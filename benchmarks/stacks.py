@@ -102,7 +102,8 @@ def measure(program: Program, seconds: float, folder: Path) -> Row:
     )
     if program.is_python and PY_SPY.exists():
         for options in PY_SPY_OPTIONS:
-            row.python.append(_compare_python(command, seconds, folder, options))
+            found = _compare_python(command, seconds, folder, options)
+            row.python += [found] if found is not None else []
     elif program.is_python:
         print("py-spy is not installed: Python functions are not compared", file=sys.stderr)
     return row
@@ -116,14 +117,15 @@ def _evaluators(stacks: Counter[Stack]) -> frozenset[str]:
 
 def _compare_python(
     command: list[str], seconds: float, folder: Path, options: list[str]
-) -> PythonFunctions:
-    """A run of its own, because py-spy stops the process for every sample."""
+) -> PythonFunctions | None:
+    """A run of its own, because py-spy stops the process for every sample; None when it fails."""
     output = folder / "py-spy.txt"
     with running(command) as pid:
         process = start_py_spy(pid, seconds + 2, output, options)
         ours = sample(pid, seconds, RATE_HZ)
         if process.wait(seconds + 60) != 0:
-            raise SystemExit("py-spy failed")
+            print(f"py-spy {' '.join(options)} failed: not compared", file=sys.stderr)
+            return None
     theirs = read_py_spy(output)
     differences = compare(ours.python, theirs)
     return PythonFunctions(
