@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from node_agent.collectors.running import CORE_MAPS, MAPS
 from wire.codec import decode
 from wire.schema import Batch
 
 HOSTS = Path(__file__).with_name("hosts.sh")
 UNIT = "flamefleet-sampler"
-STORED = 8 + (os.cpu_count() or 1)  # the program, its seven maps, an event a CPU
+PINNED = 1 + len(MAPS + CORE_MAPS)  # the program and its maps
+STORED = PINNED + (os.cpu_count() or 1)  # and an event a CPU
 DETACH = "/usr/bin/python3 -I /opt/flamefleet/lib/agent.py detach --json"
 CONFIG = """
 [agent]
@@ -139,7 +141,7 @@ def test_detach_stops_the_unit_and_leaves_nothing(agent: Agent, batches: list[Ba
     before = held(answer("--list"))
     after = answer()
 
-    assert len(before) == 8
+    assert len(before) == PINNED
     assert after["stopped"] == [f"{UNIT}.service"]
     assert not before & {(r["kind"], r["id"]) for r in after["left"]}
     assert agent.shown("NFileDescriptorStore") == "0"
