@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 SHARES = {"half_of_it": 0.5, "three_tenths": 0.3, "a_fifth": 0.2}
+SHARES_SAMPLES = 4_500
 
 
 def selected(page: Any) -> str:
@@ -57,7 +58,14 @@ def functions(page: Any) -> dict[str, tuple[float, float]]:
     }
 
 
-def test_it_draws_real_frames_with_their_shares(page: Any, demo: Any) -> None:
+def samples(page: Any) -> int:
+    """How many samples the shown answer has."""
+    found = re.search(r"([\d,]+) samples", page.text("#coverage"))
+    assert found is not None
+    return int(found[1].replace(",", ""))
+
+
+def test_it_draws_real_frames(page: Any, demo: Any) -> None:
     page.open(demo.view())
     assert int(page.data("frames")) >= 5
     assert re.fullmatch(
@@ -65,13 +73,6 @@ def test_it_draws_real_frames_with_their_shares(page: Any, demo: Any) -> None:
     )
     assert "samples" in page.text("#coverage")
     assert "Hz" in page.text("#coverage")
-
-    # the three functions of the program have the shares that it was written with
-    listed = functions(page)
-    work = sum(listed[name][0] for name in SHARES)
-    for name, share in SHARES.items():
-        assert listed[name][0] / work == pytest.approx(share, abs=0.05), listed
-    assert listed["serve_requests"][1] == pytest.approx(work, abs=3)
 
     # and the canvas shows more than its background
     colours = page.script(
@@ -265,3 +266,19 @@ def test_dark_and_light(page: Any, demo: Any) -> None:
     assert max(corner()[:3]) < 80
     page.find("#theme").click()
     assert corner() == light
+
+
+def test_functions_have_the_shares_that_they_were_written_with(page: Any, demo: Any) -> None:
+    # The last of this module, so that most of the samples are there already. A share of 50 % has a
+    # standard error of 0.5 / sqrt(samples): 3 points are four of them from 4,445 samples on. With
+    # the hundred or so of each function that the demo starts with it would be one and a half.
+    page.open(demo.view())
+    limit = time.monotonic() + 240
+    while samples(page) < SHARES_SAMPLES:
+        assert time.monotonic() < limit, "the program got too little CPU time"
+        time.sleep(1)
+    listed = functions(page)
+    work = sum(listed[name][0] for name in SHARES)
+    for name, share in SHARES.items():
+        assert listed[name][0] / work == pytest.approx(share, abs=0.03), listed
+    assert listed["serve_requests"][1] == pytest.approx(work, abs=3)
