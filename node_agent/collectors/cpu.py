@@ -6,6 +6,7 @@ import time
 from _blake2 import blake2b
 from typing import NamedTuple
 
+from node_agent.collectors.inherited import MAX_ABSENCE_S, Inheritance, shape
 from node_agent.collectors.map_sizes import MapSizes, plan_map_sizes
 from node_agent.collectors.running import (
     CORE_MAPS,
@@ -60,7 +61,6 @@ from node_agent.kernel.unwind_maps import UnwindMaps
 __all__ = ["CpuCollector", "Interval", "ProcessKey", "RawStack", "SampleKey", "Totals"]
 
 HEARTBEAT_LIMIT_S = 60.0
-MAX_ABSENCE_S = 3600.0  # what was sampled before such a gap is of no interval that anyone wants
 _LOST = ("count_map_full", "stack_error", "ring_full")
 _SKIPPED = ("idle", "foreign_namespace", "other_process", "excluded", "silent")
 # Every interrupt ends in exactly one of these.
@@ -103,7 +103,7 @@ class CpuCollector:
     ) -> None:
         self.mode = mode  # from `start` on: the one that worked
         self.mode_reasons: dict[str, str] = {}  # why better ones did not, by mode
-        self._rate_hz = rate_hz
+        self._asked_hz = self._rate_hz = rate_hz
         self._settings = SettingsC(int(heartbeat_limit_s * 1e9), 0, only_tgid or 0)
         self._settings.unwind, self._settings.python = unwind, python
         self._exclusions = Exclusions(exclude or ExcludeConfig())
@@ -113,10 +113,13 @@ class CpuCollector:
         self._decoder = Decoder()
         self._store = store
         self._running: Running | None = None
+        self._inheritance = Inheritance(self._decoder)
         self.resumed_s: float | None = None  # how old the interval was that `start` went on with
 
     @property
     def rate_hz(self) -> int:
+        """What is sampled at: as asked for, as set since, or as the process before this one had it
+        set."""
         return self._rate_hz
 
     def start(self) -> None:
@@ -133,7 +136,10 @@ class CpuCollector:
             ctypes.sizeof(SampleKeyC),
             ctypes.sizeof(StackEventC) + ctypes.sizeof(CountersC),
         )
-        self._running = self._resume() or self._start_anew()
+        self._running = self._resume()
+        if self._running is None:
+            self._running = self._start_anew()
+            self._inheritance.begin(self._running, self._rate_hz)
         if self._store is not None:
             self._keep(self._running)
 
@@ -175,6 +181,7 @@ class CpuCollector:
         """What the process before this one left running, if it was made like this one."""
         if self._store is None:
             return None
+        self._inheritance.find(self._store.others(self._layout()))
         descriptors = self._store.take(self._layout())
         try:
             taken = resume(descriptors, self._sizes)
@@ -182,7 +189,7 @@ class CpuCollector:
             taken = None
         age_s = 0.0
         if taken is not None:
-            mode, running = taken
+            mode, rate_hz, running = taken
             age_s = (time.monotonic_ns() - running.interval.start_monotonic_ns) / 1e9
             if age_s > MAX_ABSENCE_S:
                 running.unmap()
@@ -191,21 +198,22 @@ class CpuCollector:
                 os.close(fd)
             self._store.discard()
             return None
-        self.mode, self.resumed_s = mode, age_s
+        self.mode, self.resumed_s, self._rate_hz = mode, age_s, rate_hz
         self._exclusions.enforce(running.loaded.maps[EXCLUSIONS])
         running.control.beat()
         return running
 
     def _keep(self, running: Running) -> None:
         if self._store is not None:
-            self._store.keep(self._layout(), running.descriptors(self.mode))
+            self._store.keep(self._layout(), running.descriptors(self.mode, self._rate_hz))
 
     def _layout(self) -> str:
         """What has to be the same for another process to go on with these maps and events."""
-        made_of = f"{self._rate_hz} {self._sizes} {self._exclusions.config}".encode()
+        made_of = f"{self._asked_hz} {self._sizes} {self._exclusions.config}".encode()
         path = OBJECTS / "cpu.bpf.o"
         content = path.read_bytes() if path.exists() else b""
-        return blake2b(content + bytes(self._settings) + made_of, digest_size=8).hexdigest()
+        digest = blake2b(content + bytes(self._settings) + made_of, digest_size=8).hexdigest()
+        return f"{digest}-{shape()}"
 
     def _held(self) -> Running:
         if self._running is None:
@@ -222,7 +230,8 @@ class CpuCollector:
         """
         running = self._held()
         running.control.beat()
-        return self._decoder.stacks(running.ring.read(), last)
+        inherited = self._inheritance.stacks(running.control.generation)
+        return inherited + self._decoder.stacks(running.ring.read(), last)
 
     def take_interval(self) -> Interval:
         """End the interval, begin the next one, and return the counts of the ended one."""
@@ -237,11 +246,12 @@ class CpuCollector:
         for key, count in self._decoder.counts(*running.leftover).items():
             counts[key] = counts.get(key, 0) + count
         running.leftover = (b"", b"")
+        lost = self._inheritance.add_to(counts, self._rate_hz)
         now = running.counters.read()
         grown = {name: now[name] - began.counters[name] for name in COUNTER_NAMES}
         interval = Interval(
             counts=counts,
-            lost={name: grown[name] for name in _LOST if grown[name]},
+            lost={name: grown[name] for name in _LOST if grown[name]} | lost,
             samples=sum(counts.values()),
             kernel_ns=grown["own_ns"],
             start_ns=began.start_ns,
@@ -264,6 +274,11 @@ class CpuCollector:
         running = self._held()
         seen = {name: n - running.first[name] for name, n in running.interval.counters.items()}
         return Totals(seen["samples"], sum(seen[name] for name in _OUTCOMES), seen["own_ns"])
+
+    @property
+    def inherited_s(self) -> float | None:
+        """How old the interval was that `start` found begun by programs made otherwise."""
+        return self._inheritance.age_s
 
     @property
     def unwind_maps(self) -> UnwindMaps | None:

@@ -1,9 +1,11 @@
 """What the CPU collector holds while it runs: made anew, or taken over from the process before."""
 
 import ctypes
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from node_agent.collectors.map_sizes import MapSizes
 from node_agent.cpython.maps import PythonMaps
@@ -24,7 +26,8 @@ PROCESSES, MAPPINGS, ROWS, WALK, PYTHON, LAYOUTS, NAMES, STATE, NAME = CORE_MAPS
     *("ff_processes", "ff_mappings", "ff_rows", "ff_unwind"),
     *("ff_python", "ff_py_layouts", "ff_py_names", "ff_py_state", "ff_py_name"),
 )
-_CPU = "cpu"  # and its number: the event's name in the store
+# cpu NUMBER - RATE: an event's name in the store
+_EVENT = re.compile(r"cpu(\d+)-(\d+)")
 _SUFFIX = f"-{PROGRAM}"  # behind the mode: the program's name there
 
 
@@ -48,9 +51,9 @@ class Running:
         """From now on this one runs; also where the process after this one will look."""
         self.interval = self.control.interval = interval
 
-    def descriptors(self, mode: str) -> dict[str, int]:
+    def descriptors(self, mode: str, rate_hz: int) -> dict[str, int]:
         """All that another process needs to go on, by name."""
-        events = {f"{_CPU}{cpu}": fd for cpu, fd in self.clock.fds.items()}
+        events = {f"cpu{cpu}-{rate_hz}": fd for cpu, fd in self.clock.fds.items()}
         return {f"{mode}{_SUFFIX}": self.loaded.programs[PROGRAM], **self.loaded.maps, **events}
 
     def close(self) -> None:
@@ -74,9 +77,21 @@ def open_running(loaded: LoadedObject, sizes: MapSizes) -> Running:
     return running
 
 
-def resume(descriptors: Mapping[str, int], sizes: MapSizes) -> tuple[str, Running] | None:
-    """The mode and what a process before this one was running, from its `descriptors`; None where
-    one is missing.
+def event_of(name: str) -> tuple[int, int] | None:
+    """CPU and rate of an event, from its name among `Running.descriptors`; None: not an event's."""
+    found = _EVENT.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+class Resumed(NamedTuple):
+    mode: str
+    rate_hz: int
+    running: Running
+
+
+def resume(descriptors: Mapping[str, int], sizes: MapSizes) -> Resumed | None:
+    """What a process before this one was running, from its `descriptors`; None where one is
+    missing.
 
     Raises MapError. The interval goes on that was running there. What that process switched away
     from but did not drain is counted with it. The rows that it unwound by are dropped, since only
@@ -90,15 +105,13 @@ def resume(descriptors: Mapping[str, int], sizes: MapSizes) -> tuple[str, Runnin
     wanted = MAPS + CORE_MAPS if mode == CORE else MAPS
     if not set(wanted) <= descriptors.keys():
         return None
+    events = {name: event for name in descriptors if (event := event_of(name))}
+    rates = {rate_hz for _, rate_hz in events.values()}
+    if len(rates) != 1:  # none: the process before had paused
+        return None
     maps = {name: descriptors[name] for name in wanted}
     running = _open(LoadedObject({PROGRAM: descriptors[program]}, maps), sizes)
-    running.clock.adopt(
-        {
-            int(name.removeprefix(_CPU)): fd
-            for name, fd in descriptors.items()
-            if name.startswith(_CPU)
-        }
-    )
+    running.clock.adopt({cpu: descriptors[name] for name, (cpu, _) in events.items()})
     running.interval = running.control.interval
     running.first = running.interval.counters
     running.leftover = running.count_maps[running.control.generation + 1 & 1].drain()
@@ -106,7 +119,7 @@ def resume(descriptors: Mapping[str, int], sizes: MapSizes) -> tuple[str, Runnin
         running.unwind.clear()
     if running.python is not None:
         running.python.clear()
-    return mode, running
+    return Resumed(mode, rates.pop(), running)
 
 
 def _open(loaded: LoadedObject, sizes: MapSizes) -> Running:

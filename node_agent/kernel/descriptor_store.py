@@ -44,6 +44,15 @@ class DescriptorStore:
         self._ours.clear()
         return {name.removeprefix(start): fd for name, fd in self._stored.items()}
 
+    def others(self, layout: str) -> dict[str, dict[str, int]]:
+        """The descriptors kept under other layouts, by layout and name; they stay the store's."""
+        found: dict[str, dict[str, int]] = {}
+        for stored, fd in self._stored.items():
+            other, _, name = stored.removeprefix(f"{_PREFIX}.").partition(".")
+            if other != layout:
+                found.setdefault(other, {})[name] = fd
+        return found
+
     def keep(self, layout: str, descriptors: Mapping[str, int]) -> None:
         """Store exactly these, whatever was stored before."""
         wanted = {f"{_PREFIX}.{layout}.{name}": fd for name, fd in descriptors.items()}

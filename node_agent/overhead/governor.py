@@ -109,6 +109,11 @@ class Governor:
         self._last_reason = ""
         self._was_over = False
 
+    def go_on_at(self, rate_hz: int, now_s: float) -> None:
+        """Begin at a lower rate, that the process before this one was at when it ended."""
+        if 0 < rate_hz < self.level.rate_hz:
+            self.level, self.since_s = Level(rate_hz), now_s
+
     @property
     def lowest_hz(self) -> int:
         """The lowest rate that is sampled at before a pause."""

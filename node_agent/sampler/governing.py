@@ -22,6 +22,9 @@ MAX_STEPS = 20  # remembered for the status
 class Adjustable(Protocol):
     """What can be changed while it samples (see node_agent.collectors.cpu.CpuCollector)."""
 
+    @property
+    def rate_hz(self) -> int: ...
+
     def set_rate(self, rate_hz: int) -> None: ...
 
     def take_interval(self) -> Interval: ...
@@ -40,6 +43,7 @@ class Governing:
     def __init__(self, config: AgentConfig, collector: Adjustable) -> None:
         budget = Budget(config.budget_percent, config.budget_user_percent)
         self._governor = Governor(config.rate_hz, budget)
+        self._governor.go_on_at(collector.rate_hz, time.monotonic())
         self._asked_hz = config.rate_hz
         self._collector = collector
         self._children_ns = _children_cpu_ns()
@@ -102,6 +106,8 @@ class Governing:
         """For the batches, while something is given up."""
         if self._governor.since_s is None:
             return {}
+        if not self._steps:
+            return {"governor": f"{self._governor.level.words}, as the run before"}
         taken = self._steps[-1]
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(taken.at_s))
         return {"governor": clip(f"{taken.step.words} (at {at})")}

@@ -9,7 +9,7 @@
 #   kernels.sh run SUITE ROOTDIR -- CMD…      boot it with ROOTDIR (a folder with a root filesystem, copied,
 #                                             never changed) as / and run CMD as root; exit status is CMD's
 # The initial RAM disk and the disk image are made anew for each run; only the kernel is kept, in
-# $KERNELS_CACHE. cmpxchg16b is hidden: its emulation in qemu 7.2 spoils the flags now and then, and
+# $KERNELS_CACHE; $KERNELS_APPEND goes on the kernel's command line. cmpxchg16b is hidden: its emulation in qemu 7.2 spoils the flags now and then, and
 # the kernel's allocator then oopses. Needs: qemu-system-x86 cpio busybox-static kmod e2fsprogs (installed when missing).
 set -euo pipefail
 CACHE=${KERNELS_CACHE:-/var/tmp/flamefleet-kernels}
@@ -77,7 +77,7 @@ INIT
   timeout "$LIMIT" qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16 -m "$MEM" -smp "$CPUS" -no-reboot -nic none \
     -display none -monitor none -serial "file:$w/console" -serial stdio \
     -kernel "$d/root/boot/vmlinuz-$v" -initrd "$w/ini.gz" -drive "file=$w/root.img,format=raw,if=virtio,cache=unsafe" \
-    -append "console=ttyS0 quiet panic=1 loglevel=3" </dev/null | tr -d '\r' | tee "$w/log" | grep -avE '^KERNELS-STATUS|^\s*$' || true
+    -append "console=ttyS0 quiet panic=1 loglevel=3 no_timer_check ${KERNELS_APPEND:-}" </dev/null | tr -d '\r' | tee "$w/log" | grep -avE '^KERNELS-STATUS|^\s*$' || true
   local s; s=$(grep -ao '^KERNELS-STATUS [0-9]*' "$w/log" | tail -1 | cut -d' ' -f2) || true
   [ -n "$s" ] || { cat "$w/console" >&2; s=124; }
   return "$s"

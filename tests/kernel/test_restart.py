@@ -28,8 +28,8 @@ KEPT = len(MAPS + CORE_MAPS) + 1  # and the program; besides, an event for each 
 RUN = """
 import fcntl, os, sys
 from pathlib import Path
-root, rate, names = sys.argv[1], int(sys.argv[2]), sys.argv[4::2]
-moved = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 500) for fd in sys.argv[3::2]]
+root, rate, max_samples, names = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[5::2]
+moved = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 500) for fd in sys.argv[4::2]]
 for place, fd in enumerate(moved, 3):
     os.dup2(fd, place)
     os.close(fd)
@@ -39,6 +39,8 @@ if moved:
 from node_agent.config import load_config
 from node_agent.sampler import run_sampler
 given = {"name": "web-1", "preset": "debug", "rate_hz": rate, "interval_s": 1.0}
+given |= {"max_samples": max_samples}
+given |= {"budget_percent": 100.0, "budget_user_percent": 100.0}  # or the rate would change
 code = run_sampler(load_config(None, {}, {**given, "spool_dir": Path(root)}))
 assert not [name for name in os.environ if name.startswith("LISTEN_")]
 sys.exit(code)
@@ -74,9 +76,9 @@ class Manager:
             if "FDSTOREREMOVE" in state:
                 os.close(self.store.pop(name))
 
-    def start(self, rate_hz: int = RATE_HZ) -> subprocess.Popen[str]:
+    def start(self, rate_hz: int = RATE_HZ, max_samples: int = 100_000) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(self.root), str(rate_hz)]
+            [sys.executable, "-c", RUN, str(self.root), str(rate_hz), str(max_samples)]
             + [word for name, fd in self.store.items() for word in (str(fd), name)],
             stderr=subprocess.PIPE,
             text=True,
@@ -186,6 +188,33 @@ def test_samples_of_the_absence_are_counted(
     if how is signal.SIGTERM:  # what a killed process had read went with it
         assert status["unplaced"].get("stack_lost", 0) == 0
     assert status["overhead"]["kernel_cpu_ns"] > 0
+
+
+def test_an_upgrade_counts_what_the_old_programs_sampled(
+    manager: Manager, busy: tuple[subprocess.Popen[str], list[int]]
+) -> None:
+    load, _ = busy
+    first = manager.start()
+    run = wait_for(lambda: manager.batches() and manager.batches()[0].run, "a batch")
+    first.terminate()
+    first.communicate(timeout=60)
+    ended_ns, used_s = time.time_ns(), cpu_seconds(load.pid)
+    old = set(manager.store)
+    wait_for(lambda: cpu_seconds(load.pid) - used_s >= 1.0, "a second of CPU")
+
+    second = manager.start(max_samples=1000)  # smaller maps: another layout, as of another version
+    absence_s = cpu_seconds(load.pid) - used_s
+    gap = manager.next_run(run)[0]
+    second.terminate()
+    said = second.communicate(timeout=60)[1]
+
+    assert "went on" not in said
+    assert "counts what other programs sampled in" in said
+    assert not old & manager.store.keys()
+    assert gap.start_ns <= ended_ns
+    assert samples_of(gap, "busy") >= 0.8 * absence_s * RATE_HZ
+    before = manager.batches(run)[-1]
+    assert before.start_ns + before.duration_ns <= gap.start_ns + 1_000_000
 
 
 def test_other_settings_start_anew_and_leave_nothing_of_the_old(manager: Manager) -> None:

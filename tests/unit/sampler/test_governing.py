@@ -19,7 +19,8 @@ SECOND_NS = 1_000_000_000
 class Collector:
     """Remembers the rates that were set; refuses those of `refused`."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate_hz: int = 99) -> None:
+        self.rate_hz = rate_hz
         self.rates: list[int] = []
         self.refused: set[int] = set()
 
@@ -133,3 +134,11 @@ def test_the_cost_of_children_is_no_reason(config: AgentConfig, collector: Colle
     governing.end_interval(overhead, 10 * SECOND_NS)
 
     assert collector.rates == []
+
+
+def test_what_the_run_before_gave_up_stays_given_up(config: AgentConfig) -> None:
+    governing = Governing(config, Collector(rate_hz=11))
+
+    assert governing.rate_hz == 11
+    assert governing.facts == {"governor": "11 Hz, as the run before"}
+    assert governing.status()["shed"] == ["rate (11 of 99 Hz)"]
