@@ -157,34 +157,6 @@ static __always_inline int walk_python(struct task_struct *task, struct stack_ev
 	return python_walk();
 }
 
-/*
- * The record of the process, or that of its parent, when it was forked from there and user space
- * has not seen it yet.
- */
-static __always_inline struct python_process *find_python(struct sample_key *key,
-							  struct task_struct *leader)
-{
-	struct python_process *process = bpf_map_lookup_elem(&ff_python, &key->tgid);
-	struct unwind_process *seen;
-	struct task_struct *parent;
-	__u32 tgid;
-
-	if (process && process->start_ns == key->start_ns && process->exec_id == key->exec_id)
-		return process;
-	seen = bpf_map_lookup_elem(&ff_processes, &key->tgid);
-	if (seen && seen->start_ns == key->start_ns && seen->exec_id == key->exec_id)
-		return NULL;
-	parent = BPF_CORE_READ(leader, real_parent, group_leader);
-	if (BPF_CORE_READ(parent, mm, exe_file) != BPF_CORE_READ(leader, mm, exe_file))
-		return NULL;
-	tgid = namespaced_tgid(parent);
-	process = bpf_map_lookup_elem(&ff_python, &tgid);
-	if (!process || process->exec_id != key->exec_id ||
-	    process->start_ns != BPF_CORE_READ(parent, start_boottime))
-		return NULL;
-	return process;
-}
-
 /* Adds the Python part to the event; returns the number of words that it takes. */
 static __always_inline __u64 read_python(struct stack_event *event, struct task_struct *task,
 					 struct task_struct *leader, struct counters *counter)
