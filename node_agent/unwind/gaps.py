@@ -139,8 +139,9 @@ def _spliced(rows: "array[int]", filled: dict[Gap, list[int]]) -> "array[int]":
     for gap in sorted(filled):
         index = bisect_right(rows, gap.start, key=lambda row: row & _PC)
         out.extend(rows[copied:index])
-        if out and out[-1] & _PC == gap.start:
-            out.pop()
+        begins = bool(filled[gap]) and filled[gap][0] & _PC == gap.start
+        if begins and out and out[-1] & _PC == gap.start:
+            out.pop()  # else it still holds for what comes before the first new row
         out.extend(row for row in filled[gap] if row & _PC < gap.end)
         copied = index
         is_followed = copied < len(rows) and rows[copied] & _PC == gap.end

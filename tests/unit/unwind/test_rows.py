@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,24 @@ def test_rows_ascend_and_do_not_repeat_themselves(libc: Path, rows_of: RowsOf) -
     gaps = [i for i, word in enumerate(table.words) if word >> 32 == 0]
     assert all(table.pcs[i + 1] - table.pcs[i] >= MIN_GAP_BYTES for i in gaps[:-1])
     assert table.rows.segments[0].offset > 0
+
+
+def test_code_that_can_not_be_read_has_only_the_rows_that_are_described(
+    corpus: Path, addresses: Callable[[Path], dict[str, int]]
+) -> None:
+    data, at = (corpus / "static.elf").read_bytes(), addresses(corpus / "static.elf")
+
+    def read(offset: int, size: int) -> bytes:  # all but the code
+        return b"" if 0xB0 <= offset < 0x2B6 else data[offset : offset + size]
+
+    rows = build_rows(read, len(data))
+    words = memoryview(rows.rows).cast("Q")
+    pcs = [word & 0xFFFFFFFF for word in words]
+    held = {
+        name: words[bisect_right(pcs, at[name] + skipped - rows.base) - 1] >> 32
+        for name, skipped in (("pushes", 2), ("realigned", 5), ("silent", 8))
+    }
+    assert held == {"pushes": 0x01FE0003, "realigned": 2, "silent": 0}
 
 
 def test_a_realigned_stack_of_gcc(
