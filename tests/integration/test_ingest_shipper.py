@@ -36,7 +36,7 @@ def shipper_to(spool, node, tmp_path):
     clients = []
 
     def make(port, **settings):
-        client = Client(f"http://127.0.0.1:{port}", token_file, None, 5.0)
+        client = Client(f"http://127.0.0.1:{port}", token_file, None, 30.0)
         clients.append(client)
         return Shipper(spool, client, Report(spool, io.StringIO()), lambda: 0.0, **settings)
 
