@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +53,9 @@ def pid(request: pytest.FixtureRequest, folder: Path) -> Iterator[int]:
     if shutil.which(NEEDS[name]) is None:
         pytest.skip(f"{NEEDS[name]} is missing: install it to compile {name}")
     subprocess.run([SOURCES / "build.sh", folder, name], check=True)
-    process = subprocess.Popen([folder / name], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([folder / name], stderr=subprocess.DEVNULL, start_new_session=True)
+    with suppress(OSError):  # enough samples also on a busy machine (man 7 sched)
+        Path(f"/proc/{process.pid}/autogroup").write_text("-10")
     yield process.pid
     process.kill()
     process.wait()
