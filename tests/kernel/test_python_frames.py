@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 PROGRAMS = PROJECT / "tests/data/programs/python"
 MODES = PROGRAMS / "modes.py"
-SAMPLES = 800
+SAMPLES = 1500  # of two that differ by a fifth, on a busy machine: half a point of error
 SPINNING = ("spin_a", "spin_b")
 # Ways whose callback is called by C code, and such as stay in Python all the way.
 THROUGH_C = ("way_sort", "way_map", "way_regex", "way_ctypes")
