@@ -281,6 +281,11 @@ class CpuCollector:
         return self._inheritance.age_s
 
     @property
+    def has_unreadable(self) -> bool:
+        """Whether `start` found such programs that it could not read: their samples are lost."""
+        return self._inheritance.is_unreadable
+
+    @property
     def unwind_maps(self) -> UnwindMaps | None:
         """What user stacks are walked by: empty after `start`, to be written by the caller until
         `stop`. None where they are walked by frame pointers."""

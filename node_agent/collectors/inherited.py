@@ -72,19 +72,22 @@ class Inheritance:
 
     def __init__(self, decoder: Decoder) -> None:
         self.age_s: float | None = None  # of the interval that was found
+        self.is_unreadable = False  # there was one that could not be read
         self._decoder = decoder
         self._found: Inherited | None = None
 
     def find(self, others: Mapping[str, Mapping[str, int]]) -> None:
         """Read what `others`, descriptors by layout and name, lead to."""
         for layout, descriptors in others.items():
-            if layout.rpartition("-")[2] != shape():
+            found = None
+            if layout.rpartition("-")[2] == shape():
+                found = read_inherited(descriptors, self._decoder)
+            if found is None:
+                self.is_unreadable = True
                 continue
-            found = read_inherited(descriptors, self._decoder)
-            if found is not None:
-                age_s = (time.monotonic_ns() - found.interval.start_monotonic_ns) / 1e9
-                if age_s <= MAX_ABSENCE_S:
-                    self._found, self.age_s = found, age_s
+            age_s = (time.monotonic_ns() - found.interval.start_monotonic_ns) / 1e9
+            if age_s <= MAX_ABSENCE_S:
+                self._found, self.age_s = found, age_s
 
     def begin(self, running: Running, rate_hz: int) -> None:
         """Let the first interval of `running` be the one that was found."""

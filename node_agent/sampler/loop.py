@@ -97,6 +97,8 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
             say(f"went on with the last run's programs, which sampled {collector.resumed_s:.1f} s")
         if collector.inherited_s is not None:
             say(f"counts what other programs sampled in {collector.inherited_s:.1f} s before")
+        if collector.has_unreadable:
+            say("lost: what programs of another version sampled since the last batch")
         for words in collector.unresolved_exclusions:
             say(f"an exclusion has no effect until this changes: {words}")
         # What lives now lives as long as the process: the collector need not look at it again.

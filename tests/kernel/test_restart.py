@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector
+from node_agent.collectors.inherited import shape
 from node_agent.collectors.running import CORE_MAPS, MAPS
 from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.kernel.maps import PerCpuCounters
@@ -217,6 +218,24 @@ def test_an_upgrade_counts_what_the_old_programs_sampled(
     assert before.start_ns + before.duration_ns <= gap.start_ns + 1_000_000
 
 
+def test_what_another_versions_programs_sampled_is_said_to_be_lost(manager: Manager) -> None:
+    first = manager.start()
+    run = wait_for(lambda: manager.batches() and manager.batches()[0].run, "a batch")
+    first.terminate()
+    first.communicate(timeout=60)
+    # the last part of a layout tells the structs of the maps
+    old = {name.replace(f"-{shape()}.", "-0123abcd."): fd for name, fd in manager.store.items()}
+    manager.store = dict(old)
+
+    second = manager.start()
+    manager.next_run(run)
+    second.terminate()
+    said = second.communicate(timeout=60)[1]
+
+    assert "lost: what programs of another version sampled" in said
+    assert not old.keys() & manager.store.keys()
+
+
 def test_other_settings_start_anew_and_leave_nothing_of_the_old(manager: Manager) -> None:
     first = manager.start()
     run = wait_for(lambda: manager.batches() and manager.batches()[0].run, "a batch")
@@ -262,7 +281,7 @@ def test_a_changed_rate_leaves_no_event_of_the_old_one(manager: Manager) -> None
     collector.start()
     try:
         wait_for(lambda: len(manager.store) == KEPT + cpus, "storing them all")
-        old = set(manager.store)
+        old = {name for name in manager.store if ".cpu" in name}
         collector.set_rate(19)
         wait_for(
             lambda: len(manager.store) == KEPT + cpus and not old & manager.store.keys(), "both"
