@@ -32,7 +32,7 @@ GOAL_NATIVE_US = 20.0
 GOAL_PYTHON_US = 30.0
 GOAL_ROWS_S = 5.0
 GOAL_ROWS_MB = 150.0
-# With --native it loses inner Python frames of some samples; without, it does not.
+# On a busy machine it loses inner Python frames of some samples with --native.
 PY_SPY_OPTIONS: tuple[list[str], ...] = (["--native"], [])
 _EVALUATOR = re.compile(r"_?PyEval_|_PyFunction_Vectorcall$|method_vectorcall$")
 _SHOWN = 5  # differences of each comparison
