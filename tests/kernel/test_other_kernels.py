@@ -62,6 +62,7 @@ def judge_python(found: dict[str, Any]) -> None:
     assert exact >= 0.95 * spinning, (exact, spinning)
 
 
+@pytest.mark.timeout(450)  # more than KERNELS_TIMEOUT, so that the emulator is ended first
 @pytest.mark.parametrize(
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )
