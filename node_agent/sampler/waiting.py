@@ -25,6 +25,7 @@ class Waiter:
         self._stops = frozenset(stops)
         self._signals = self._stops | {signal.SIGCHLD}
         self._previous = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        self._was_called = False
         self._epoll = select.epoll()
         self._signal_fd = _signalfd(self._signals)
         self._epoll.register(self._signal_fd, select.EPOLLIN)
@@ -35,10 +36,17 @@ class Waiter:
         """Sleep for `longest_s`, or less when there is a call or a child has ended; but calls are
         answered only after `shortest_s`. True when a signal says to stop."""
         began = time.monotonic()
-        ready = [descriptor for descriptor, _ in self._epoll.poll(max(0.0, longest_s))]
+        first_s = max(0.0, min(shortest_s, longest_s))
+        if self._was_called:  # probably there is a call soon: do not wake up only to hear it
+            found = signal.sigtimedwait(self._signals, first_s)
+            if found is not None:
+                return found.si_signo in self._stops
+        left_s = max(0.0, began + longest_s - time.monotonic())
+        ready = [descriptor for descriptor, _ in self._epoll.poll(left_s)]
         if self._signal_fd in ready:
             return self._take_signal()
-        left_s = began + min(shortest_s, longest_s) - time.monotonic()
+        self._was_called = bool(ready)
+        left_s = began + first_s - time.monotonic()
         if not ready or left_s <= 0:
             return False
         found = signal.sigtimedwait(self._signals, left_s)
