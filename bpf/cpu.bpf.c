@@ -71,6 +71,7 @@ struct {
 #include "exclude.h"
 #ifndef FLAMEFLEET_BCC /* there stacks are walked by frame pointers */
 #include "unwind.h"
+#include "user.h"
 #include "python.h"
 #include "python_walk.h"
 #include "python_names.h"
