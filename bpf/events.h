@@ -27,7 +27,7 @@ enum stack_end {
 	STACK_COMPLETE = 1,
 	STACK_TRUNCATED = 2,	    /* deeper than MAX_STACK_DEPTH */
 	STACK_NO_MAPPING = 3,	    /* process or mapping not known to user space (yet) */
-	STACK_NO_ROWS = 4,	    /* a mapping without rows, and no frame pointers in it */
+	STACK_NO_ROWS = 4,	    /* code without rows, and no frame pointers in it */
 	STACK_NO_ROOM = 5,	    /* a mapping whose rows did not fit */
 	STACK_UNSUPPORTED_RULE = 6, /* also: the whole of a 32-bit program */
 	STACK_READ_FAULT = 7,
@@ -54,7 +54,7 @@ struct unwind_row {
 };
 
 enum unwind_rule {
-	ROW_UNSUPPORTED = 0, /* a gap, or a rule that a row can't hold */
+	ROW_UNSUPPORTED = 0, /* cfa 0: a gap; else a rule that a row can't hold */
 	ROW_CFA_RSP = 1,     /* CFA = rsp + cfa */
 	ROW_CFA_RBP = 2,     /* CFA = rbp + cfa */
 	ROW_CFA_PLT = 3,     /* CFA = rsp + 8, or + 16 behind the entry's push: (ip & 15) >= 11 */

@@ -9,6 +9,7 @@
 #define USER_32_BIT_CS	   0x23
 #define KERNEL_STACK_BYTES 16384
 #define SIGRETURN_CODE	   0x0f0000000fc0c748ULL /* mov $15, %rax and half of syscall */
+#define TRAMPOLINE_CODE	   0xc308c48348ULL	 /* add $8, %rsp; ret */
 #define SIGNAL_FRAME_RBP   120 /* of struct ucontext: uc_mcontext.bp; sp and ip follow as below */
 
 /* struct pt_regs of the kernel; the same order as the beginning of sample_context. */

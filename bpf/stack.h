@@ -56,7 +56,8 @@ static __always_inline __u64 read_stacks(struct sample_context *ctx, struct stac
 	user_depth = event->user_depth;
 #endif
 	/* The first frame alone is what frame pointers show as well, and perhaps more. */
-	if (user_depth < 2 && (end == STACK_NO_MAPPING || end == STACK_UNSUPPORTED_RULE))
+	if (user_depth < 2 &&
+	    (end == STACK_NO_MAPPING || end == STACK_NO_ROWS || end == STACK_UNSUPPORTED_RULE))
 		user_depth = read_by_frame_pointers(ctx, event, kernel_depth);
 	barrier_var(user_depth);
 	if (user_depth > MAX_STACK_DEPTH)

@@ -23,11 +23,29 @@ static __always_inline int leave_signal(struct unwind_state *state)
 	return 0;
 }
 
+/*
+ * CPython 3.12 and 3.13 call the evaluator from JIT code without a frame pointer under `-X perf`
+ * (Python/asm_trampoline.S): behind the call are `add $8, %rsp; ret`. True where that was left.
+ */
+static __always_inline bool leave_trampoline(struct unwind_state *state)
+{
+	__u64 code = 0, ip;
+
+	if (bpf_probe_read_user(&code, 5, (void *)state->ip) || code != TRAMPOLINE_CODE ||
+	    bpf_probe_read_user(&ip, sizeof(ip), (void *)(state->sp + 8)) || !ip)
+		return false;
+	state->sp += 16;
+	state->ip = ip;
+	return true;
+}
+
 /* One frame up by the frame pointer; `end` is what to say where there is none. */
 static __always_inline int leave_by_frame_pointer(struct unwind_state *state, bool is_kept, int end)
 {
 	__u64 saved[2]; /* the caller's rbp, the return address */
 
+	if (is_kept && !state->is_exact && leave_trampoline(state))
+		return 0;
 	if (!state->bp) /* the ABI's mark of the outermost frame; in a leaf perhaps just a number */
 		return is_kept || !state->is_exact ? STACK_COMPLETE : end;
 	if (!is_kept && !state->is_exact) { /* musl has no rows for its return from signals */
@@ -81,8 +99,9 @@ static __always_inline int leave_by_row(struct unwind_state *state, struct unwin
 		    bpf_probe_read_user(&bp, 8, (void *)bp))
 			return STACK_READ_FAULT;
 		break;
-	default:
-		return leave_by_frame_pointer(state, false, STACK_UNSUPPORTED_RULE);
+	default: /* cfa 0: a gap between what is described */
+		return leave_by_frame_pointer(state, false,
+					      row.cfa ? STACK_UNSUPPORTED_RULE : STACK_NO_ROWS);
 	}
 	if (cfa <= state->sp) /* callers lie above: the registers are not what the row is for */
 		return STACK_READ_FAULT;
@@ -134,7 +153,7 @@ __noinline int leave_frame(void)
 		if (!state->mapping.row_count)
 			return leave_without_rows(state);
 		if (!find_row(ip - state->mapping.bias))
-			return leave_by_frame_pointer(state, false, STACK_UNSUPPORTED_RULE);
+			return leave_by_frame_pointer(state, false, STACK_NO_ROWS);
 		known->address = ip;
 		known->row = state->row;
 		known->row.pc = state->version;

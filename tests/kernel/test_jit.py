@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -64,6 +65,27 @@ int main(void)
     fflush(stdout);
     for (;;)
         ((void (*)(void))code)();
+}
+"""
+# Calls a function from code without a frame pointer, as CPython 3.12 does under -X perf.
+TRAMPOLINE = r"""
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+__attribute__((noinline)) void called(void)
+{
+    for (volatile int i = 0; i < 10000000; i++)
+        ;
+}
+int main(void)
+{
+    /* sub rsp, 8; call rdi; add rsp, 8; ret */
+    static const unsigned char call[] = "\x48\x83\xec\x08\xff\xd7\x48\x83\xc4\x08\xc3";
+    unsigned char *code = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(code, call, sizeof call);
+    for (;;)
+        ((void (*)(void (*)(void)))code)(called);
 }
 """
 Start = Callable[..., subprocess.Popen[str]]
@@ -214,6 +236,27 @@ def test_python(start: Start, python_root: Path) -> None:
     counts = named_frames(process)
     path.unlink()
     assert share(counts, Name("inner", "/opt/hot.py")) > 80
+
+
+def test_a_trampoline_without_a_frame_pointer_is_walked_through(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "trampoline"
+    flags = ("-x", "c", "-O2", "-fomit-frame-pointer", "-o", path, "-")
+    subprocess.run(["gcc", *flags], input=TRAMPOLINE, text=True, check=True)
+    process = start(path)
+    folded = tmp_path / "trampoline.folded"
+    command = (sys.executable, "-m", "node_agent", "record", "--seconds", "3", "--rate", "199")
+    subprocess.run([*command, "--pid", str(process.pid), "-o", folded], check=True)
+    counts: Counter[bool] = Counter()
+    for line in folded.read_text().splitlines():
+        stack, count = line.rsplit(" ", 1)
+        frames = [frame for frame in stack.split(";")[1:] if not frame.startswith("[k")]
+        if "called" in frames:
+            whole = frames[0] == "_start" and frames[-3:] == ["main", "[jit]", "called"]
+            counts[whole] += int(count)
+    assert counts[True] > 50
+    assert counts[True] > 0.95 * counts.total()
 
 
 def test_names_come_while_the_map_grows(start: Start, jit_program: Path) -> None:

@@ -160,7 +160,7 @@ FUNCTION read_zero
 	jmp 1b
 
 FUNCTION odd_rbp
-	ROW ROW_UNSUPPORTED
+	ROW ROW_UNSUPPORTED, 1
 	mov $1, %ebp
 1:	jmp 1b
 
