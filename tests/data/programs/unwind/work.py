@@ -1,4 +1,4 @@
-"""Known functions of Python: classes, generators, callbacks from C, and a library of the standard."""
+"""Known functions of Python: classes, generators, callbacks from C, and one of the library."""
 
 import json
 import random
