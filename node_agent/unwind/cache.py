@@ -11,6 +11,7 @@ from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
 from node_agent.unwind.rows import Rows
 
 LIMIT_BYTES = 64 << 20
+LEFT_FREE_BYTES = 64 << 20  # of the disk: rows can be made again, batches can't
 _SUFFIX, _DRAFT = ".rows", ".new"
 
 
@@ -18,7 +19,8 @@ class RowCache:
     """Rows in `folder`, at most `limit_bytes` of them; those not used for longest go first.
 
     Trouble with the disk is no error: there are just no rows, and `counts` says why (`found`,
-    `missing`, `broken`, `stored`, `evicted`, `too_large`, `unreadable`, `unwritable`).
+    `missing`, `broken`, `stored`, `evicted`, `too_large`, `disk_full`, `unreadable`,
+    `unwritable`).
     """
 
     def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -62,6 +64,10 @@ class RowCache:
         path = self._path(build_id)
         draft = path.with_suffix(_DRAFT)
         try:
+            disk = os.statvfs(self._folder)
+            if disk.f_bavail * disk.f_frsize < len(data) + LEFT_FREE_BYTES:
+                self._count("disk_full")
+                return
             self._make_room(len(data))
             with suppress(FileNotFoundError):
                 draft.unlink()

@@ -42,7 +42,7 @@ def test_steps_change_the_start_and_never_the_duration(
             for raw in collector.poll():
                 intake.add(raw)
             took_ns = time.monotonic_ns() - started_ns
-            intake.put(collector.take_interval(), COST, 99)
+            intake.put(collector.take_interval(), COST, 99, {})
     finally:
         collector.stop()
         intake.close()

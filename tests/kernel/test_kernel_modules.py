@@ -30,7 +30,9 @@ def naming_root(
     root = tmp_path_factory.mktemp("modules") / "root"
     subprocess.run(["cp", "-al", kernel_root, root], check=True)
     for package in ("msgspec", "zstandard"):
-        shutil.copytree(Path(open_packages, package), root / "opt" / package)
+        target = root / "opt" / package
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(Path(open_packages, package), target)
     shutil.copy(HERE / "module_probe.py", root / "opt")
     dynload = Path(sysconfig.get_path("stdlib"), "lib-dynload")
     target = root / dynload.relative_to("/")

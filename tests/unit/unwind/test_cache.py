@@ -1,6 +1,7 @@
 """Rows on disk: found again, refused when broken, thrown away when there are too many."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def test_what_was_put_is_found_also_by_the_next_run(tmp_path: Path) -> None:
     assert RowCache(tmp_path / "unwind").get(BUILD) == ROWS
     assert cache.counts == {"missing": 1, "stored": 1, "found": 1}
     assert (tmp_path / "unwind").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_last_of_a_disk_is_left_to_others(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    try:
+        cache = RowCache(tmp_path / "unwind")
+        cache.put(BUILD, ROWS)
+
+        assert cache.get(BUILD) is None
+        assert cache.counts == {"disk_full": 1, "missing": 1}
+        assert list((tmp_path / "unwind").iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other", "link", "folder"])
