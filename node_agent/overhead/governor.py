@@ -22,6 +22,8 @@ CALM_S = 60.0
 MAX_CALM_S = 3600.0
 PAUSE_S = 60.0
 MEMORY_WAIT_S = 30.0  # memory is given back slowly
+SETTLE_S = 60.0  # at first every process and every stack is new: that passes by itself
+SETTLING = 3.0  # of the limit: what is too much even then
 
 
 class Budget(NamedTuple):
@@ -96,7 +98,13 @@ class _Pressure(NamedTuple):
 class Governor:
     """Decides after every interval. `features` are those that may be given up."""
 
-    def __init__(self, rate_hz: int, budget: Budget, features: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        rate_hz: int,
+        budget: Budget,
+        features: Sequence[str] = (),
+        settle_s: float = SETTLE_S,
+    ) -> None:
         self.level = Level(rate_hz)
         self.since_s: float | None = None  # when something was first given up; None: nothing is
         self._budget = budget
@@ -108,6 +116,8 @@ class Governor:
         self._changed_s = float("-inf")
         self._last_reason = ""
         self._was_over = False
+        self._settle_s = settle_s
+        self._first_s: float | None = None  # when the first interval ended
 
     def go_on_at(self, rate_hz: int, now_s: float) -> None:
         """Begin at a lower rate, that the process before this one was at when it ended."""
@@ -129,6 +139,10 @@ class Governor:
             rest = cost.cpu_percent - percent
             self._feature_costs[feature] = percent / rest if rest > 0 else 0.0
         cpu, memory = self._pressures(cost)
+        if self._first_s is None:
+            self._first_s = now_s
+        if now_s - self._first_s < self._settle_s and cpu.share < SETTLING:
+            return None
         was_over, self._was_over = self._was_over, cpu.share > 1
         if cpu.share > 1:
             self._calm_since_s = None
@@ -136,9 +150,10 @@ class Governor:
                 return None
             return self._change(cpu, self._lower(cpu.share), now_s)
         if memory.share > 1:
-            if now_s - self._changed_s < MEMORY_WAIT_S:
-                return None
-            return self._change(memory, self._lower(1.0), now_s)
+            lower = self._lower(1.0)
+            if now_s - self._changed_s < MEMORY_WAIT_S or lower.rate_hz == 0:
+                return None  # a pause would give back nothing
+            return self._change(memory, lower, now_s)
         return self._consider_more(cpu, memory, now_s)
 
     def _pressures(self, cost: Cost) -> tuple[_Pressure, _Pressure]:

@@ -1,6 +1,7 @@
 """The governor's policy, played against hosts whose cost follows a model of what was measured."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -17,6 +18,7 @@ from node_agent.overhead.governor import (
 )
 
 INTERVAL_S = 10.0
+running = partial(Governor, settle_s=0.0)  # past its start
 PRODUCTION, DEVELOPMENT = Budget(0.5), Budget(1.0)
 MIB = 1 << 20
 Load = Callable[[Level], Cost]
@@ -65,7 +67,7 @@ def play(governor: Governor, host: Load, seconds: float, start_s: float = 0.0) -
 def test_settles_within_thirty_seconds_at_a_rate_inside_the_budget(
     rate_hz: int, budget: Budget, a_sample_us: float, settled: int
 ) -> None:
-    governor, host = Governor(rate_hz, budget), load(a_sample_us)
+    governor, host = running(rate_hz, budget), load(a_sample_us)
 
     play(governor, host, 20)
 
@@ -75,7 +77,7 @@ def test_settles_within_thirty_seconds_at_a_rate_inside_the_budget(
 
 
 def test_a_step_names_its_reason_and_its_numbers() -> None:
-    governor = Governor(99, DEVELOPMENT)
+    governor = running(99, DEVELOPMENT)
 
     (step,) = play(governor, load(400), 10)
 
@@ -84,7 +86,7 @@ def test_a_step_names_its_reason_and_its_numbers() -> None:
 
 
 def test_one_interval_a_little_over_changes_nothing() -> None:
-    governor = Governor(99, DEVELOPMENT)
+    governor = running(99, DEVELOPMENT)
 
     costs = [load(110), load(60), load(110), load(60)]
 
@@ -92,7 +94,7 @@ def test_one_interval_a_little_over_changes_nothing() -> None:
 
 
 def test_user_space_has_a_limit_of_its_own() -> None:
-    governor = Governor(99, Budget(50.0))
+    governor = running(99, Budget(50.0))
 
     step = governor.observe(Cost(3.0, 3.5, 30 * MIB, {}), 10)
 
@@ -102,7 +104,7 @@ def test_user_space_has_a_limit_of_its_own() -> None:
 
 
 def test_at_the_lowest_rate_the_dearest_feature_goes_first_and_then_it_pauses() -> None:
-    governor = Governor(11, PRODUCTION, ("python", "offcpu"))
+    governor = running(11, PRODUCTION, ("python", "offcpu"))
     dear = Cost(2.0, 0.1, 30 * MIB, {"python": 0.3, "offcpu": 0.4})
 
     levels = [step.after for at in (10, 20, 30) if (step := governor.observe(dear, at))]
@@ -115,7 +117,7 @@ def test_at_the_lowest_rate_the_dearest_feature_goes_first_and_then_it_pauses() 
 
 
 def test_a_pause_ends_by_itself_at_the_lowest_rate() -> None:
-    governor = Governor(99, PRODUCTION)
+    governor = running(99, PRODUCTION)
     steps = play(governor, load(10_000), 30)
     assert steps[-1].after == Level(0)
 
@@ -125,7 +127,7 @@ def test_a_pause_ends_by_itself_at_the_lowest_rate() -> None:
 
 
 def test_comes_back_one_step_at_a_time_and_says_since_when() -> None:
-    governor = Governor(99, DEVELOPMENT)
+    governor = running(99, DEVELOPMENT)
     play(governor, load(400), 10)
     assert governor.since_s == 10
 
@@ -137,7 +139,7 @@ def test_comes_back_one_step_at_a_time_and_says_since_when() -> None:
 
 
 def test_python_frames_come_back_before_the_rate() -> None:
-    governor = Governor(19, PRODUCTION, ("python",))
+    governor = running(19, PRODUCTION, ("python",))
     play(governor, load(300, python_us=300), 30)
     assert governor.level == Level(11, ("python",))
 
@@ -147,7 +149,7 @@ def test_python_frames_come_back_before_the_rate() -> None:
 
 
 def test_a_feature_that_would_not_fit_stays_off() -> None:
-    governor = Governor(11, PRODUCTION, ("python",))
+    governor = running(11, PRODUCTION, ("python",))
     host = load(100, python_us=500)  # 0.13 % without it, 0.68 % with it
     play(governor, host, 20)
     assert governor.level == Level(11, ("python",))
@@ -156,7 +158,7 @@ def test_a_feature_that_would_not_fit_stays_off() -> None:
 
 
 def test_a_cost_between_the_two_bounds_changes_nothing() -> None:
-    governor = Governor(49, DEVELOPMENT)
+    governor = running(49, DEVELOPMENT)
     play(governor, load(350), 10)
     assert governor.level == Level(19)
 
@@ -165,7 +167,7 @@ def test_a_cost_between_the_two_bounds_changes_nothing() -> None:
 
 
 def test_a_load_that_returns_makes_each_attempt_wait_longer() -> None:
-    governor = Governor(99, DEVELOPMENT)
+    governor = running(99, DEVELOPMENT)
 
     def swinging(level: Level) -> Cost:
         """Cheap for as long as the rate is low."""
@@ -178,7 +180,7 @@ def test_a_load_that_returns_makes_each_attempt_wait_longer() -> None:
 
 
 def test_the_wait_has_an_upper_bound_and_starts_over_after_a_good_time() -> None:
-    governor = Governor(99, DEVELOPMENT)
+    governor = running(99, DEVELOPMENT)
     at = 0.0
     waits = []
     for _ in range(9):
@@ -200,7 +202,7 @@ def test_the_wait_has_an_upper_bound_and_starts_over_after_a_good_time() -> None
 
 
 def test_memory_goes_down_one_step_at_a_time_with_time_to_give_it_back() -> None:
-    governor = Governor(99, DEVELOPMENT)
+    governor = running(99, DEVELOPMENT)
     host = load(10, memory_mib=60)
 
     steps = play(governor, host, MEMORY_WAIT_S + INTERVAL_S)
@@ -209,8 +211,25 @@ def test_memory_goes_down_one_step_at_a_time_with_time_to_give_it_back() -> None
     assert steps[0].words == "99 Hz -> 49 Hz: memory 60.0 MiB, limit 50"
 
 
-def test_full_memory_keeps_the_rate_down() -> None:
+def test_memory_is_no_reason_for_a_pause() -> None:
+    governor = running(99, DEVELOPMENT)
+
+    play(governor, load(10, memory_mib=80), 3600)
+
+    assert governor.level == Level(11)
+
+
+def test_the_first_minute_may_cost_more_but_not_anything() -> None:
     governor = Governor(99, DEVELOPMENT)
+    assert play(governor, load(250), 60) == []  # 2.5 %
+    assert [step.after for step in play(governor, load(250), 20, 60)] == [Level(19)]
+
+    governor = Governor(99, DEVELOPMENT)
+    assert [step.after for step in play(governor, load(400), 10)] == [Level(19)]
+
+
+def test_full_memory_keeps_the_rate_down() -> None:
+    governor = running(99, DEVELOPMENT)
     play(governor, load(400), 10)
 
     assert play(governor, load(1, memory_mib=45), 3600, start_s=10) == []
