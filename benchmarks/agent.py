@@ -25,6 +25,7 @@ from benchmarks.load import busy
 from benchmarks.measure import BPF_STATS, Row, cost, row
 
 GOALS = {19: 0.2, 99: 0.5}  # user CPU of both processes, percent of one core
+KEPT_RATE = 0.9  # of the samples that are due
 GOAL_MEMORY_MB = 44.0  # PSS of both processes and the BPF maps
 BCC_PROFILE = "profile-bpfcc"
 
@@ -193,6 +194,13 @@ def report(rows: list[Row]) -> str:
                 f" PSS and maps {memory:.1f} MB, goal {GOAL_MEMORY_MB:.0f}:"
                 f" {memory / GOAL_MEMORY_MB:.2f} of it"
             )
+            # Every CPU is busy, so fewer samples mean that the governor went to a lower rate.
+            due = r.rate_hz * (os.cpu_count() or 1) * r.seconds
+            if r.samples is not None and r.samples < KEPT_RATE * due:
+                lines.append(
+                    f"{r.rate_hz} Hz was NOT KEPT: {r.samples} samples, {due:.0f} were due;"
+                    " the figures above are of a lower rate"
+                )
     return "\n".join(lines)
 
 
