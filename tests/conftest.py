@@ -8,9 +8,13 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -58,7 +62,7 @@ os.environ["FLAMEFLEET_BUDGET_USER_PERCENT"] = "100"
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Turn a skip into a failure where every ability is required."""
     outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pytest types a wrapper's yield as None
     required = os.environ.get("FLAMEFLEET_REQUIRE") == "1" or os.environ.get("CI") == "true"
     if required and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -153,3 +157,36 @@ def valkey_url(valkey_server: Valkey) -> str:
     """Broker URL (redis+socket://, as Celery reads it) of an emptied database."""
     assert valkey_server.ask(b"FLUSHALL\r\n") == b"+OK\r\n"
     return valkey_server.url()
+
+
+@pytest.fixture
+def killed_at() -> Callable[[int, Callable[[], object]], bool]:
+    """Run something in a child that is killed (SIGKILL) when the agent's code reaches its n-th
+    line; says whether it finished before."""
+
+    def run(line: int, act: Callable[[], object]) -> bool:
+        child = os.fork()
+        if child == 0:
+            left = line
+
+            def trace(frame: FrameType, event: str, argument: object) -> Any:
+                nonlocal left
+                if "node_agent" not in frame.f_code.co_filename:
+                    return None
+                left -= event == "line"
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return trace
+
+            try:
+                sys.settrace(trace)
+                act()
+                sys.settrace(None)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, -signal.SIGKILL)
+        return status == 0
+
+    return run

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from node_agent.cpython.child import parse_answer
 from node_agent.cpython.interpreter import Interpreter
-from node_agent.symbols.children import child_command
+from node_agent.symbols.children import child_command, end_child
 
 MAX_QUEUED = 64
 TIMEOUT_S = 60.0
@@ -72,10 +72,7 @@ class Inspector:
         child, self._child = self._child, None
         if child is not None:
             os.close(child.output)
-            # Another user's by now, perhaps: then it ends with us.
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(child.pid, signal.SIGKILL)
-                os.waitpid(child.pid, 0)
+            end_child(child.pid)
 
     def _collect(self, child: _Child) -> list[tuple[int, Interpreter | str]]:
         """What the child answered, once it has ended."""

@@ -20,7 +20,7 @@ from node_agent.kernel.cpus import online_cpus
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import open_mapped
 from node_agent.spool import Spool
-from node_agent.symbols.children import child_command
+from node_agent.symbols.children import child_command, end_child
 from node_agent.symbols.errors import ChildError, SymbolError
 from node_agent.symbols.extract import refusal
 from node_agent.symbols.kallsyms import KALLSYMS, parse_modules
@@ -108,10 +108,7 @@ class Extractor:
         """End a running child; its extracts will be asked for again."""
         child, self._child = self._child, None
         if child is not None:
-            # Another user's by now, perhaps: then it ends with us.
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(child.pid, signal.SIGKILL)
-                os.waitpid(child.pid, 0)
+            end_child(child.pid)
             for job in child.jobs:
                 _discard(job.output)
 

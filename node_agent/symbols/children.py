@@ -2,7 +2,9 @@
 
 import errno
 import os
+import signal
 import sys
+from contextlib import suppress
 from functools import cache
 
 
@@ -29,6 +31,14 @@ def child_command(module: str, arguments: list[str]) -> list[str]:
         f"from {module} import main; sys.exit(main(sys.argv[1:]))"
     )
     return [plain_interpreter(), "-I", "-S", "-c", code, *arguments]
+
+
+def end_child(pid: int) -> None:
+    """Kill a child and take it up. One that is another user's by now ends with us, or by its own
+    alarm (see confine.py)."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _has_file_capabilities(path: str) -> bool:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from node_agent.capabilities import OTHER_PROCESSES, using
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import open_mapped
-from node_agent.symbols.children import child_command
+from node_agent.symbols.children import child_command, end_child
 from node_agent.symbols.modules import Source
 from node_agent.unwind.cache import RowCache
 from node_agent.unwind.child import WALL_S, read_result
@@ -110,10 +110,7 @@ class RowBuilder:
         """End a running child and forget what was asked for."""
         child, self._child = self._child, None
         if child is not None:
-            # Another user's by now, perhaps: then it ends with us.
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(child.pid, signal.SIGKILL)
-                os.waitpid(child.pid, 0)
+            end_child(child.pid)
             for job in child.jobs:
                 os.close(job.input)
                 os.close(job.output)

@@ -108,8 +108,9 @@ class Reader:
                 if section.ends_at_zero:
                     self._is_over = True
                     break
-                zeros = _ZEROS.match(window, at, end).end() - at  # type: ignore[union-attr]
-                at += zeros & -4
+                zeros = _ZEROS.match(window, at, end)
+                assert zeros is not None  # the length just read is four of them
+                at += (zeros.end() - at) & -4
                 continue
             following = at + 4 + length
             if following > end:

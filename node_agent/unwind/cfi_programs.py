@@ -46,11 +46,18 @@ _INSTRUCTIONS = re.compile(_INSTRUCTION, re.DOTALL)
 _LEBS = re.compile(_LEB)
 
 
+class Remembered(NamedTuple):
+    """The rules that an instruction put aside, and those put aside before them."""
+
+    frame: Frame
+    before: "Remembered | None"
+
+
 class State(NamedTuple):
     """Where an interpretation is: the rules now, and those remembered, (last, (before it, ...))."""
 
     frame: Frame
-    remembered: tuple[Frame, object] | None = None
+    remembered: "Remembered | None" = None
     depth: int = 0
 
 
@@ -174,12 +181,12 @@ class Interpreter:
         if code == 0x0A:  # remember_state
             if state.depth >= MAX_DEPTH:
                 return _undefined(state)
-            return State(state.frame, (state.frame, state.remembered), state.depth + 1)
+            return State(state.frame, Remembered(state.frame, state.remembered), state.depth + 1)
         if code == 0x0B:  # restore_state
             if state.remembered is None:
                 return _undefined(state)
             frame, before = state.remembered
-            return State(frame, before, state.depth - 1)  # type: ignore[arg-type]
+            return State(frame, before, state.depth - 1)
         if code == 0x0F:  # def_cfa_expression
             return state._replace(frame=state.frame._replace(cfa=rest[1:]))
         numbers = _LEBS.findall(rest) if code not in (0x10, 0x16) else _LEBS.findall(rest)[:1]

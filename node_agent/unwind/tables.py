@@ -129,8 +129,8 @@ class RowTable:
         """How many modules there are of each state; those with rows are `loaded`."""
         found: dict[str, int] = {}
         for known in self._modules.values():
-            is_loaded = isinstance(known.state, Place)
-            word = "loaded" if is_loaded else Kind(known.state).name.lower()  # type: ignore[arg-type]
+            state = known.state
+            word = state.name.lower() if isinstance(state, Kind) else "loaded"
             found[word] = found.get(word, 0) + 1
         return found
 

@@ -158,8 +158,9 @@ class Unwinder:
         try:
             alive = None
             if self._intervals % LOOK_FOR_GONE == 0:
-                with using(*OTHER_PROCESSES):  # /proc may hide other users' processes
-                    alive = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 (names)
+                # /proc may hide other users' processes
+                with using(*OTHER_PROCESSES), os.scandir("/proc") as entries:
+                    alive = {int(entry.name) for entry in entries if entry.name.isdigit()}
             with using(*KERNEL_PROGRAMS):
                 self._contest(now_s)
                 if alive is not None:

@@ -135,6 +135,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
     """One headless Chromium for a module of tests, with an empty profile."""
     for program in (CHROMIUM, CHROMEDRIVER):
         if not Path(program).exists():
+            # `make test` installs it, and turns a skip into a failure.
             pytest.skip(f"{program} is missing: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -202,7 +203,7 @@ class Page:
 
     def console(self) -> list[str]:
         """Errors and warnings of the browser's console since the last call."""
-        lines = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        lines = self.driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
         return [
             line["message"]
             for line in lines
@@ -223,7 +224,7 @@ def page_at(chromium: webdriver.Chrome) -> Iterator[Callable[[str], Page]]:
         chromium.execute_cdp_cmd(
             "Storage.clearDataForOrigin", {"origin": url.rstrip("/"), "storageTypes": "all"}
         )
-        chromium.get_log("browser")  # type: ignore[no-untyped-call]
+        chromium.get_log("browser")  # type: ignore[no-untyped-call]  # selenium has no types for it
         return Page(chromium, url)
 
     yield make

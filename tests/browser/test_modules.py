@@ -112,11 +112,12 @@ async def test_a_place_is_found_again_in_another_answer(run: Run) -> None:
 
 
 async def test_a_frame_has_its_file_and_line_where_they_are_known(run: Run) -> None:
-    nodes = ANSWER["nodes"]
+    nodes, strings = ANSWER["nodes"], ANSWER["strings"]
     assert isinstance(nodes, dict)
+    assert isinstance(strings, list)
     answer = {
         **ANSWER,
-        "strings": [*ANSWER["strings"], "/src/app.c"],  # type: ignore[misc]
+        "strings": [*strings, "/src/app.c"],
         "nodes": {**nodes, "file": [-1, -1, 8, 8, -1, -1, -1], "line": [0, 0, 12, 0, 0, 0, 0]},
     }
     found = await run(

@@ -39,7 +39,7 @@ def click_level(page: Any, level: int, share: float = 0.5) -> None:
     )
     actions = ActionChains(page.driver)
     pointer = actions.w3c_actions.pointer_action
-    pointer.move_to_location(int(x), int(y))  # type: ignore[no-untyped-call]
+    pointer.move_to_location(int(x), int(y))  # type: ignore[no-untyped-call]  # selenium has no types for it
     pointer.click()
     actions.perform()
 
@@ -51,11 +51,13 @@ def functions(page: Any) -> dict[str, tuple[float, float]]:
           [".fn span", "td:nth-child(2)", "td:nth-child(3)"].map(
             (cell) => row.querySelector(cell).textContent));"""
     )
-    value = re.compile(r"^([\d.]+) %")
-    return {
-        name: (float(value.match(own)[1]), float(value.match(total)[1]))  # type: ignore[index]
-        for name, own, total in rows
-    }
+
+    def percent(shown: str) -> float:
+        found = re.match(r"([\d.]+) %", shown)
+        assert found is not None, shown
+        return float(found[1])
+
+    return {name: (percent(own), percent(total)) for name, own, total in rows}
 
 
 def samples(page: Any) -> int:

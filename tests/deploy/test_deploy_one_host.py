@@ -110,8 +110,9 @@ def test_each_unit_runs_as_its_own_user(
     pid = in_host("systemctl", "show", "-P", "MainPID", unit).strip()
     assert in_host("stat", "-c", "%U", f"/proc/{pid}").strip() == user
     status = in_host("cat", f"/proc/{pid}/status")
-    permitted = int(re.search(r"CapPrm:\s+(\w+)", status)[1], 16)  # type: ignore[index]
-    assert (permitted != 0) is has_capabilities
+    permitted = re.search(r"CapPrm:\s+(\w+)", status)
+    assert permitted is not None, status
+    assert (int(permitted[1], 16) != 0) is has_capabilities
     assert re.search(r"NoNewPrivs:\s+1", status)
 
 

@@ -47,3 +47,27 @@ def send_at(new_node):
 def minutes_ago():
     """minutes_ago(n): Unix time of the start of the minute n minutes ago."""
     return lambda minutes: time.time() // 60 * 60 - 60 * minutes
+
+
+@pytest.fixture
+def paths():
+    """Reads an answer into {"service;function;...": self ns} and the kind of each function by
+    name."""
+    return _paths
+
+
+def _paths(answer):
+    strings, functions, nodes = answer["strings"], answer["functions"], answer["nodes"]
+    names = [strings[index] for index in functions["name"]]
+    found, known = {}, []
+    for function, parent, own in zip(
+        nodes["function"], nodes["parent"], nodes["self"], strict=True
+    ):
+        path = [*known[parent], names[function]] if parent > 0 else [names[function]]
+        known.append(path)
+        if own:
+            found[";".join(path)] = own
+    kinds = {
+        name: answer["kinds"][kind] for name, kind in zip(names, functions["kind"], strict=True)
+    }
+    return found, kinds

@@ -10,24 +10,6 @@ APP = Module(ModuleKind.NATIVE, b"\x01" * 20, "app")
 MAIN, WORK = (APP, 0x1000), (APP, 0x1010)
 
 
-def paths(answer):
-    """{"service;function;...": self ns} and the kind of each function by name."""
-    strings, functions, nodes = answer["strings"], answer["functions"], answer["nodes"]
-    names = [strings[index] for index in functions["name"]]
-    found, known = {}, []
-    for function, parent, own in zip(
-        nodes["function"], nodes["parent"], nodes["self"], strict=True
-    ):
-        path = [*known[parent], names[function]] if parent > 0 else [names[function]]
-        known.append(path)
-        if own:
-            found[";".join(path)] = own
-    kinds = {
-        name: answer["kinds"][kind] for name, kind in zip(names, functions["kind"], strict=True)
-    }
-    return found, kinds
-
-
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -63,7 +45,7 @@ async def test_selectors(ask, send_at, query, expected, minutes_ago):
     assert answer["coverage"]["samples"] == 19 * sum(expected.values())
 
 
-async def test_one_batch_with_several_series(ask, node):
+async def test_one_batch_with_several_series(ask, node, paths):
     series = [Series({"service": "b"}), Series({"service": "a"})]
     batch = node.batch(
         {(MAIN,): 19, (MAIN, WORK): 38},

@@ -14,24 +14,6 @@ MARKERS = Module(ModuleKind.NAMED, b"[unknown]", "[unknown]")
 MAIN, WORK, READ = (APP, 0x1000), (APP, 0x1010), (KERNEL, 0x500)
 
 
-def paths(answer):
-    """{"service;function;...": self ns} and the kind of each function by name."""
-    strings, functions, nodes = answer["strings"], answer["functions"], answer["nodes"]
-    names = [strings[index] for index in functions["name"]]
-    found, known = {}, []
-    for function, parent, own in zip(
-        nodes["function"], nodes["parent"], nodes["self"], strict=True
-    ):
-        path = [*known[parent], names[function]] if parent > 0 else [names[function]]
-        known.append(path)
-        if own:
-            found[";".join(path)] = own
-    kinds = {
-        name: answer["kinds"][kind] for name, kind in zip(names, functions["kind"], strict=True)
-    }
-    return found, kinds
-
-
 async def test_nothing_is_a_root_alone(ask):
     answer = await ask()
     assert answer["total_ns"] == 0
@@ -48,7 +30,7 @@ async def test_nothing_is_a_root_alone(ask):
     assert answer["coverage"]["samples"] == 0
 
 
-async def test_shares_names_and_kinds(ask, send_at, rows, minutes_ago):
+async def test_shares_names_and_kinds(ask, send_at, rows, minutes_ago, paths):
     jit = (MAIN, (JIT, Name("[jit]")))
     await send_at(
         "web-1",
@@ -125,7 +107,7 @@ async def test_functions_of_two_builds_merge_but_unresolved_offsets_do_not(
 
 
 async def test_late_definitions_and_late_symbols_repair_what_was_asked_before(
-    ask, new_node, rows, monkeypatch
+    ask, new_node, rows, monkeypatch, paths
 ):
     monkeypatch.setattr("aggregator.profiles.dictionary.RETRY_S", 0.0)
     monkeypatch.setattr("aggregator.profiles.frame_table.UNRESOLVED_FRESH_S", 0.0)

@@ -1,7 +1,5 @@
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,36 +74,3 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a tmpfs (CAP_SYS_ADMIN)")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.fixture
-def killed_at() -> Callable[[int, Callable[[], object]], bool]:
-    """Run something in a child that is killed (SIGKILL) when the agent's code reaches its n-th
-    line; says whether it finished before."""
-
-    def run(line: int, act: Callable[[], object]) -> bool:
-        child = os.fork()
-        if child == 0:
-            left = line
-
-            def trace(frame, event, argument):
-                nonlocal left
-                if "node_agent" not in frame.f_code.co_filename:
-                    return None
-                left -= event == "line"
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return trace
-
-            try:
-                sys.settrace(trace)
-                act()
-                sys.settrace(None)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, -signal.SIGKILL)
-        return status == 0
-
-    return run

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,42 +26,15 @@ def deliver_everything(root, url, token_file) -> None:
     client.close()
 
 
-def killed_at(line: int, act) -> bool:
-    """Run `act` in a child that gets SIGKILL at the n-th line of the agent's code."""
-    child = os.fork()
-    if child == 0:
-        left = line
-
-        def trace(frame, event, argument):
-            nonlocal left
-            if "node_agent" not in frame.f_code.co_filename:
-                return None
-            left -= event == "line"
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-
-        try:
-            sys.settrace(trace)
-            act()
-            sys.settrace(None)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -signal.SIGKILL)
-    return status == -signal.SIGKILL
-
-
 # The peer's threads are not in the child, which only uses its own sockets and files.
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_killed_at_every_point(peer, sampler, token_file):
+def test_killed_at_every_point(peer, sampler, token_file, killed_at):
     root = sampler.spool.root
     kills, line = 0, 0
     while True:
         sampler.put(rows=3)
         sampler.put(rows=3)
-        if not killed_at(line, lambda: deliver_everything(root, peer.url, token_file)):
+        if killed_at(line, lambda: deliver_everything(root, peer.url, token_file)):
             break
         kills += 1
         line += LINES_BETWEEN_KILLS
