@@ -54,6 +54,24 @@ STACK_ENDS = (
 )
 
 
+class Event(msgspec.Struct, frozen=True):
+    """Something the agent did or met that an operator should see.
+
+    `kind` says what speaks: "governor" (the agent changed how much it does), "unit_limit" (the
+    service ran into a limit of its unit), "profile" (a profile on demand). `value` and `limit` are
+    in the unit of the reason, 0 where there is none; `before` and `after` are words for people.
+    """
+
+    at_ns: int
+    kind: str
+    reason: str
+    words: str
+    value: float = 0.0
+    limit: float = 0.0
+    before: str = ""
+    after: str = ""
+
+
 class Batch(msgspec.Struct, frozen=True):
     """Samples of one interval of one collector on one node.
 
@@ -80,6 +98,7 @@ class Batch(msgspec.Struct, frozen=True):
     agent_version: str
     facts: dict[str, str] = {}  # kernel release, mode, preset: shown on the fleet page
     stack_ends: dict[str, bytes] = {}  # u32 a series
+    events: list[Event] = []  # since the batch before, oldest first
 
 
 class Module(msgspec.Struct, frozen=True):
