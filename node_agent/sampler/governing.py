@@ -106,22 +106,20 @@ class Governing:
         """For the batches, while something is given up."""
         if self._governor.since_s is None:
             return {}
-        if not self._steps:
-            return {"governor": f"{self._governor.level.words}, as the run before"}
-        taken = self._steps[-1]
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(taken.at_s))
-        return {"governor": clip(f"{taken.step.words} (at {at})")}
+        words = f"{self._governor.level.words}, as the run before"
+        if self._steps:
+            taken = self._steps[-1]
+            words = f"{taken.step.words} (at {_rfc3339(taken.at_s)})"
+        return {
+            "governor": clip(words),
+            "shed": clip(", ".join(self._shed())),
+            "shed_since": _rfc3339(self._shed_since() or time.time()),
+        }
 
     def status(self) -> dict[str, Any]:
         """For the status file: times are Unix seconds; `shed` is what is given up at present."""
-        level = self._governor.level
-        shed = []
-        if level.rate_hz == 0:
-            shed.append("sampling (paused)")
-        elif level.rate_hz < self._asked_hz:
-            shed.append(f"rate ({level.rate_hz} of {self._asked_hz} Hz)")
         return {
-            "shed": shed + list(level.shed),
+            "shed": self._shed(),
             "shed_since": self._shed_since(),
             "governor": [
                 {
@@ -135,6 +133,15 @@ class Governing:
             ],
         }
 
+    def _shed(self) -> list[str]:
+        level = self._governor.level
+        shed = []
+        if level.rate_hz == 0:
+            shed.append("sampling (paused)")
+        elif level.rate_hz < self._asked_hz:
+            shed.append(f"rate ({level.rate_hz} of {self._asked_hz} Hz)")
+        return shed + list(level.shed)
+
     def _shed_since(self) -> float | None:
         since_s = self._governor.since_s
         return None if since_s is None else time.time() - (time.monotonic() - since_s)
@@ -143,6 +150,10 @@ class Governing:
 def _children_cpu_ns() -> int:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return round((children.ru_utime + children.ru_stime) * 1e9)
+
+
+def _rfc3339(at_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
 
 
 def _say(words: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from node_agent import VERSION
 from node_agent.capabilities import OTHER_PROCESSES, using
+from node_agent.collectors.rate import effective_rate_hz
 from node_agent.collectors.stacks import Interval, RawStack
 from node_agent.config import AgentConfig
 from node_agent.cpython.maps import PythonMaps
@@ -137,7 +138,11 @@ class Intake:
             lost=lost,
             overhead=overhead,
             agent_version=VERSION,
-            facts={**self._facts(), **facts},
+            facts={
+                **self._facts(),
+                "effective_hz": f"{effective_rate_hz(interval, len(online_cpus())):.1f}",
+                **facts,
+            },
             stack_ends=columns.stack_ends,
         )
         self.stack_ends = columns.ends()
@@ -210,3 +215,6 @@ def _facts(config: AgentConfig) -> Iterator[tuple[str, str]]:
     yield "kernel", os.uname().release
     yield "preset", config.preset
     yield "machine", os.uname().machine
+    yield "asked_hz", str(config.rate_hz)
+    yield "budget_percent", f"{config.budget_percent:g}"
+    yield "budget_user_percent", f"{config.budget_user_percent:g}"

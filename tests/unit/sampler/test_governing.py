@@ -140,5 +140,7 @@ def test_what_the_run_before_gave_up_stays_given_up(config: AgentConfig) -> None
     governing = Governing(config, Collector(rate_hz=11))
 
     assert governing.rate_hz == 11
-    assert governing.facts == {"governor": "11 Hz, as the run before"}
+    assert governing.facts["governor"] == "11 Hz, as the run before"
+    assert governing.facts["shed"] == "rate (11 of 99 Hz)"
+    assert governing.facts["shed_since"].startswith("20")
     assert governing.status()["shed"] == ["rate (11 of 99 Hz)"]
