@@ -14,6 +14,16 @@ from wire.schema import Batch
 
 HERE = Path(__file__).parent
 SHARES = HERE.parents[1] / "data" / "programs" / "shares.c"
+# In memory as a whole before it says so: a page that is not would be asked of the silent server.
+RESIDENT = r"""
+#include <sys/mman.h>
+#include <unistd.h>
+__attribute__((constructor)) static void reside(void)
+{
+	if (mlockall(MCL_CURRENT) == 0)
+		(void)!write(1, "resident\n", 9);
+}
+"""
 
 
 class Silent:
@@ -21,8 +31,9 @@ class Silent:
 
     def __init__(self, folder: Path) -> None:
         binary = folder / "binary"
-        flags = ["-O1", "-static", "-fno-omit-frame-pointer"]
-        subprocess.run(["gcc", *flags, "-o", binary, SHARES], check=True)
+        flags = ["-O1", "-static", "-fno-omit-frame-pointer", "-x", "c"]
+        command = ["gcc", *flags, "-o", binary, SHARES, "-"]
+        subprocess.run(command, input=RESIDENT, text=True, check=True)
         self.mount = folder / "mount"
         self.mount.mkdir()
         self._server = subprocess.Popen(
@@ -35,8 +46,11 @@ class Silent:
         if self._server.stdout.readline() != "mounted\n":
             self._server.wait()
             pytest.skip("this kernel has no FUSE")
-        self.program = subprocess.Popen([self.mount / "program"])
-        self.pid = self.program.pid
+        self.program = subprocess.Popen(
+            [self.mount / "program"], stdout=subprocess.PIPE, text=True
+        )
+        assert self.program.stdout is not None
+        assert self.program.stdout.readline() == "resident\n"
 
     def be_silent(self) -> None:
         """From now on no question about the file is answered."""
@@ -62,7 +76,7 @@ class Silent:
         self._server.kill()
         self._server.communicate()
         self.program.kill()
-        self.program.wait()
+        self.program.communicate()
         subprocess.run(["umount", "-l", self.mount], check=True)
 
 
@@ -84,7 +98,7 @@ def is_sampled(agent) -> bool:
     return False
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_sampler_goes_on(silent: Silent, make_agent: Callable) -> None:
     agent = make_agent()
     silent.be_silent()
