@@ -8,6 +8,9 @@ MAX_LABEL_BYTES = 512
 MAX_NAME_BYTES = 4_096
 MAX_STACK_ENDS = 16  # reasons in a batch
 MAX_STACK_END_BYTES = 32  # of one reason's word
+MAX_EVENTS = 64  # in a batch
+MAX_EVENT_WORD_BYTES = 64  # of an event's kind or reason
+MAX_EVENT_TEXT_BYTES = 512  # of its words, before or after
 MAX_DEFINITION_FRAMES = 4_000_000
 
 MAX_BATCH_BYTES = 8 << 20  # compressed, on the wire

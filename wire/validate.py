@@ -1,10 +1,19 @@
 """Checks beyond types: lengths of columns, ranges, limits. Pure; raises MalformedError."""
 
+import math
+
 from wire import limits
 from wire.errors import MalformedError, TooLargeError
-from wire.schema import Batch, Definitions, Module, ModuleKind, Series
+from wire.schema import Batch, Definitions, Event, Module, ModuleKind, Series
 
 _DAY_NS = 86_400 * 10**9
+_EVENT_TEXTS = {
+    "kind": limits.MAX_EVENT_WORD_BYTES,
+    "reason": limits.MAX_EVENT_WORD_BYTES,
+    "words": limits.MAX_EVENT_TEXT_BYTES,
+    "before": limits.MAX_EVENT_TEXT_BYTES,
+    "after": limits.MAX_EVENT_TEXT_BYTES,
+}
 
 
 def check_batch(batch: Batch) -> int:
@@ -33,6 +42,12 @@ def check_batch(batch: Batch) -> int:
     for series in batch.series:
         _check_labels(series)
     _check_stack_ends(batch)
+    if len(batch.events) > limits.MAX_EVENTS:
+        raise TooLargeError(
+            f"{len(batch.events)} events in a batch; at most {limits.MAX_EVENTS} are allowed"
+        )
+    for event in batch.events:
+        _check_event(event)
     return rows
 
 
@@ -80,6 +95,22 @@ def _check_stack_ends(batch: Batch) -> None:
             )
         if _column(f"stack_ends.{reason}", column, 4) != len(batch.series):
             raise MalformedError(f"stack_ends.{reason} must have {len(batch.series)} rows")
+
+
+def _check_event(event: Event) -> None:
+    """Any kind and reason is accepted, so that those of a later agent are stored too."""
+    if not event.kind:
+        raise MalformedError("an event's kind must not be empty")
+    if not 0 < event.at_ns < 1 << 62:
+        raise MalformedError(f"an event's at_ns must be positive, below 2**62: {event.at_ns}")
+    if not math.isfinite(event.value) or not math.isfinite(event.limit):
+        raise MalformedError(f"value and limit of event {event.kind[:40]!r} must be finite")
+    for field, most in _EVENT_TEXTS.items():
+        text: str = getattr(event, field)
+        if "\0" in text:
+            raise MalformedError(f"an event's {field} must not hold NUL")
+        if len(text.encode()) > most:
+            raise TooLargeError(f"an event's {field} is longer than {most} bytes")
 
 
 def _check_labels(series: Series) -> None:

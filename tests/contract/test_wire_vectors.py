@@ -15,6 +15,7 @@ from wire.schema import (
     Answer,
     Batch,
     Definitions,
+    Event,
     Module,
     ModuleKind,
     SymbolExtract,
@@ -85,6 +86,22 @@ def test_batch_of_version_1_with_the_ends_of_its_stacks() -> None:
     assert tuple(ends)[:7] == STACK_ENDS
     # Otherwise it is the batch from before that field.
     assert msgspec.structs.replace(batch, stack_ends={}) == decode(_read("batch"), Batch)
+
+
+def test_batch_of_version_1_with_events() -> None:
+    batch = decode(_read("batch_events"), Batch)
+    assert check_batch(batch) == 4
+    began_ns = 1_767_225_600_000_000_000
+    step = "99 Hz -> 19 Hz: 1.52 % of the host, limit 1"
+    killed = "Größe: the kernel ended a process of the service"
+    assert batch.events == [
+        Event(began_ns + 2_500_000_000, "governor", "cpu", step, 1.52, 1.0, "99 Hz", "19 Hz"),
+        Event(began_ns + 9_000_000_001, "unit_limit", "oom", killed, 0.0, 0.0, "", ""),
+        Event(began_ns + 9_999_999_999, "later_kind", "later reason", "", -1.5, 0.0, "", "paused"),
+    ]
+    # Otherwise it is the batch from before that field.
+    without = msgspec.structs.replace(batch, events=[])
+    assert without == decode(_read("batch_stack_ends"), Batch)
 
 
 def test_definitions_of_version_1() -> None:
@@ -162,6 +179,7 @@ def test_a_module_is_its_id_and_not_its_name() -> None:
     [
         ("batch", Batch),
         ("batch_stack_ends", Batch),
+        ("batch_events", Batch),
         ("definitions", Definitions),
         ("symbol_extract", SymbolExtract),
         ("symbol_extract_refused", SymbolExtract),
@@ -194,6 +212,13 @@ REFUSED = {
     "batch_stack_ends_word": (MalformedError, "'No rows' is not a word"),
     "batch_stack_ends_word_long": (MalformedError, "is not a word of at most 32 letters"),
     "batch_stack_ends_many": (TooLargeError, "17 reasons in stack_ends"),
+    "batch_events_many": (TooLargeError, "65 events in a batch; at most 64"),
+    "batch_event_words_long": (TooLargeError, "an event's words is longer than 512 bytes"),
+    "batch_event_reason_long": (TooLargeError, "an event's reason is longer than 64 bytes"),
+    "batch_event_kind_empty": (MalformedError, "an event's kind must not be empty"),
+    "batch_event_time": (MalformedError, "at_ns must be positive"),
+    "batch_event_nan": (MalformedError, "value and limit of event 'governor' must be finite"),
+    "batch_event_nul": (MalformedError, "an event's after must not hold NUL"),
     "definitions_lengths_differ": (MalformedError, "stack_lengths must have 3 rows"),
     "definitions_module_kind": (MalformedError, "module kind 9"),
 }
