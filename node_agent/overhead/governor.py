@@ -58,8 +58,9 @@ class Level(NamedTuple):
 
 class Step(NamedTuple):
     """A change of level: `reason` is what was over its limit (cpu, user, memory), "room" for a
-    step up, "pause over" for one out of a pause; `value` and `limit` are in the unit of the
-    reason, for "room" of the cost that had the least."""
+    step up, "pause over" for one out of a pause, "asked" and "asked over" where another rate was
+    asked for; `value` and `limit` are in the unit of the reason, for "room" of the cost that had
+    the least, for "asked" Hz."""
 
     reason: str
     value: float
@@ -75,6 +76,10 @@ class Step(NamedTuple):
     def explanation(self) -> str:
         if self.reason == "pause over":
             return "the pause is over"
+        if self.reason == "asked":
+            return f"{self.value:g} Hz was asked for"
+        if self.reason == "asked over":
+            return "the time of the rate that was asked for is over"
         if self.reason == "room":
             return f"the cost leaves room ({self.value:.0%} of the limit)"
         if self.reason == "memory":
@@ -109,7 +114,8 @@ class Governor:
         self.since_s: float | None = None  # when something was first given up; None: nothing is
         self._budget = budget
         self._features = tuple(features)
-        self._ladder = (rate_hz, *(rate for rate in RATES_HZ if rate < rate_hz))
+        self._configured_hz = rate_hz
+        self._ladder = _ladder(rate_hz)
         self._feature_costs: dict[str, float] = {}  # as shares of the cost of everything else
         self._calm_s = CALM_S
         self._calm_since_s: float | None = None
@@ -123,6 +129,18 @@ class Governor:
         """Begin at a lower rate, that the process before this one was at when it ended."""
         if 0 < rate_hz < self.level.rate_hz:
             self.level, self.since_s = Level(rate_hz), now_s
+
+    def ask(self, rate_hz: int, now_s: float) -> Step | None:
+        """From now on aim at `rate_hz`, which takes the place of the configured rate. The step to
+        it, unless something is given up: then it is what steps up may lead to."""
+        is_whole = self.level == Level(self._ladder[0])
+        rates = (self._configured_hz,) if self._configured_hz < rate_hz else ()
+        self._ladder = _ladder(rate_hz, *rates)
+        after = Level(rate_hz if is_whole else min(self.level.rate_hz, rate_hz), self.level.shed)
+        if after == self.level:
+            return None
+        reason = "asked over" if rate_hz == self._configured_hz else "asked"
+        return self._change(_Pressure(reason, rate_hz, rate_hz), after, now_s)
 
     @property
     def lowest_hz(self) -> int:
@@ -210,7 +228,7 @@ class Governor:
         return cpu.share * (1 + self._feature_costs.get(self.level.shed[-1], 0.0))
 
     def _change(self, why: _Pressure, after: Level, now_s: float) -> Step:
-        is_down = why.reason not in ("room", "pause over")
+        is_down = why.reason in ("cpu", "user", "memory")
         if is_down and self._last_reason in ("room", "pause over"):
             if now_s - self._changed_s <= self._calm_s:
                 self._calm_s = min(2 * self._calm_s, MAX_CALM_S)  # that step up was too dear
@@ -223,3 +241,9 @@ class Governor:
         is_whole = after == Level(self._ladder[0])
         self.since_s = None if is_whole else now_s if self.since_s is None else self.since_s
         return step
+
+
+def _ladder(highest_hz: int, *between_hz: int) -> tuple[int, ...]:
+    """The rates from `highest_hz` down, those of `between_hz` among them."""
+    lower = {rate for rate in (*RATES_HZ, *between_hz) if rate < highest_hz}
+    return (highest_hz, *sorted(lower, reverse=True))

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -12,11 +13,12 @@ from node_agent.collectors.stacks import Interval
 from node_agent.config import AgentConfig
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.errors import KernelError
-from node_agent.overhead.governor import Budget, Cost, Governor, Step
+from node_agent.overhead.governor import RATES_HZ, Budget, Cost, Governor, Step
 from node_agent.sampler.facts import clip
 from wire.schema import Overhead
 
 MAX_STEPS = 20  # remembered for the status
+MIN_JUDGED_S = 5.0  # less says little about the cost; shorter intervals are judged together
 
 
 class Adjustable(Protocol):
@@ -30,6 +32,11 @@ class Adjustable(Protocol):
     def take_interval(self) -> Interval: ...
 
 
+class _Request(NamedTuple):
+    rate_hz: int
+    until_s: float  # monotonic
+
+
 class _Taken(NamedTuple):
     at_s: float  # Unix time
     step: Step
@@ -40,15 +47,51 @@ class Governing:
     out: they run once for each file, at the lowest priority, and a lower rate saves nothing of
     them. They stay in the overhead that is shown."""
 
-    def __init__(self, config: AgentConfig, collector: Adjustable) -> None:
+    def __init__(
+        self, config: AgentConfig, collector: Adjustable, ceiling_hz: int = RATES_HZ[0]
+    ) -> None:
+        """`ceiling_hz` bounds what `ask` may ask for; the configured rate always may."""
+        self.ceiling_hz = max(ceiling_hz, config.rate_hz)
+        self._config = config
         budget = Budget(config.budget_percent, config.budget_user_percent)
         self._governor = Governor(config.rate_hz, budget)
         self._governor.go_on_at(collector.rate_hz, time.monotonic())
-        self._asked_hz = config.rate_hz
+        self.asked_hz = config.rate_hz  # at present: the configured one, or that of `ask`
+        if collector.rate_hz > config.rate_hz:  # for the process before this one: until is_due
+            self.asked_hz = collector.rate_hz
+            self._governor.ask(collector.rate_hz, time.monotonic())
+        self._request: _Request | None = None
         self._collector = collector
         self._children_ns = _children_cpu_ns()
         self._steps: deque[_Taken] = deque(maxlen=MAX_STEPS)
+        self._spent: list[tuple[Cost, int]] = []  # with the nanoseconds; not judged yet
         self._dropped = 0  # samples between the end of an interval and a change of the rate
+
+    def ask(self, rate_hz: int | None, until_s: float) -> None:
+        """Have `rate_hz`, at most `ceiling_hz`, take the place of the configured rate until
+        `until_s` (time.monotonic()); None takes it back. The governor rules it like that one, and
+        where something is given up it has to wait for room. It comes into force with the next
+        `end_interval`, which is then due (`is_due`)."""
+        self._request = (
+            None if rate_hz is None else _Request(min(rate_hz, self.ceiling_hz), until_s)
+        )
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the running interval should end now, since another rate is asked for."""
+        return self._wanted_hz() != self.asked_hz
+
+    @property
+    def interval_s(self) -> float:
+        """How long the running interval should be: the maps are made for the configured rate, with
+        room for twice as many samples."""
+        share = 2 * self._config.rate_hz / self.rate_hz
+        return self._config.interval_s * min(1.0, share)
+
+    def _wanted_hz(self) -> int:
+        if self._request is not None and time.monotonic() >= self._request.until_s:
+            self._request = None
+        return self._config.rate_hz if self._request is None else self._request.rate_hz
 
     @property
     def rate_hz(self) -> int:
@@ -75,9 +118,20 @@ class Governing:
             overhead.memory_bytes,
             {},
         )
-        step = self._governor.observe(cost, time.monotonic())
-        if step is not None:
-            self._take(step)
+        self._spent.append((cost, duration_ns))
+        judged_s = min(MIN_JUDGED_S, self._config.interval_s / 2)
+        if sum(lasted_ns for _, lasted_ns in self._spent) >= judged_s * 1e9:
+            step = self._governor.observe(mean(self._spent), time.monotonic())
+            self._spent.clear()
+            if step is not None:
+                self._take(step)
+        wanted_hz = self._wanted_hz()
+        if wanted_hz != self.asked_hz:
+            self.asked_hz = wanted_hz
+            self._spent.clear()
+            step = self._governor.ask(wanted_hz, time.monotonic())
+            if step is not None:
+                self._take(step)
 
     def _take(self, step: Step) -> None:
         try:
@@ -138,13 +192,32 @@ class Governing:
         shed = []
         if level.rate_hz == 0:
             shed.append("sampling (paused)")
-        elif level.rate_hz < self._asked_hz:
-            shed.append(f"rate ({level.rate_hz} of {self._asked_hz} Hz)")
+        elif level.rate_hz < self.asked_hz:
+            shed.append(f"rate ({level.rate_hz} of {self.asked_hz} Hz)")
         return shed + list(level.shed)
 
     def _shed_since(self) -> float | None:
         since_s = self._governor.since_s
         return None if since_s is None else time.time() - (time.monotonic() - since_s)
+
+
+def mean(spent: Sequence[tuple[Cost, int]]) -> Cost:
+    """What several intervals cost together, by (cost, nanoseconds) of each; memory as it is now."""
+    total_ns = max(sum(lasted_ns for _, lasted_ns in spent), 1)
+
+    def weigh(percents: Iterable[float]) -> float:
+        return sum(p * ns for p, (_, ns) in zip(percents, spent, strict=True)) / total_ns
+
+    newest = spent[-1][0]
+    return Cost(
+        weigh(cost.cpu_percent for cost, _ in spent),
+        weigh(cost.user_percent_of_core for cost, _ in spent),
+        newest.memory_bytes,
+        {
+            name: weigh(cost.features.get(name, 0.0) for cost, _ in spent)
+            for name in newest.features
+        },
+    )
 
 
 def _children_cpu_ns() -> int:

@@ -152,7 +152,7 @@ class _Loop:
         self._status.write()
         while not waiter.wait(POLL_S, min(self._patience_s, interval_at - time.monotonic())):
             now = time.monotonic()
-            if now >= interval_at:
+            if now >= interval_at or self._governing.is_due:
                 opened = self._watch.look()
                 if opened is not None:
                     self._intake.facts |= breaker_facts(opened)
@@ -162,7 +162,8 @@ class _Loop:
                     told = self._last_error
                     notifier.send(f"STATUS={told or 'sampling'}")
                 # After a suspended machine, one interval, not one for every missed one.
-                interval_at = max(interval_at + self._config.interval_s, now + POLL_S)
+                began = min(interval_at, now)
+                interval_at = max(began + self._governing.interval_s, now + POLL_S)
             else:
                 stacks = self._collector.poll()
                 with using(*OTHER_PROCESSES):

@@ -233,3 +233,62 @@ def test_full_memory_keeps_the_rate_down() -> None:
     play(governor, load(400), 10)
 
     assert play(governor, load(1, memory_mib=45), 3600, start_s=10) == []
+
+
+def test_another_rate_may_be_asked_for_and_is_governed_too() -> None:
+    governor = running(19, DEVELOPMENT)
+
+    step = governor.ask(199, 5)
+
+    assert step is not None
+    assert (step.reason, step.after) == ("asked", Level(199))
+    assert step.words == "19 Hz -> 199 Hz: 199 Hz was asked for"
+    assert governor.since_s is None
+    dear = [step.after.rate_hz for step in play(governor, load(1000), 60, start_s=5)]
+    assert dear == [11, 0]
+    governor = running(19, DEVELOPMENT)
+    governor.ask(199, 5)
+    assert [step.after for step in play(governor, load(150), 60, start_s=5)] == [Level(49)]
+    assert governor.since_s == 15
+
+    step = governor.ask(19, 70)
+
+    assert step is not None
+    assert (step.reason, step.after) == ("asked over", Level(19))
+    assert governor.since_s is None
+    assert play(governor, load(60), 3600, start_s=70) == []
+
+
+@pytest.mark.parametrize(
+    ("configured_hz", "asked_hz", "seen"),
+    [
+        (19, 199, [99, 49, 19, 11]),
+        (25, 199, [99, 49, 25, 19, 11]),
+        (19, 49, [19, 11]),
+        (99, 19, [11]),
+    ],
+)
+def test_the_ladder_follows_the_rate_that_is_asked_for(
+    configured_hz: int, asked_hz: int, seen: list[int]
+) -> None:
+    governor = running(configured_hz, DEVELOPMENT)
+    governor.ask(asked_hz, 0)
+    full = Cost(0.0, 0.0, 80 * MIB, {})  # memory goes down one step at a time
+
+    steps = [governor.observe(full, MEMORY_WAIT_S * number) for number in range(1, 9)]
+
+    assert [step.after.rate_hz for step in steps if step] == seen
+
+
+def test_where_something_is_given_up_the_asked_rate_waits_for_room() -> None:
+    governor = running(19, PRODUCTION)
+    play(governor, load(500), 20)
+    assert governor.level == Level(11)
+
+    assert governor.ask(49, 20) is None
+
+    steps = play(governor, load(10), 400, start_s=20)
+    assert [step.after for step in steps] == [Level(19), Level(49)]
+    step = governor.ask(19, 500)
+    assert step is not None
+    assert step.after == Level(19)

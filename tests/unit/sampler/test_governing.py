@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -144,3 +145,61 @@ def test_what_the_run_before_gave_up_stays_given_up(config: AgentConfig) -> None
     assert governing.facts["shed"] == "rate (11 of 99 Hz)"
     assert governing.facts["shed_since"].startswith("20")
     assert governing.status()["shed"] == ["rate (11 of 99 Hz)"]
+
+
+def test_a_rate_that_is_asked_for_begins_with_the_next_interval_and_ends_in_time(
+    governing: Governing, collector: Collector, spend: Callable[[float], None]
+) -> None:
+    governing.ask(5000, time.monotonic() + 3600)
+
+    assert governing.is_due
+    assert (governing.rate_hz, governing.interval_s) == (99, 10.0)
+    spend(0.6)
+    assert collector.rates == [0, 199]
+    assert not governing.is_due
+    assert (governing.rate_hz, governing.asked_hz) == (199, 199)
+    assert governing.interval_s == pytest.approx(10 * 2 * 99 / 199)
+    assert governing.status()["shed"] == []
+
+    governing.ask(199, time.monotonic() - 1)
+
+    assert governing.is_due
+    spend(0.6)
+    assert collector.rates == [0, 199, 0, 99]
+    reasons = [step["reason"] for step in governing.status()["governor"]]
+    assert reasons == ["asked", "asked over"]
+
+
+def test_taking_back_what_was_not_begun_changes_nothing(
+    governing: Governing, collector: Collector, spend: Callable[[float], None]
+) -> None:
+    governing.ask(199, time.monotonic() + 3600)
+    governing.ask(None, 0)
+
+    assert not governing.is_due
+    spend(0.6)
+    assert collector.rates == []
+
+
+def test_the_rate_that_a_run_before_was_asked_for_ends_with_its_interval(
+    config: AgentConfig,
+) -> None:
+    collector = Collector(rate_hz=199)
+    governing = Governing(config, collector)
+
+    assert governing.is_due
+    assert governing.rate_hz == 199  # its samples are weighed by that
+    governing.end_interval(Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, 0.5, 0.1), SECOND_NS)
+
+    assert collector.rates == [0, 99]
+    assert governing.rate_hz == 99
+
+
+def test_short_intervals_are_judged_together(governing: Governing, collector: Collector) -> None:
+    for percent in (9.0, 0.1, 0.1, 0.1):  # 1.0 % in ten seconds
+        overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, percent, 0.1)
+        governing.end_interval(overhead, SECOND_NS)
+
+    assert collector.rates == []
+    governing.end_interval(Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, 9.0, 0.1), SECOND_NS)
+    assert collector.rates == [0, 19]  # 3.7 %
