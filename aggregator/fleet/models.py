@@ -1,4 +1,4 @@
-"""Tables of the fleet: one row a node, and what its agent cost over time."""
+"""Tables of the fleet: one row a node, what its agent cost over time, and what it did about it."""
 
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Double,
+    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -60,4 +61,25 @@ class NodeOverhead(Model):
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
     map_bytes: Mapped[int] = mapped_column(BigInteger)
     duration_s: Mapped[float] = mapped_column(Double)
-    detail: Mapped[dict[str, Any]] = mapped_column(JSONB)  # nanoseconds by part
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB)  # nanoseconds by part, `lost`
+
+
+class AgentEvent(Model):
+    """Something that an agent did or met (`wire.schema.Event`), at the node's time."""
+
+    __tablename__ = "agent_events"
+    __table_args__ = (
+        Index("agent_events_node_idx", "node_id", "at", "id"),
+        Index("agent_events_at_idx", "at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    node_id: Mapped[int] = mapped_column(ForeignKey("nodes.id", ondelete="CASCADE"))
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    kind: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    words: Mapped[str] = mapped_column(Text)
+    value: Mapped[float] = mapped_column(Double)
+    limit: Mapped[float] = mapped_column(Double)
+    before: Mapped[str] = mapped_column(Text)
+    after: Mapped[str] = mapped_column(Text)
