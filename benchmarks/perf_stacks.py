@@ -46,9 +46,15 @@ def perf_record(pid: int, rate_hz: int, data: Path, call_graph: str) -> Iterator
         process.wait(120)
 
 
-def read_perf(data: Path, ours: Sampled) -> Sampled:
+def read_perf(data: Path, ours: Sampled, call_graph: str) -> Sampled:
     """perf's samples of the same seconds; perf unwinds them now. Only its addresses are taken:
-    they get their names in the way that ours did, so that names cannot differ."""
+    they get their names in the way that ours did, so that names cannot differ.
+
+    By frame pointers perf prints the addresses that callers return to, else those of their calls
+    (tools/perf/util/unwind-libdw.c takes one off). Behind a call that a compiler inlined another
+    function begins, so where it is a return address one is taken off here.
+    """
+    step_back = 1 if call_graph == FRAME_POINTERS else 0
     command = ["perf", "script", "-i", str(data), "--ns", "--no-inline", "--no-demangle"]
     process = subprocess.Popen(
         [*command, "-F", "time,ip,sym,dso"],
@@ -66,6 +72,7 @@ def read_perf(data: Path, ours: Sampled) -> Sampled:
         if ours.start_ns <= at_ns < ours.start_ns + ours.duration_ns:
             frames = [_frame(line) for line in lines]
             user = [frame for frame in frames if frame is not None]
+            user[1:] = [frame._replace(offset=frame.offset - step_back) for frame in user[1:]]
             packed = [
                 pack_frame(modules[frame.file], frame.offset)
                 if frame.file in modules

@@ -79,7 +79,7 @@ def measure(program: Program, seconds: float, folder: Path) -> Row:
         ready_s = wait_for_rows(pid, RATE_HZ)
         with perf_record(pid, RATE_HZ, data, call_graph):
             ours = sample(pid, seconds, RATE_HZ)
-    theirs = read_perf(data, ours)
+    theirs = read_perf(data, ours, call_graph)
     data.unlink()
     replaced = _evaluators(theirs.stacks) if program.is_python else frozenset()
     differences = [d for d in compare(ours.stacks, theirs.stacks) if d.function not in replaced]
