@@ -161,7 +161,7 @@ static __always_inline void take_sample(struct sample_context *ctx, struct contr
 		return;
 	}
 #ifndef FLAMEFLEET_BCC
-	depth += read_python(event, task, leader, counter);
+	depth += read_python(event, task, leader, counter, state->given_up);
 #endif
 	event->key.stack_key = hash_stack(event, depth);
 	if (generation & 1)

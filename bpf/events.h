@@ -39,7 +39,7 @@ enum python_end {
 	PYTHON_TRUNCATED = 2,
 	PYTHON_NO_THREAD_STATE = 3,
 	PYTHON_READ_FAULT = 4,
-	PYTHON_OFF = 5,
+	PYTHON_OFF = 5, /* given up by the agent for the time being */
 };
 
 /*
@@ -176,6 +176,8 @@ struct counters {
 	__u64 python_samples;	 /* samples of Python programs, counted in `samples` too */
 };
 
+#define GIVEN_UP_PYTHON (1U << 0) /* Python frames are not read; samples end as PYTHON_OFF */
+
 /*
  * Written by user space, read with every sample. Bit 0 of `generation` chooses the count map. What
  * follows it is for the user space that takes over after a restart; the programs don't read it.
@@ -183,7 +185,7 @@ struct counters {
 struct control {
 	__u64 beat_ns; /* CLOCK_MONOTONIC of the last sign of life */
 	__u32 generation;
-	__u32 reserved;
+	__u32 given_up;			   /* GIVEN_UP_* */
 	__u64 interval_start_ns;	   /* Unix time at which the running interval began */
 	__u64 interval_start_monotonic_ns; /* the same as CLOCK_MONOTONIC */
 	struct counters booked;		   /* sums over the CPUs at that moment */

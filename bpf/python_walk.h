@@ -159,7 +159,8 @@ static __always_inline int walk_python(struct task_struct *task, struct stack_ev
 
 /* Adds the Python part to the event; returns the number of words that it takes. */
 static __always_inline __u64 read_python(struct stack_event *event, struct task_struct *task,
-					 struct task_struct *leader, struct counters *counter)
+					 struct task_struct *leader, struct counters *counter,
+					 __u32 given_up)
 {
 	__u64 started_ns, depth;
 	struct python_process *process;
@@ -172,6 +173,11 @@ static __always_inline __u64 read_python(struct stack_event *event, struct task_
 	process = find_python(&event->key, leader);
 	if (!process)
 		return 0;
+	if (given_up & GIVEN_UP_PYTHON) {
+		event->key.flags |= PYTHON_OFF << PYTHON_END_SHIFT;
+		counter->python_samples++;
+		return 0;
+	}
 	started_ns = bpf_ktime_get_ns();
 	end = walk_python(task, event, process);
 	state = python_state();

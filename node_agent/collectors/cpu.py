@@ -50,6 +50,7 @@ from node_agent.kernel.namespaces import pid_namespace_setting
 from node_agent.kernel.program import Program
 from node_agent.kernel.structs import (
     COUNTER_NAMES,
+    GIVEN_UP_PYTHON,
     MAX_KNOWN_PROCESSES,
     CountersC,
     SampleKeyC,
@@ -340,6 +341,19 @@ class CpuCollector:
         self._rate_hz = rate_hz
         if rate_hz:
             self._keep(running)
+
+    @property
+    def reads_python(self) -> bool:
+        """Whether Python frames are read at present."""
+        is_given_up = self._held().control.given_up & GIVEN_UP_PYTHON
+        return self.python_maps is not None and not is_given_up
+
+    def read_python(self, is_on: bool) -> None:
+        """Read Python frames from the next sample on, or leave them out for the time being; what
+        was started without them stays so."""
+        control = self._held().control
+        others = control.given_up & ~GIVEN_UP_PYTHON
+        control.given_up = others if is_on else others | GIVEN_UP_PYTHON
 
     def stop(self) -> None:
         """Let go: without a store that detaches and unloads, and what was not taken is gone."""

@@ -119,6 +119,15 @@ class Control:
     def generation(self) -> int:
         return int(self._held().generation)
 
+    @property
+    def given_up(self) -> int:
+        """GIVEN_UP_* of what the programs leave out."""
+        return int(self._held().given_up)
+
+    @given_up.setter
+    def given_up(self, flags: int) -> None:
+        self._held().given_up = flags
+
     def next_generation(self) -> None:
         """Switch to the other count map and wait until no program uses the old one."""
         held = self._held()

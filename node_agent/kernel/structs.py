@@ -22,6 +22,8 @@ EXCLUDE_EXECUTABLE_PATH = 1 << 4
 MAX_PATH_PARTS = 20
 MAX_EXCLUDED_BYTES = 126
 
+GIVEN_UP_PYTHON = 1 << 0
+
 # struct unwind_row, rule
 ROW_UNSUPPORTED = 0
 ROW_CFA_RSP = 1
@@ -99,7 +101,7 @@ class ControlC(ctypes.Structure):
     _fields_ = (
         ("beat_ns", ctypes.c_uint64),
         ("generation", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("given_up", ctypes.c_uint32),
         ("interval_start_ns", ctypes.c_uint64),
         ("interval_start_monotonic_ns", ctypes.c_uint64),
         ("booked", CountersC),

@@ -1,9 +1,10 @@
 """Records a Python program; what it found is one line of JSON.
 
-usage: python_frames.py SAMPLES on|off|alone COMMAND...
+usage: python_frames.py SAMPLES on|off|alone|given-up COMMAND...
 The program's first line of output goes into the answer. SAMPLES of it are taken, for a minute at
 most, once the kernel program knows it. `off`: native frames only; `alone`: Python frames only,
-which needs no rows. A COMMAND of `self` is this interpreter. Judging is for the test outside.
+which needs no rows; `given-up`: Python frames are left out once the program is known, and `again`
+tells how samples ended that were taken after they came back. A COMMAND of `self` is this interpreter. Judging is for the test outside.
 """
 
 import json
@@ -149,6 +150,17 @@ def decoded(told):
     return [(json.loads(text), count) for text, count in told.items()]
 
 
+def sample(recorder, samples):
+    counts = Counter()
+    end = time.monotonic() + LIMIT_S
+    while sum(counts.values()) < samples and time.monotonic() < end:
+        for _ in range(10):
+            time.sleep(POLL_S)
+            recorder.poll()
+        counts += recorder.take()
+    return counts
+
+
 def main():
     samples, switch, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     command = [sys.executable if word == "self" else word for word in command]
@@ -158,20 +170,25 @@ def main():
     try:
         recorder.settle()
         recorder.spent.clear()
-        counts = Counter()
-        end = time.monotonic() + LIMIT_S
-        while sum(counts.values()) < samples and time.monotonic() < end:
-            for _ in range(10):
-                time.sleep(POLL_S)
-                recorder.poll()
-            counts += recorder.take()
+        if switch == "given-up":
+            recorder.collector.read_python(False)
+            recorder.take()
+            recorder.spent.clear()
+        counts = sample(recorder, samples)
+        spent, again = dict(recorder.spent), Counter()
+        if switch == "given-up":
+            recorder.collector.read_python(True)
+            recorder.take()
+            for (_, _, python_end), count in sample(recorder, samples // 3).items():
+                again[python_end] += count
         print(
             json.dumps(
                 {
                     "release": os.uname().release,
                     "said": json.loads(said or "null"),
                     "stacks": tell(recorder, counts, switch),
-                    "spent": recorder.spent,
+                    "spent": spent,
+                    "again": again,
                     "counts": recorder.normalizer.counts,
                     "programs": recorder.programs.counts if recorder.programs else {},
                     "refused": recorder.programs.refused if recorder.programs else {},

@@ -49,6 +49,7 @@ class Recorded(NamedTuple):
     stacks: list[Sampled]
     spent: dict[str, int]
     refused: dict[str, str]
+    again: dict[str, int]  # samples by how their Python part ended, after it was given up
 
     def count(self, wanted: Callable[[Sampled], bool]) -> int:
         return sum(stack.samples for stack in self.stacks if wanted(stack))
@@ -81,7 +82,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
             Sampled([tuple(frame) for frame in frames], count, stack_end, python_end)
             for frames, count, stack_end, python_end in found["stacks"]
         ]
-        return Recorded(found["said"], stacks, found["spent"], found["refused"])
+        return Recorded(found["said"], stacks, found["spent"], found["refused"], found["again"])
 
     return run
 
@@ -172,6 +173,23 @@ def test_the_switch_leaves_native_frames_only(record: Record) -> None:
     modules = {frame[0] for stack in native for frame in stack.frames}
     assert any(re.match(r"python3\.\d+$", module) for module in modules), modules
     assert recorded.spent.get("python_samples", 0) == 0
+
+
+def test_what_is_given_up_leaves_whole_native_stacks_and_comes_back(record: Record) -> None:
+    recorded = record("/usr/bin/python3", MODES, switch="given-up")
+
+    total = recorded.count(lambda _: True)
+    assert total >= SAMPLES
+    assert recorded.count(lambda stack: bool(stack.python)) == 0
+    assert recorded.count(lambda stack: stack.python_end == "OFF") >= 0.98 * total
+    whole = [stack for stack in recorded.stacks if stack.stack_end == "COMPLETE"]
+    assert sum(stack.samples for stack in whole) >= 0.98 * total
+    modules = {frame[0] for stack in whole for frame in stack.frames}
+    assert any(re.match(r"python3\.\d+$", module) for module in modules), modules
+    assert recorded.spent["python_samples"] >= 0.98 * total
+    assert recorded.spent.get("python_ns", 0) == 0
+    after = sum(recorded.again.values())
+    assert recorded.again["COMPLETE"] >= 0.98 * after >= 0.98 * SAMPLES / 3
 
 
 def test_an_agent_that_takes_over_knows_no_process_of_the_one_before() -> None:
