@@ -18,6 +18,7 @@ from celery.signals import worker_process_init, worker_ready
 from sqlalchemy import Engine
 
 import aggregator.alerts.tasks
+import aggregator.fleet.tasks
 import aggregator.profiles.tasks
 import aggregator.symbols.tasks
 from aggregator.alerts.signature import secret_key
@@ -52,6 +53,7 @@ JOBS = (
     Job("profiles.compact", 10, aggregator.profiles.tasks.compact_minutes),
     Job("profiles.make_partitions", 600, aggregator.profiles.tasks.make_partitions_ahead),
     Job("profiles.drop_partitions", 600, aggregator.profiles.tasks.drop_old_partitions),
+    Job("fleet.drop_events", 600, aggregator.fleet.tasks.drop_old_events),
     Job("symbols.symbolize", 10, aggregator.symbols.tasks.symbolize_pending),
     Job("alerts.evaluate", 15, aggregator.alerts.tasks.evaluate, then="alerts.deliver"),
     Job("alerts.deliver", 15, aggregator.alerts.tasks.deliver),

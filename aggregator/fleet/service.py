@@ -1,34 +1,43 @@
 """The fleet as tables: its nodes with what their agents cost, and the labels that there are."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.profiles.errors import QueryError
 from aggregator.profiles.selector import HOST
+from aggregator.profiles.times import format_time, parse_time
 
 LATE_S = 60  # a node sends every 10 s
 OFFLINE_S = 600
 MAX_VALUES = 1_000  # of one label
+_MAX_NUMBER = 1e9  # of a fact
 _OVERHEAD_ROWS = 6  # one minute
-_LATEST = ("event_latency_us", "interrupt_ns", "interrupt_spread_ns", "shipper_memory_bytes")
+_LATEST = ("event_latency_us", "interrupt_ns", "interrupt_spread_ns")
 
 _NODES = text(
     """
 SELECT n.name, n.created_at, n.last_seen_at, n.agent_version, n.facts, n.rate_millihertz,
     n.online_cpus, n.clock_offset_ms, n.lost_batches, n.lost_samples,
-    o.cpu_percent, o.user_percent_of_core, o.memory_bytes, o.map_bytes, o.at,
-    o.sampler, o.shipper, o.kernel, o.interrupt, o.latest, o.duration_s
+    o.cpu_percent, o.user_percent_of_core, o.memory_bytes, o.map_bytes, o.shipper_memory_bytes,
+    o.at, o.losses, o.sampler, o.shipper, o.kernel, o.interrupt, o.latest, o.duration_s
 FROM nodes n LEFT JOIN LATERAL (
     SELECT sum(r.cpu_percent * r.duration_s) / sum(r.duration_s) AS cpu_percent,
         sum(r.user_percent_of_core * r.duration_s) / sum(r.duration_s) AS user_percent_of_core,
-        max(r.memory_bytes) AS memory_bytes, max(r.map_bytes) AS map_bytes, max(r.at) AS at,
+        max(r.memory_bytes) AS memory_bytes, max(r.at) AS at,
+        (array_agg(r.map_bytes ORDER BY r.memory_bytes DESC, r.at DESC))[1] AS map_bytes,
+        (array_agg(r.detail->'shipper_memory_bytes' ORDER BY r.memory_bytes DESC, r.at DESC))[1]
+            AS shipper_memory_bytes,
         sum((r.detail->>'sampler_cpu_ns')::numeric) AS sampler,
         sum((r.detail->>'shipper_cpu_ns')::numeric) AS shipper,
         sum((r.detail->>'kernel_cpu_ns')::numeric) AS kernel,
         sum((r.detail->>'interrupt_cpu_ns')::numeric) AS interrupt,
         (array_agg(r.detail ORDER BY r.at DESC))[1] AS latest,
+        array_agg(r.detail->'lost') AS losses,
         sum(r.duration_s) AS duration_s
     FROM (SELECT * FROM node_overhead WHERE node_id = n.id AND at > :since AND duration_s > 0
           ORDER BY at DESC LIMIT :rows) AS r
@@ -63,9 +72,11 @@ def node_state(last_seen_at: datetime | None, now: datetime) -> str:
 async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[str, Any]]:
     """Every node; `overhead` is the mean over its last minute of reports within a day, or None.
 
-    `memory_bytes` and `map_bytes` are that minute's largest; `*_percent_of_core` are the four parts
-    of the cost. The delay of a sample and the calibration are those of the newest report; None
-    where an older agent does not tell them.
+    Of `cpu_percent` (of the host) `user_percent`, `kernel_percent` and `interrupt_percent` are the
+    parts; `*_percent_of_core` are those of one core. `memory_bytes` is that minute's largest, with
+    the parts of that report. The delay of a sample and the calibration are those of the newest
+    report. `lost` are the minute's samples by reason, `lost_samples` all ever. What an older agent
+    does not tell is None.
     """
     parameters = {"since": now - timedelta(days=1), "rows": _OVERHEAD_ROWS}
     rows = await connection.execute(_NODES, parameters)
@@ -78,10 +89,12 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
             "agent_version": row.agent_version,
             "facts": row.facts,
             "rate_hz": None if row.rate_millihertz is None else row.rate_millihertz / 1000,
+            **told_facts(row.facts),
             "online_cpus": row.online_cpus,
             "clock_offset_ms": row.clock_offset_ms,
             "lost_batches": row.lost_batches,
             "lost_samples": row.lost_samples,
+            "lost": _sum_lost(row.losses or ()),
             "overhead": None if row.at is None else _overhead(row),
         }
         for row in rows
@@ -101,19 +114,66 @@ async def list_labels(connection: AsyncConnection) -> list[dict[str, Any]]:
     return [{"name": name, "values": values} for name, values in labels.items()]
 
 
-def _overhead(row: Any) -> dict[str, Any]:
-    def percent(cpu_ns: Any) -> float:
-        return round(float(cpu_ns or 0) / 1e7 / float(row.duration_s), 4)
+def told_facts(facts: Mapping[str, str]) -> dict[str, Any]:
+    """What a node's facts (`wire.schema.Batch.facts`) say of its rates, its budget and what it
+    gave up to stay inside. They are a node's words: what cannot be read is None."""
+    shed = [part for part in facts.get("shed", "").split(", ") if part]
+    return {
+        "asked_rate_hz": _number(facts, "asked_hz"),
+        "effective_rate_hz": _number(facts, "effective_hz"),
+        "budget": {
+            "cpu_percent": _number(facts, "budget_percent"),
+            "user_percent_of_core": _number(facts, "budget_user_percent"),
+        },
+        "shed": shed,
+        "shed_since": _time(facts, "shed_since") if shed else None,
+    }
 
+
+def _number(facts: Mapping[str, str], name: str) -> float | None:
+    try:
+        value = float(facts[name])
+    except (KeyError, ValueError):
+        return None
+    return value if 0 <= value < _MAX_NUMBER else None
+
+
+def _time(facts: Mapping[str, str], name: str) -> str | None:
+    try:
+        return format_time(parse_time(name, facts[name], 0))
+    except (KeyError, QueryError):
+        return None
+
+
+def _sum_lost(losses: Iterable[Mapping[str, int] | None]) -> dict[str, int]:
+    """Samples by reason, most first."""
+    sums: Counter[str] = Counter()
+    for lost in losses:
+        sums.update(lost or {})
+    return dict(sums.most_common())
+
+
+def _overhead(row: Any) -> dict[str, Any]:
+    def of_core(cpu_ns: Any) -> float:
+        return float(cpu_ns or 0) / 1e7 / float(row.duration_s)
+
+    user = of_core((row.sampler or 0) + (row.shipper or 0))
+    cpus = row.online_cpus or 1
+    rest = row.memory_bytes - row.map_bytes - (row.shipper_memory_bytes or 0)
     return {
         "at": row.at,
         "cpu_percent": round(row.cpu_percent, 4),
+        "user_percent": round(user / cpus, 4),
+        "kernel_percent": round(of_core(row.kernel) / cpus, 4),
+        "interrupt_percent": round(of_core(row.interrupt) / cpus, 4),
         "user_percent_of_core": round(row.user_percent_of_core, 4),
+        "sampler_percent_of_core": round(of_core(row.sampler), 4),
+        "shipper_percent_of_core": round(of_core(row.shipper), 4),
+        "kernel_percent_of_core": round(of_core(row.kernel), 4),
+        "interrupt_percent_of_core": round(of_core(row.interrupt), 4),
         "memory_bytes": row.memory_bytes,
         "map_bytes": row.map_bytes,
-        "sampler_percent_of_core": percent(row.sampler),
-        "shipper_percent_of_core": percent(row.shipper),
-        "kernel_percent_of_core": percent(row.kernel),
-        "interrupt_percent_of_core": percent(row.interrupt),
+        "shipper_memory_bytes": row.shipper_memory_bytes,
+        "sampler_memory_bytes": None if row.shipper_memory_bytes is None else max(rest, 0),
         **{name: row.latest.get(name) for name in _LATEST},
     }

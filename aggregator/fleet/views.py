@@ -1,4 +1,4 @@
-"""GET /api/v1/nodes, /api/v1/labels, /api/v1/timeline and /api/v1/stack_ends."""
+"""GET /api/v1/nodes, their events, /api/v1/labels, /api/v1/timeline and /api/v1/stack_ends."""
 
 import time
 from datetime import datetime, timezone
@@ -7,17 +7,25 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from aggregator.access.errors import UnknownNodeError
 from aggregator.app_keys import CONFIG, DATABASE
 from aggregator.db import connection_scope
+from aggregator.fleet.events import list_events, parse_place
 from aggregator.fleet.service import list_labels, list_nodes
 from aggregator.fleet.stack_ends import read_service_ends
-from aggregator.profiles.questions import parse_number, parse_question
+from aggregator.ingest.batches import AHEAD_NS
+from aggregator.profiles.errors import QueryError
+from aggregator.profiles.questions import parse_number, parse_question, parse_times
 from aggregator.profiles.stack_ends import StackEnds
 from aggregator.profiles.timeline import read_timeline
 from aggregator.profiles.times import format_time
+from wire.limits import MAX_EVENT_WORD_BYTES
 
 DEFAULT_POINTS = 120
 MAX_POINTS = 2_000
+EVENTS_FROM = "now-7d"
+DEFAULT_EVENTS = 100
+MAX_EVENTS = 1_000
 
 routes = web.RouteTableDef()
 
@@ -28,6 +36,29 @@ async def get_nodes(request: web.Request) -> web.Response:
     async with connection_scope(request.app[DATABASE]) as connection:
         nodes = await list_nodes(connection, datetime.now(timezone.utc))
     return _json({"nodes": nodes})
+
+
+@routes.get("/api/v1/nodes/{name}/events")
+async def get_events(request: web.Request) -> web.Response:
+    """What the agent of a node did and met between `from` and `until`, newest first: at most
+    `limit`, of `kind` alone where it is given. `older` of an answer asks for the next page."""
+    asked = request.query
+    limit = parse_number(asked, "limit", DEFAULT_EVENTS, 1, MAX_EVENTS)
+    from_s, until_s = parse_times(asked, time.time(), EVENTS_FROM)
+    if not asked.get("until"):
+        until_s += AHEAD_NS / 1e9  # a clock that is ahead must not hide what just happened
+    kind = asked.get("kind") or None
+    if kind is not None and (len(kind.encode()) > MAX_EVENT_WORD_BYTES or "\0" in kind):
+        raise QueryError(f"kind={kind[:40]!r} is no kind of event")
+    older_than = parse_place(asked["older_than"]) if asked.get("older_than") else None
+    name = request.match_info["name"]
+    if "\0" in name:
+        raise UnknownNodeError("no node has NUL in its name")
+    async with connection_scope(request.app[DATABASE]) as connection:
+        events, older = await list_events(
+            connection, name, from_s, until_s, kind, older_than, limit
+        )
+    return _json({"events": events, "older": None if older is None else str(older)})
 
 
 @routes.get("/api/v1/labels")

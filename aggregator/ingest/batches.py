@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.ingest.errors import BadValueError, OutOfTimeError
+from aggregator.ingest.events import lost_by_reason, timely_events
 from aggregator.ingest.stack_ends import read_stack_ends
 from aggregator.profiles.codec import Section
-from wire.schema import Batch, Overhead
+from wire.schema import Batch, Event, Overhead
 from wire.validate import check_batch
 
 OLDEST_NS = 48 * 3_600 * 10**9
@@ -49,7 +50,8 @@ class PreparedBatch:
 
     `hashes` holds the distinct stack hashes, 16 bytes each, sorted as Postgres sorts uuids; the row
     columns are int64, `row_stack` indexes `hashes`, `row_series` indexes `series`. `stack_ends`
-    holds for each known reason the samples of each series.
+    holds for each known reason the samples of each series. Of its events, `events_dropped` are
+    left out for their time.
     """
 
     node_id: int
@@ -73,6 +75,9 @@ class PreparedBatch:
     weight_ns: int
     clock_offset_ms: int | None = None
     stack_ends: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    lost_by_reason: Mapping[str, int] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    events_dropped: int = 0
 
 
 def prepare_batch(
@@ -99,6 +104,7 @@ def prepare_batch(
     used, row_series = np.unique(row_series, return_inverse=True)
     hashes, row_stack = _distinct(batch.stack_hashes)
     samples = int(counts.sum())
+    events = timely_events(batch.events, received_ns, OLDEST_NS, AHEAD_NS)
     return PreparedBatch(
         node_id=node_id,
         run=UUID(bytes=batch.run),
@@ -121,6 +127,9 @@ def prepare_batch(
         weight_ns=_weight_ns(batch, samples),
         clock_offset_ms=clock_offset_ms,
         stack_ends={reason: column[used] for reason, column in stack_ends.items()},
+        lost_by_reason=lost_by_reason(batch.lost),
+        events=events,
+        events_dropped=len(batch.events) - len(events),
     )
 
 

@@ -179,6 +179,7 @@ class GroupCommit:
             self._metrics.samples.inc(batch.samples)
             self._metrics.lost_samples.inc(batch.lost)
             self._metrics.lost_batches.inc(decision.lost_batches)
+            self._metrics.dropped.labels("event_out_of_time").inc(batch.events_dropped)
             for reason, column in batch.stack_ends.items():
                 self._metrics.stack_ends.labels(reason).inc(int(column.sum()))
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aggregator.db import connection_scope, driver_connection
 from aggregator.ingest.batches import PreparedBatch
+from aggregator.ingest.event_rows import add_events
 from aggregator.ingest.runs import (
     MAX_LOST,
     Decision,
@@ -119,6 +120,7 @@ async def store_group(
         await _copy_profiles(driver, stored, states)
         await _mark_dirty(driver, stored)
         await _add_overhead(driver, stored)
+        await add_events(driver, [(e.batch.node_id, x) for e in stored for x in e.batch.events])
     await _update_nodes(driver, group, decisions)
     return [decisions[i] for i in range(len(group))]
 
@@ -178,6 +180,7 @@ async def _add_overhead(driver: psycopg.AsyncConnection[Any], stored: list[Encod
             "interrupt_ns": cost.interrupt_ns,
             "interrupt_spread_ns": cost.interrupt_spread_ns,
             "shipper_memory_bytes": cost.shipper_memory_bytes,
+            "lost": batch.lost_by_reason,
         }
         at = _EPOCH + timedelta(microseconds=batch.start_ns // 1000)
         rows.append(

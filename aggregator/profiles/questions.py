@@ -23,14 +23,22 @@ class Question:
 
 def parse_question(parameters: Mapping[str, str], now_s: float) -> Question:
     """The question in `from`, `until` and `query`. Raises QueryError."""
-    from_s = parse_time("from", parameters.get("from") or DEFAULT_FROM, now_s)
+    from_s, until_s = parse_times(parameters, now_s)
+    return Question(from_s, until_s, now_s, parse_selector(parameters.get("query", "")))
+
+
+def parse_times(
+    parameters: Mapping[str, str], now_s: float, default_from: str = DEFAULT_FROM
+) -> tuple[float, float]:
+    """`from` and `until` in Unix seconds. Raises QueryError."""
+    from_s = parse_time("from", parameters.get("from") or default_from, now_s)
     until_s = parse_time("until", parameters.get("until") or DEFAULT_UNTIL, now_s)
     if from_s >= until_s:
         raise QueryError(
             f"from ({format_time(from_s)}) is not before until ({format_time(until_s)})",
             remedy="swap them, or leave until away: it means now",
         )
-    return Question(from_s, until_s, now_s, parse_selector(parameters.get("query", "")))
+    return from_s, until_s
 
 
 def parse_number(

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from msgspec import structs
 
-from aggregator.fleet.service import node_state
+from aggregator.fleet.service import node_state, told_facts
 from aggregator.profiles.compaction import compact
 from wire.schema import Overhead
 
@@ -53,6 +53,7 @@ async def test_nodes(get, new_node, stack_of, rows):
     quiet, node = (await get("/api/v1/nodes"))["nodes"]
 
     assert (quiet["name"], quiet["state"], quiet["overhead"]) == ("quiet", "new", None)
+    assert (quiet["asked_rate_hz"], quiet["shed"], quiet["lost"]) == (None, [], {})
     assert quiet["last_seen"] is None and quiet["rate_hz"] is None
     assert (node["name"], node["state"]) == ("web-1", "reporting")
     assert node["rate_hz"] == 19
@@ -60,23 +61,66 @@ async def test_nodes(get, new_node, stack_of, rows):
     assert node["facts"] == {"kernel": "6.18.0"}
     assert node["online_cpus"] == 4
     assert node["lost_samples"] == 21
+    assert node["lost"] == {"ring_full": 18}  # of the last six
     assert datetime.fromisoformat(node["last_seen"].replace("Z", "+00:00")) <= datetime.now(
         timezone.utc
     )
     # The mean of the last six reports: the first, expensive one is out of it.
     overhead = node["overhead"]
     assert overhead["cpu_percent"] == pytest.approx(0.3, abs=1e-4)
+    # its parts, of the host: 4 CPUs
+    assert overhead["user_percent"] == pytest.approx(0.275)
+    assert overhead["kernel_percent"] == pytest.approx(0.5)
+    assert overhead["interrupt_percent"] == pytest.approx(0.25)
     assert overhead["user_percent_of_core"] == 0.5
     assert (overhead["memory_bytes"], overhead["map_bytes"]) == (30 << 20, 12 << 20)
+    parts = ("sampler_memory_bytes", "shipper_memory_bytes", "map_bytes")
+    assert [overhead[part] >> 20 for part in parts] == [9, 9, 12]
     assert overhead["sampler_percent_of_core"] == pytest.approx(1)
     assert overhead["shipper_percent_of_core"] == pytest.approx(0.1)
     assert overhead["kernel_percent_of_core"] == pytest.approx(2)
     assert overhead["interrupt_percent_of_core"] == pytest.approx(1)
-    newest = ("event_latency_us", "interrupt_ns", "interrupt_spread_ns", "shipper_memory_bytes")
-    assert [overhead[name] for name in newest] == [17.25, 12_000, 800, 9 << 20]
+    newest = ("event_latency_us", "interrupt_ns", "interrupt_spread_ns")
+    assert [overhead[name] for name in newest] == [17.25, 12_000, 800]
 
     rows("UPDATE nodes SET last_seen_at = now() - interval '11 minutes' WHERE name = 'web-1'")
     assert (await get("/api/v1/nodes"))["nodes"][1]["state"] == "offline"
+
+
+async def test_memory_is_that_of_the_report_that_had_most(get, node, stack_of):
+    start_s = minute_start(2)
+    for step, (memory, maps, shipper) in enumerate(((40, 10, 12), (30, 12, 9))):
+        cost = Overhead(0, 0, 0, 0, memory << 20, maps << 20, 0.1, 0.1)
+        cost = structs.replace(cost, shipper_memory_bytes=shipper << 20)
+        start_ns = (start_s + 10 * step) * 10**9
+        await node.send(node.batch({stack_of(1): 1}, start_ns=start_ns, overhead=cost))
+    overhead = (await get("/api/v1/nodes"))["nodes"][0]["overhead"]
+    parts = ("memory_bytes", "map_bytes", "shipper_memory_bytes", "sampler_memory_bytes")
+    assert [overhead[part] >> 20 for part in parts] == [40, 10, 12, 18]
+
+
+async def test_what_a_node_gave_up_and_its_budget(get, node, stack_of):
+    facts = {
+        "asked_hz": "99",
+        "effective_hz": "18.7",
+        "budget_percent": "0.5",
+        "budget_user_percent": "2",
+        "shed": "rate (19 of 99 Hz), Python frames",
+        "shed_since": "2026-01-02T03:04:05Z",
+    }
+    await node.send(node.batch({stack_of(1): 1}, facts=facts))
+    [told] = (await get("/api/v1/nodes"))["nodes"]
+    assert (told["asked_rate_hz"], told["rate_hz"], told["effective_rate_hz"]) == (99, 19, 18.7)
+    assert told["budget"] == {"cpu_percent": 0.5, "user_percent_of_core": 2}
+    assert told["shed"] == ["rate (19 of 99 Hz)", "Python frames"]
+    assert told["shed_since"] == "2026-01-02T03:04:05Z"
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "-1", "1e300", "many", "\u0660x"])
+def test_facts_that_are_no_numbers_are_unknown(text):
+    told = told_facts({"asked_hz": text, "shed": "rate", "shed_since": text})
+    assert (told["asked_rate_hz"], told["shed"], told["shed_since"]) == (None, ["rate"], None)
+    assert told["budget"] == {"cpu_percent": None, "user_percent_of_core": None}
 
 
 async def test_labels(get, new_node, stack_of):

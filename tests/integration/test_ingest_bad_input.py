@@ -14,7 +14,7 @@ from aiohttp import ClientTimeout
 from aggregator import bodies
 from wire import limits
 from wire.codec import encode
-from wire.schema import Batch, Overhead, Series, SymbolExtract
+from wire.schema import Batch, Event, Overhead, Series, SymbolExtract
 
 PATHS = ("/api/v1/batches", "/api/v1/definitions", "/api/v1/symbols")
 LIMITS = (limits.MAX_BATCH_BYTES, limits.MAX_DEFINITIONS_BYTES, limits.MAX_EXTRACT_BYTES)
@@ -22,6 +22,7 @@ TABLES = (
     "node_prof",
     "node_overhead",
     "dirty_bucket",
+    "agent_events",
     "runs",
     "series",
     "stacks",
@@ -223,6 +224,7 @@ async def test_other_message_on_the_batch_path(node, error_of, nothing_written):
 
 
 OVERHEAD = Overhead(10, 20, 30, 40, 30 << 20, 12 << 20, 0.25, 0.5)
+EVENT = Event(1, "governor", "cpu", "99 Hz -> 19 Hz")
 WRONG_BATCHES = {
     "run too short": ({"run": b"123"}, 400, "malformed"),
     "sequence 0": ({"sequence": 0}, 400, "malformed"),
@@ -271,6 +273,23 @@ WRONG_BATCHES = {
         422,
         "bad_value",
     ),
+    "too many events": ({"events": [EVENT] * 65}, 413, "too_large"),
+    "event with NUL": (
+        {"events": [EVENT, msgspec.structs.replace(EVENT, words="a\0b")]},
+        400,
+        "malformed",
+    ),
+    "event words too long": (
+        {"events": [msgspec.structs.replace(EVENT, words="w" * 600)]},
+        413,
+        "too_large",
+    ),
+    "event value infinite": (
+        {"events": [msgspec.structs.replace(EVENT, value=float("inf"))]},
+        400,
+        "malformed",
+    ),
+    "event before time": ({"events": [msgspec.structs.replace(EVENT, at_ns=-1)]}, 400, "malformed"),
     "start 1970": ({"start_ns": 1}, 422, "out_of_time"),
     "start 2100": ({"start_ns": 4_102_444_800 * 10**9}, 422, "out_of_time"),
     "node empty": ({"node": ""}, 403, "wrong_node"),

@@ -13,6 +13,7 @@ from aggregator.ingest.batches import (
     split_hashes,
 )
 from aggregator.ingest.errors import BadValueError, OutOfTimeError
+from aggregator.ingest.events import lost_by_reason
 from wire.schema import Batch, Overhead, Series
 
 NOW_NS = 1_795_368_600 * 10**9
@@ -74,6 +75,15 @@ def test_ends_of_stacks_follow_their_series():
         "no_rows": [1, 0],
         "other": [2, 1],
     }
+
+
+def test_lost_samples_are_told_by_a_bounded_number_of_reasons():
+    assert lost_by_reason({"ring_full": 3, "none": 0, "paused": 9}) == {"paused": 9, "ring_full": 3}
+    assert lost_by_reason({"a\0b": 1, "": 2, "x" * 65: 3}) == {"other": 6}
+    told = lost_by_reason({f"reason_{i}": 100 - i for i in range(40)})
+    assert len(told) == 33
+    assert told["other"] == sum(100 - i for i in range(32, 40))
+    assert prepare(lost={"ring_full": 3}).lost_by_reason == {"ring_full": 3}
 
 
 def test_more_ends_than_samples_are_refused():
