@@ -19,6 +19,7 @@ FRAME_POINTERS = "fp"  # for Go, which has them: perf does not read its unwind t
 _ENTRIES = {
     *("_start", "clone3", "__clone3", "clone", "__clone"),
     *("runtime.goexit", "runtime.rt0_go", "_rt0_amd64_linux", "_rt0_amd64", "runtime.mstart"),
+    *("runtime.morestack", "runtime.mcall"),  # where goroutines leave for the runtime's stack
 }
 
 

@@ -36,6 +36,12 @@ GOAL_ROWS_MB = 150.0
 PY_SPY_OPTIONS: tuple[list[str], ...] = (["--native"], [])
 _EVALUATOR = re.compile(r"_?PyEval_|_PyFunction_Vectorcall$|method_vectorcall$")
 _SHOWN = 5  # differences of each comparison
+# What is known of the rival's part in a difference; the figures stay as they were measured.
+NOTES = {
+    "routines": "perf's event on one process finds it too often where it sleeps and wakes"
+    " (runtime.usleep, runtime.futex): perf record -a in the same seconds has 0.6 and 1.9 %"
+    " there, perf record -p 2.0 and 3.2 % (docs/overhead.md)",
+}
 
 
 @dataclass
@@ -201,6 +207,8 @@ def report(rows: list[Row], built: dict[str, Any] | None) -> str:
                 f" {rival} {d.theirs:.2f} %"
                 for d in differences[:2]
             ]
+        if row.program in NOTES:
+            lines.append(f"{row.program}: {NOTES[row.program]}")
     if built is not None:
         lines.append(
             f"rows of {built['file']}: {built['file_mb']:.0f} MB, {built['rows']} rows,"

@@ -75,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="FILE.folded (collapsed stacks) or FILE.pb.gz (pprof)",
     )
+    record.add_argument(
+        "--no-unwind",
+        dest="unwind",
+        action="store_false",
+        help="walk native stacks by frame pointers alone",
+    )
+    record.add_argument(
+        "--no-python", dest="python", action="store_false", help="no frames of Python programs"
+    )
 
     run = commands.add_parser("run", help="sample this host into the spool")
     _add_settings(run)

@@ -32,7 +32,14 @@ def execute(arguments: Namespace) -> int:
     config = load_config(DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.exists() else None, {}, {})
     drop_unneeded(keep=WRITING)
     done = record(
-        seconds, arguments.rate, arguments.pid, arguments.output, sys.stderr, config.exclude
+        seconds,
+        arguments.rate,
+        arguments.pid,
+        arguments.output,
+        sys.stderr,
+        config.exclude,
+        arguments.unwind,
+        arguments.python,
     )
     print(describe(done), file=sys.stderr)
     return 0

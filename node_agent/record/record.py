@@ -37,10 +37,13 @@ def record(
     output: Path,
     progress: TextIO | None = None,
     exclude: ExcludeConfig | None = None,
+    unwind: bool = True,
+    python: bool = True,
 ) -> Recording:
     """Profile this host, or process `pid` alone, for `seconds` at `rate` Hz into `output`.
 
-    What `exclude` names is not read, whatever else is asked for.
+    What `exclude` names is not read, whatever else is asked for. Without `unwind` native stacks are
+    walked by frame pointers alone, without `python` they have no Python frames.
 
     SIGINT or SIGTERM ends the sampling early; what was sampled is written. `progress` (standard
     error) gets a line only when it is a terminal. Raises RecordError or KernelError.
@@ -51,7 +54,8 @@ def record(
         draft = prepare(output)
     try:
         registry = ModuleRegistry()
-        stacks = Sampling(rate, pid, exclude, registry).run(seconds, progress or sys.stderr)
+        sampling = Sampling(rate, pid, exclude, registry, unwind, python)
+        stacks = sampling.run(seconds, progress or sys.stderr)
         times = Times(stacks.started_ns, stacks.duration_ns, round(1e9 / rate))
         named = name_frames(stacks.packed.values(), registry)
         rows = [

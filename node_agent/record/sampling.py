@@ -60,6 +60,7 @@ class Sampling:
         pid: int | None,
         exclude: ExcludeConfig | None,
         registry: ModuleRegistry,
+        unwind: bool = True,
         python: bool = True,
     ) -> None:
         self._stacks = Stacks()
@@ -75,6 +76,7 @@ class Sampling:
             only_tgid=pid,
             mode="auto",
             exclude=exclude,
+            unwind=unwind,
             python=python,
         )
         self._unwinder: Unwinder | None = None
@@ -133,7 +135,7 @@ class Sampling:
     def _settle(self) -> bool:
         """Whether a signal came while the busy programs were read."""
         begun_s = time.monotonic()
-        settled = self._unwinder is None
+        settled = self._unwinder is None and self._programs is None
         while not settled:
             if signal.sigtimedwait(_SIGNALS, SETTLE_POLL_S) is not None:
                 return True

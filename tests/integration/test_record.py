@@ -269,13 +269,57 @@ def test_a_folder_that_does_not_exist_is_told_before_sampling(tmp_path: Path) ->
         record(3600, 99, None, tmp_path / "missing" / "a.folded")
 
 
+@pytest.fixture
+def python_caller(tmp_path: Path) -> Path:
+    """A Python program whose C code calls back: without unwinding rows its stacks are short."""
+    script = tmp_path / "calls_back.py"
+    script.write_text(
+        "def by_callback(number):\n"
+        "    total = 0\n"
+        "    for at in range(200):\n"
+        "        total += at * number\n"
+        "    return total\n"
+        "while True:\n"
+        "    sorted(range(1000), key=by_callback)\n"
+    )
+    return script
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--no-python",), ("--no-unwind",), ("--no-unwind", "--no-python")]
+)
+def test_switches_leave_out_python_frames_and_unwinding(
+    python_caller: Path, start: Start, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    process = start("/usr/bin/python3", python_caller)
+    output = tmp_path / "python.folded"
+    options = ["--seconds", "2", "--rate", "199", "--pid", str(process.pid), "-o", str(output)]
+    said = subprocess.run(
+        [sys.executable, "-m", "node_agent", "record", *options, *flags],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stderr
+
+    counts = _folded(output)
+    in_python, in_evaluator = (
+        _share(counts, name) for name in ("by_callback", "_PyEval_EvalFrameDefault")
+    )
+    # A slow machine's first samples may have been taken before the program was known.
+    assert in_evaluator > 50 if "--no-python" in flags else in_python > 50
+    assert (in_python == 0) == ("--no-python" in flags)
+    assert (", 0.0 % of stacks whole" in said) == ("--no-unwind" in flags), said
+
+
 def test_what_the_host_excludes_is_not_recorded_either(
     shares_program: Path, start: Start, tmp_path: Path
 ) -> None:
-    for name in ("left_out", "kept"):
+    # Names of this run alone: another run's program would be another file of the same name.
+    left_out, kept = (f"{name}-{os.urandom(4).hex()}" for name in ("left_out", "kept"))
+    for name in (left_out, kept):
         start(shutil.copy(shares_program, tmp_path / name))
     config, output = tmp_path / "agent.toml", tmp_path / "all.folded"
-    config.write_text(f'[agent.exclude]\nexecutables = ["{tmp_path}/left_out"]\n')
+    config.write_text(f'[agent.exclude]\nexecutables = ["{tmp_path}/{left_out}"]\n')
     code = (
         "import sys; from pathlib import Path; from node_agent.commands import record\n"
         "from node_agent.cli import main; record.DEFAULT_CONFIG_FILE = Path(sys.argv[1])\n"
@@ -284,5 +328,5 @@ def test_what_the_host_excludes_is_not_recorded_either(
     subprocess.run([sys.executable, "-c", code, config, output], check=True)
 
     programs = Counter(stack[0] for stack in _folded(output))
-    assert programs["kept"] > 0
-    assert programs["left_out"] == 0
+    assert programs[kept] > 0
+    assert programs[left_out] == 0
