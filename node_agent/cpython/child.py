@@ -1,6 +1,6 @@
 """Child process of the sampler: reads interpreters, confined.
 
-Its argument is a JSON list of {"fd", "name"}, one a file; standard output gets a line for each: a
+A job is an inherited file: its number `fd` and `name`. The inherited file `output` gets a line: a
 JSON object of the fields of Interpreter (`debug_offsets` as hex), or {"refused": reason}.
 """
 
@@ -9,22 +9,25 @@ import os
 import sys
 from typing import Any
 
+from node_agent.children.confine import RATIONED_NICENESS, confine
+from node_agent.children.jobs import read_request
 from node_agent.cpython.errors import UnknownLayoutError
 from node_agent.cpython.interpreter import Interpreter, read_interpreter
-from node_agent.symbols.confine import confine
 from node_agent.symbols.errors import ElfError
 
 CPU_S = 20
 WALL_S = 60
 MEMORY_BYTES = 1 << 30
-NICENESS = 5  # a tenth of a second, once for each build: a busy host must not put it off
+MAX_ANSWER_BYTES = 64 << 10
 
 
 def main(arguments: list[str]) -> int:
-    """Answer the request in `arguments[0]`."""
-    confine(CPU_S, MEMORY_BYTES, 0, NICENESS, WALL_S)
-    for entry in json.loads(arguments[0]):
-        print(json.dumps(describe(entry["fd"], entry["name"])), flush=True)
+    """Answer the request."""
+    request = read_request(arguments)
+    confine(CPU_S, MEMORY_BYTES, MAX_ANSWER_BYTES, RATIONED_NICENESS, WALL_S)
+    for job in request.rationed():
+        answer = json.dumps(describe(job["fd"], job["name"])).encode()
+        os.write(job["output"], answer + b"\n")
     return 0
 
 

@@ -1,20 +1,16 @@
 """Asks a child process what an interpreter's file says; never waits for it."""
 
-import json
 import os
-import signal
-import time
 from collections import deque
-from contextlib import suppress
 from typing import NamedTuple
 
-from node_agent.cpython.child import parse_answer
+from node_agent.children.runner import Children, Task
+from node_agent.cpython.child import MAX_ANSWER_BYTES, WALL_S, parse_answer
 from node_agent.cpython.interpreter import Interpreter
-from node_agent.symbols.children import child_command, end_child
 
 MAX_QUEUED = 64
-TIMEOUT_S = 60.0
-MAX_ANSWER_BYTES = 64 << 10
+MAX_AT_ONCE = 8  # files a child
+COST_S = 0.03  # CPU time of a file
 _CHILD = "node_agent.cpython.child"
 
 
@@ -24,20 +20,25 @@ class _Request(NamedTuple):
     name: str
 
 
-class _Child(NamedTuple):
-    pid: int
-    output: int  # the reading end of its standard output, non-blocking
-    builds: list[int]
-    started_at: float
-    answer: bytearray
+class _Job(NamedTuple):
+    """A request under way: the child writes to a file in memory, `output`."""
+
+    request: _Request
+    output: int
 
 
 class Inspector:
-    """`request` files, call `step` now and then; each build is answered once."""
+    """`request` files, call `step` now and then; each build is answered once, by `children`."""
 
-    def __init__(self) -> None:
+    name = "python"
+    rank = 0  # little work, and all Python frames wait for it
+
+    def __init__(self, children: Children | None = None) -> None:
         self._queue: deque[_Request] = deque()
-        self._child: _Child | None = None
+        self._jobs: list[_Job] = []
+        self._answers: list[tuple[int, Interpreter | str]] = []
+        self._children = children or Children()
+        self._children.add(self)
 
     def request(self, build: int, descriptor: int, name: str) -> bool:
         """Ask about an open file, which belongs to the inspector from now on. False when too many
@@ -48,81 +49,66 @@ class Inspector:
         self._queue.append(_Request(build, descriptor, name))
         return True
 
+    @property
+    def pending(self) -> int:
+        """Requests without an answer yet."""
+        return len(self._queue) + len(self._jobs) + len(self._answers)
+
     def step(self) -> list[tuple[int, Interpreter | str]]:
         """Answers that have come: the interpreter, or why its frames can't be read."""
-        answers = self._collect(self._child) if self._child is not None else []
-        if self._child is None and self._queue:
-            requests = list(self._queue)
-            self._queue.clear()
-            try:
-                self._child = _start(requests)
-            except OSError as error:
-                reason = f"no child could be started: {error.strerror}"
-                answers += [(request.build, reason) for request in requests]
-            finally:
-                for request in requests:
-                    os.close(request.descriptor)
+        self._children.step()
+        answers, self._answers = self._answers, []
         return answers
+
+    def costs(self) -> list[float]:
+        """See node_agent.children.runner.Work, also for `begin` and `finish`."""
+        return [COST_S] * min(len(self._queue), MAX_AT_ONCE)
+
+    def begin(self) -> Task | None:
+        while self._queue and len(self._jobs) < MAX_AT_ONCE:
+            try:
+                output = os.memfd_create("interpreter", os.MFD_CLOEXEC)
+            except OSError:
+                break  # tried again when there is room
+            self._jobs.append(_Job(self._queue.popleft(), output))
+        if not self._jobs:
+            return None
+        asked = [
+            {
+                "fd": job.request.descriptor,
+                "name": job.request.name,
+                "output": job.output,
+                "cost_s": COST_S,
+            }
+            for job in self._jobs
+        ]
+        descriptors = [fd for job in self._jobs for fd in (job.request.descriptor, job.output)]
+        return Task(_CHILD, asked, descriptors, WALL_S)
+
+    def finish(self, done: int, fault: str) -> None:
+        jobs, self._jobs = self._jobs, []
+        again: list[_Request] = []
+        for number, job in enumerate(jobs):
+            request = job.request
+            if number > done or (number == done and not fault):
+                again.append(request)
+            else:
+                answer = _read(job) if number < done else fault
+                self._answers.append((request.build, answer))
+                os.close(request.descriptor)
+            os.close(job.output)
+        self._queue.extendleft(reversed(again))
 
     def close(self) -> None:
         """End a running child; what was asked stays without an answer."""
+        self._children.end(self)
         for request in self._queue:
             os.close(request.descriptor)
         self._queue.clear()
-        child, self._child = self._child, None
-        if child is not None:
-            os.close(child.output)
-            end_child(child.pid)
-
-    def _collect(self, child: _Child) -> list[tuple[int, Interpreter | str]]:
-        """What the child answered, once it has ended."""
-        _drain(child)
-        pid, status = os.waitpid(child.pid, os.WNOHANG)
-        if pid == 0:
-            if time.monotonic() - child.started_at > TIMEOUT_S:
-                with suppress(PermissionError):  # its own alarm ends it
-                    os.kill(child.pid, signal.SIGKILL)
-            return []
-        _drain(child)
-        os.close(child.output)
-        self._child = None
-        code = os.waitstatus_to_exitcode(status)
-        lines = bytes(child.answer).split(b"\n")[:-1]
-        answers: list[tuple[int, Interpreter | str]] = []
-        for index, build in enumerate(child.builds):
-            reason = f"the reader of its file ended with {code}"
-            try:
-                answers.append((build, parse_answer(lines[index])))
-            except (IndexError, ValueError):
-                answers.append((build, reason))
-        return answers
 
 
-def _start(requests: list[_Request]) -> _Child:
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+def _read(job: _Job) -> Interpreter | str:
     try:
-        os.set_blocking(writing, True)
-        for request in requests:
-            os.set_inheritable(request.descriptor, True)
-        words = [{"fd": request.descriptor, "name": request.name} for request in requests]
-        command = child_command(_CHILD, [json.dumps(words)])
-        actions = [(os.POSIX_SPAWN_DUP2, writing, 1)]
-        pid = os.posix_spawn(command[0], command, {}, file_actions=actions, setsigmask=())
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
-    builds = [request.build for request in requests]
-    return _Child(pid, reading, builds, time.monotonic(), bytearray())
-
-
-def _drain(child: _Child) -> None:
-    while len(child.answer) < MAX_ANSWER_BYTES:  # a child that says more has gone astray
-        try:
-            data = os.read(child.output, MAX_ANSWER_BYTES)
-        except BlockingIOError:
-            return
-        if not data:
-            return
-        child.answer.extend(data)
+        return parse_answer(os.pread(job.output, MAX_ANSWER_BYTES, 0))
+    except ValueError:
+        return "the reader of the file wrote nonsense"

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-from node_agent.symbols.confine import confine
+from node_agent.children.confine import confine
 
 CPU_S = 240
 MEMORY_BYTES = 2 << 30  # of address space; 150 MB are resident

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from node_agent.capabilities import KERNEL_SYMBOLS, OTHER_PROCESSES, using
+from node_agent.children.command import child_command
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import open_mapped
-from node_agent.symbols.children import child_command
 from node_agent.symbols.kallsyms import KALLSYMS, parse_modules
 from node_agent.symbols.modules import ModuleRegistry
 from wire.pprof import Frame, Line

@@ -122,7 +122,6 @@ class Sampling:
                 builder,
                 self._normalizer.space,
                 ROWS_BYTES,
-                is_rationed=False,
             )
             self._normalizer.signals = self._unwinder.signals
 

@@ -1,26 +1,18 @@
-"""Symbol extracts on demand, only for modules seen in this run.
+"""Symbol extracts on demand, only for modules seen in this run; children make them."""
 
-One child at a time makes several extracts, because starting it costs more than most of them. What
-the children use counts as the agent's overhead, so it is rationed: a burst at the start, when
-everything is new, then a small share of the host.
-"""
-
-import json
 import os
-import signal
-import time
 from collections import deque
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from node_agent.capabilities import KERNEL_SYMBOLS, OTHER_PROCESSES, using
+from node_agent.children.confine import WALL_S
+from node_agent.children.runner import Children, Task
 from node_agent.errors import SpoolError
-from node_agent.kernel.cpus import online_cpus
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import open_mapped
 from node_agent.spool import Spool
-from node_agent.symbols.children import child_command, end_child
 from node_agent.symbols.errors import ChildError, SymbolError
 from node_agent.symbols.extract import refusal
 from node_agent.symbols.kallsyms import KALLSYMS, parse_modules
@@ -28,42 +20,40 @@ from node_agent.symbols.modules import ModuleRegistry
 from wire.schema import ModuleKind
 
 MAX_QUEUED = 256
-TIMEOUT_S = 180.0
 MAX_AT_ONCE = 16  # extracts a child
-BURST_CPU_S = 0.4
-CPU_SHARE = 0.0015  # of the online CPUs: with the burst half a percent of two, in a minute
+COST_S, KERNEL_COST_S = 0.06, 0.3  # CPU time of an extract
 _CHILD = "node_agent.symbols.extract"
 
 
 class _Job(NamedTuple):
-    """A request and the spool file that its extract is written to."""
+    """A request under way: what the child reads, and the spool file that it writes."""
 
     request: dict[str, Any]
+    input: int
     output: AbstractContextManager[int]
-
-
-class _Child(NamedTuple):
-    """The running child and what it makes."""
-
-    pid: int
-    jobs: list[_Job]
-    started_at: float
+    target: int
 
 
 class Extractor:
-    """Makes extracts of the modules in `registry` into `spool`. `counts` tells what became of the
-    requests: `made`, `failed` (refused with a reason), `unknown`, `queue_full`, `no_room`."""
+    """Makes extracts of the modules in `registry` into `spool`, by `children`. `counts` tells what
+    became of the requests: `made`, `failed` (refused with a reason), `unknown`, `queue_full`,
+    `no_room`."""
 
-    def __init__(self, spool: Spool, registry: ModuleRegistry, node: str) -> None:
+    name = "symbols"
+    rank = 2  # addresses get their names later too
+
+    def __init__(
+        self, spool: Spool, registry: ModuleRegistry, node: str, children: Children | None = None
+    ) -> None:
         self.counts: dict[str, int] = {}
         self.last_error = ""
         self._spool = spool
         self._registry = registry
         self._node = node
         self._queue: deque[dict[str, Any]] = deque()
-        self._child: _Child | None = None
-        self._credit_s = BURST_CPU_S
-        self._credited_at = time.monotonic()
+        self._jobs: list[_Job] = []
+        self._children = children or Children()
+        self._children.add(self)
 
     def request(self, module_kind: int, build_id: bytes) -> bool:
         """Ask for an extract. False, counted, when this run has not seen the module."""
@@ -85,65 +75,67 @@ class Extractor:
         return True
 
     def _is_asked(self, request: dict[str, Any]) -> bool:
-        running = self._child.jobs if self._child is not None else []
         key = request["module_kind"], request["build_id"]
         return any(
             (other["module_kind"], other["build_id"]) == key
-            for other in [*self._queue, *(job.request for job in running)]
+            for other in [*self._queue, *(job.request for job in self._jobs)]
         )
 
     @property
     def pending(self) -> int:
         """Requests not finished yet."""
-        return len(self._queue) + (len(self._child.jobs) if self._child is not None else 0)
+        return len(self._queue) + len(self._jobs)
 
     def step(self) -> None:
-        """Collect a child that has ended, start the next; never waits."""
-        if self._child is not None and not self._collect(self._child):
-            return
-        if self._queue and self._has_credit():
-            self._begin()
+        """Go on with what is under way; never waits."""
+        self._children.step()
+
+    def costs(self) -> list[float]:
+        """See node_agent.children.runner.Work, also for `begin` and `finish`."""
+        first = zip(self._queue, range(MAX_AT_ONCE), strict=False)
+        return [_cost_s(request) for request, _ in first]
+
+    def begin(self) -> Task | None:
+        while self._queue and len(self._jobs) < MAX_AT_ONCE:
+            job = self._prepare(self._queue.popleft())
+            if job is not None:
+                self._jobs.append(job)
+        if not self._jobs:
+            return None
+        asked = [
+            {
+                **job.request,
+                "input": job.input,
+                "output": job.target,
+                "cost_s": _cost_s(job.request),
+            }
+            for job in self._jobs
+        ]
+        descriptors = [descriptor for job in self._jobs for descriptor in (job.input, job.target)]
+        return Task(_CHILD, asked, descriptors, WALL_S)
+
+    def finish(self, done: int, fault: str) -> None:
+        jobs, self._jobs = self._jobs, []
+        again: list[dict[str, Any]] = []
+        for number, job in enumerate(jobs):
+            os.close(job.input)
+            if number < done:
+                self._store(job)
+                continue
+            _discard(job.output)
+            if number == done and fault:
+                self._refuse(job.request, fault)
+            else:
+                again.append(job.request)
+        self._queue.extendleft(reversed(again))
 
     def close(self) -> None:
-        """End a running child; its extracts will be asked for again."""
-        child, self._child = self._child, None
-        if child is not None:
-            end_child(child.pid)
-            for job in child.jobs:
-                _discard(job.output)
+        """End a running child; what it made will be asked for again."""
+        self._children.end(self)
+        self._queue.clear()
 
-    def _has_credit(self) -> bool:
-        now = time.monotonic()
-        earned_s = (now - self._credited_at) * CPU_SHARE * len(online_cpus())
-        self._credit_s = min(BURST_CPU_S, self._credit_s + earned_s)
-        self._credited_at = now
-        return self._credit_s > 0
-
-    def _begin(self) -> None:
-        jobs: list[_Job] = []
-        descriptors: list[int] = []
-        while self._queue and len(jobs) < MAX_AT_ONCE:
-            alone = bool(self._queue[0].get("alone"))
-            if alone and jobs:
-                break
-            job = self._prepare(self._queue.popleft(), descriptors)
-            if job is not None:
-                jobs.append(job)
-            if alone:
-                break
-        try:
-            if jobs:
-                self._child = _Child(_spawn(jobs, descriptors), jobs, time.monotonic())
-        except OSError as error:
-            for job in jobs:
-                _discard(job.output)
-                self._refuse(job.request, f"no child could be started: {error.strerror}")
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-
-    def _prepare(self, request: dict[str, Any], descriptors: list[int]) -> _Job | None:
-        """Open what a request reads from (added to `descriptors`) and writes to."""
+    def _prepare(self, request: dict[str, Any]) -> _Job | None:
+        """Open what a request reads from and writes to."""
         try:
             source = self._open(request)
         except (SymbolError, FileUnavailableError) as error:
@@ -159,9 +151,7 @@ class Extractor:
             self._count("no_room")
             self.last_error = str(error)
             return None
-        descriptors.append(source)
-        request.update(input=source, output=target)
-        return _Job(request, output)
+        return _Job(request, source, output, target)
 
     def _open(self, request: dict[str, Any]) -> int:
         """A descriptor of what holds the symbols; completes the request of a kernel module."""
@@ -177,30 +167,6 @@ class Extractor:
             raise SymbolError("gone: no file with this build id is at hand")
         with using(*OTHER_PROCESSES):
             return open_mapped(source.tgid, source.mapping)
-
-    def _collect(self, child: _Child) -> bool:
-        """Whether the child has ended; its output is then stored, tried again or refused."""
-        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-        if pid == 0:
-            if time.monotonic() - child.started_at > TIMEOUT_S:
-                with suppress(PermissionError):  # its own alarm ends it
-                    os.kill(child.pid, signal.SIGKILL)
-            return False
-        self._child = None
-        self._credit_s -= usage.ru_utime + usage.ru_stime
-        code = os.waitstatus_to_exitcode(status)
-        for job in child.jobs:
-            if code == 0:
-                self._store(job)
-                continue
-            _discard(job.output)
-            if len(child.jobs) > 1:
-                # One of them was too much for it: each gets a child of its own.
-                self._queue.append({**job.request, "alone": True})
-                continue
-            how = f"signal {-code}" if code < 0 else f"exit status {code}"
-            self._refuse(job.request, f"the reader of its symbols ended with {how}")
-        return True
 
     def _store(self, job: _Job) -> None:
         try:
@@ -227,17 +193,9 @@ class Extractor:
         self.counts[reason] = self.counts.get(reason, 0) + 1
 
 
-def _spawn(jobs: list[_Job], sources: list[int]) -> int:
-    """Start a child that inherits just the descriptors of these jobs."""
-    requests = [job.request for job in jobs]
-    for descriptor in [*sources, *(request["output"] for request in requests)]:
-        os.set_inheritable(descriptor, True)
-    try:
-        command = child_command(_CHILD, [json.dumps(requests)])
-        return os.posix_spawn(command[0], command, {}, setsigmask=())
-    finally:
-        for request in requests:
-            os.set_inheritable(request["output"], False)
+def _cost_s(request: dict[str, Any]) -> float:
+    is_kernel = request["module_kind"] in (ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE)
+    return KERNEL_COST_S if is_kernel else COST_S
 
 
 def _load_address(name: str) -> dict[str, int]:

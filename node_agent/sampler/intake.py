@@ -2,15 +2,18 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from node_agent import VERSION
 from node_agent.capabilities import OTHER_PROCESSES, using
+from node_agent.children.ration import Ration
+from node_agent.children.runner import Children
 from node_agent.collectors.rate import effective_rate_hz
 from node_agent.collectors.stacks import Interval, RawStack
 from node_agent.config import AgentConfig
+from node_agent.cpython.inspector import Inspector
 from node_agent.cpython.maps import PythonMaps
 from node_agent.cpython.programs import PythonPrograms
 from node_agent.errors import SpoolError
@@ -27,7 +30,7 @@ from node_agent.symbols.modules import ModuleRegistry
 from node_agent.unwind.builder import RowBuilder
 from node_agent.unwind.cache import RowCache
 from node_agent.unwind.unwinder import Unwinder, split_limit
-from wire.schema import Batch, Definitions, Overhead
+from wire.schema import Batch, Definitions, Event, Overhead
 
 COLLECTOR = "cpu"
 
@@ -67,14 +70,16 @@ class Intake:
             self.registry, KernelFrames(self.registry), self.definitions, config.max_samples
         )
         self.identities = Identities(dict(config.labels), self.normalizer.main_build_id)
-        self.extractor = Extractor(spool, self.registry, config.name)
+        cpus = len(online_cpus())
+        self.children = Children(Ration(config.budget_percent, cpus, time.monotonic()))
+        self.extractor = Extractor(spool, self.registry, config.name, self.children)
         self.unwinder: Unwinder | None = None
         if unwind_maps is not None:
             cache = RowCache(folder / "rows") if folder is not None else None
             self.unwinder = Unwinder(
                 unwind_maps,
                 self.registry,
-                RowBuilder(cache),
+                RowBuilder(cache, self.children),
                 self.normalizer.space,
                 *split_limit(config.unwind_limit_bytes),
             )
@@ -88,7 +93,9 @@ class Intake:
     def read_python(self, maps: PythonMaps | None) -> None:
         """From now on have the frames of Python programs read, where there are `maps` for it."""
         if maps is not None:
-            self.programs = PythonPrograms(maps, self.registry, self.normalizer.space)
+            self.programs = PythonPrograms(
+                maps, self.registry, self.normalizer.space, Inspector(self.children)
+            )
             self.normalizer.python.forget = maps.forget_name
 
     def add(self, raw: RawStack, ended: int | None = None) -> None:
@@ -106,10 +113,16 @@ class Intake:
         self.identities.labels(raw.process, raw.cgroup_id, raw.thread_name, raw.is_kernel_thread)
 
     def put(
-        self, interval: Interval, overhead: Overhead, rate_hz: int, facts: Mapping[str, str]
+        self,
+        interval: Interval,
+        overhead: Overhead,
+        rate_hz: int,
+        facts: Mapping[str, str],
+        events: Sequence[Event] = (),
     ) -> None:
-        """Store the interval as the next batch, with `facts` of its own. Raises SpoolError; the
-        batch is then kept and tried once more with the next one."""
+        """Store the interval as the next batch, with `facts` and `events` of its own. Raises
+        SpoolError; the batch is then kept and tried once more with the next one."""
+        self.children.note_own(overhead.cpu_percent, interval.duration_ns)
         if self.unwinder is not None:
             self.unwinder.end_interval(interval.counts)
         if self.programs is not None:
@@ -144,6 +157,7 @@ class Intake:
                 **facts,
             },
             stack_ends=columns.stack_ends,
+            events=list(events),
         )
         self.stack_ends = columns.ends()
         self.normalizer.end_interval()

@@ -105,6 +105,7 @@ class SamplerStatus:
             "unwind": intake.unwinder.status() if intake.unwinder is not None else None,
             "python": intake.programs.status() if intake.programs is not None else None,
             **self._governing.status(),
+            "children": intake.children.status(),
             "unplaced": intake.normalizer.counts | intake.registry.lost,
             "labels_folded": intake.identities.folded,
             "definitions_deferred": intake.definitions.deferred,

@@ -1,18 +1,18 @@
 """Child process: symbol extracts, each from one open file to another.
 
-The argument is a JSON list of objects with node, module_kind, build_id (hex), name, the numbers of
-the inherited descriptors `input` and `output`, and for kernel modules base and size. The input is
-the ELF file, or /proc/kallsyms opened by the parent (the kernel decides at the opening whether
-addresses are shown). What cannot be extracted is an extract with `refused`.
+A job has node, module_kind, build_id (hex), name, the numbers of the inherited descriptors `input`
+and `output`, and for kernel modules base and size. The input is the ELF file, or /proc/kallsyms
+opened by the parent (the kernel decides at the opening whether addresses are shown). What cannot be
+extracted is an extract with `refused`.
 """
 
-import json
 import os
 import sys
 from typing import Any
 
+from node_agent.children.confine import RATIONED_NICENESS, confine
+from node_agent.children.jobs import read_request
 from node_agent.symbols.build_ids import read_build_id
-from node_agent.symbols.confine import confine
 from node_agent.symbols.errors import SymbolError
 from node_agent.symbols.kallsyms import read_chunks
 from node_agent.symbols.kernel_table import encode_table, kernel_table, module_table
@@ -28,14 +28,13 @@ MAX_SYMBOL_BYTES = 160 << 20
 
 
 def main(arguments: list[str]) -> int:
-    """Make the extracts that arguments[0] asks for."""
-    requests = json.loads(arguments[0])
-    # Nobody waits for an extract, so it takes only what the host's own work leaves.
-    confine(CPU_S, MEMORY_BYTES, MAX_EXTRACT_BYTES, 19)
-    for request in requests:
-        view = memoryview(encode_extract(request, request["input"]))
+    """Make the extracts that are asked for."""
+    request = read_request(arguments)
+    confine(CPU_S, MEMORY_BYTES, MAX_EXTRACT_BYTES, RATIONED_NICENESS)
+    for job in request.rationed():
+        view = memoryview(encode_extract(job, job["input"]))
         while view:
-            view = view[os.write(request["output"], view) :]
+            view = view[os.write(job["output"], view) :]
     return 0
 
 

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
-from node_agent.symbols.confine import confine
+from node_agent.children.confine import confine
 from node_agent.symbols.demangle import demangle
 from node_agent.symbols.elf import MAX_STRING_BYTES, ReadAt
 from node_agent.symbols.errors import SymbolError

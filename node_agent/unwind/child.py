@@ -1,36 +1,35 @@
 """Child process: unwind rows of files, each from one open file to another.
 
-The argument is a JSON list of objects with build_id (hex), the numbers of the inherited descriptors
-`input` and `output`, and `is_image`: the input holds the file as it lies in memory. The output is a
-file of rows, or b"refused: " and a line of text that says why there are none. It is written at
-once, so whoever finds it incomplete knows which file was too much for this process.
+A job has build_id (hex), the numbers of the inherited descriptors `input` and `output`, and
+`is_image`: the input holds the file as it lies in memory. The output is a file of rows, or
+b"refused: " and a line of text that says why there are none.
 """
 
-import json
 import os
 import resource
 import signal
 import sys
 from typing import Any
 
+from node_agent.children.confine import RATIONED_NICENESS, confine
+from node_agent.children.jobs import read_request
 from node_agent.symbols.build_ids import read_build_id
-from node_agent.symbols.confine import confine
 from node_agent.unwind.errors import NoRowsError, RowFileError
 from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
 from node_agent.unwind.rows import Rows, build_rows
 
 CPU_S = 20  # a file: the largest here takes less than one
-WALL_S = 120  # a file; at this priority a busy host leaves little
+WALL_S = 120  # a file
 MEMORY_BYTES = 384 << 20  # of address space
 _REFUSED = b"refused: "
 _MAX_REASON_BYTES = 500
 
 
 def main(arguments: list[str]) -> int:
-    """Make the rows that arguments[0] asks for."""
-    jobs = json.loads(arguments[0])
-    confine(CPU_S * len(jobs), MEMORY_BYTES, MAX_FILE_BYTES, 19, WALL_S)
-    for job in jobs:
+    """Make the rows that are asked for."""
+    request = read_request(arguments)
+    confine(CPU_S * len(request.jobs), MEMORY_BYTES, MAX_FILE_BYTES, RATIONED_NICENESS, WALL_S)
+    for job in request.rationed():
         _limit_time()
         view = memoryview(make(job))
         while view:

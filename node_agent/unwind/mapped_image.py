@@ -8,14 +8,24 @@ import os
 import re
 
 from node_agent.processes.errors import FileUnavailableError
-from node_agent.processes.files import is_fuse
+from node_agent.processes.files import is_fuse, open_mapped
 from node_agent.processes.mappings import Mapping, read_maps
+from node_agent.symbols.modules import Source
 
 MAX_IMAGE_BYTES = 64 << 20
 _CHUNK = 1 << 20
 _ANY = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)", re.M
 )
+
+
+def open_source(source: Source) -> tuple[int, bool]:
+    """A descriptor of a file, or of what is mapped of it where it is gone, and whether it is that;
+    the caller closes it. Raises FileUnavailableError."""
+    try:
+        return open_mapped(source.tgid, source.mapping), False
+    except FileUnavailableError:
+        return open_mapped_image(source.tgid, source.mapping), True
 
 
 def open_mapped_image(tgid: int, mapping: Mapping) -> int:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.structs import ROW_SIGNAL, UNWIND_ROW
 from node_agent.kernel.unwind_maps import UnwindMaps
 from node_agent.processes.mappings import Mapping
@@ -17,8 +16,6 @@ from node_agent.unwind.vdso import Vdso
 from wire.hashes import module_hash
 from wire.schema import Module, ModuleKind
 
-BURST_CPU_S = 6.0  # of the children that make rows: a million of them, when everything is new
-CPU_SHARE = 0.003  # of the online CPUs: after that
 SETTLED_FOLDERS = (b"/usr/", b"/lib")  # whose files are replaced, never written to
 IDENTIFIED_S = 30.0
 MAX_ASKED = 8  # at a time: who is sampled most is asked for first, and that may change
@@ -30,8 +27,6 @@ _RULE_AT = UNWIND_ROW.size - 1
 class RowSource(Protocol):
     """Makes rows without ever blocking: node_agent.unwind.builder.RowBuilder."""
 
-    @property
-    def cpu_s(self) -> float: ...  # that it has used so far
     def request(self, build_id: bytes, source: Source | int) -> bool: ...
     def step(self) -> list[Built]: ...
     def close(self) -> None: ...
@@ -39,10 +34,7 @@ class RowSource(Protocol):
 
 class Modules:
     """Identifies files and brings their rows into the kernel. `lost` counts, by reason, files
-    that have none.
-
-    With `is_rationed` making rows takes a burst of CPU time, then a small share of the host.
-    """
+    that have none."""
 
     def __init__(
         self,
@@ -50,7 +42,6 @@ class Modules:
         registry: ModuleRegistry,
         source: RowSource,
         table: RowTable,
-        is_rationed: bool,
     ) -> None:
         self.lost: dict[str, int] = {}
         self.is_awake = False  # whether there may be something to ask for
@@ -60,10 +51,6 @@ class Modules:
         self._table = table
         self._asked: dict[bytes, int] = {}  # hash of a module by its build id
         self._identified: dict[tuple[int, int, int, bytes], tuple[float, int]] = {}
-        self._is_rationed = is_rationed
-        self._credit_s = BURST_CPU_S
-        self._credited_s = time.monotonic()
-        self._paid_s = 0.0
         self._vdso = Vdso()
         self._vdso_hash = module_hash(Module(ModuleKind.NATIVE, self._vdso.build_id, ""))
 
@@ -101,8 +88,6 @@ class Modules:
 
     def ask(self) -> None:
         """Ask for the rows of the modules that need them most. Raises OSError."""
-        if not self._has_credit():
-            return
         free = MAX_ASKED - len(self._asked)
         wanted = self._table.wanted() if free > 0 else []
         self.is_awake = len(wanted) > free
@@ -149,13 +134,6 @@ class Modules:
 
     def close(self) -> None:
         self._rows.close()
-
-    def _has_credit(self) -> bool:
-        now_s, used_s = time.monotonic(), self._rows.cpu_s
-        earned_s = (now_s - self._credited_s) * CPU_SHARE * len(online_cpus())
-        self._credit_s = min(BURST_CPU_S, self._credit_s + earned_s) - (used_s - self._paid_s)
-        self._credited_s, self._paid_s = now_s, used_s
-        return self._credit_s > 0 or not self._is_rationed
 
     def _source_of(self, module: int) -> tuple[bytes, Source | int]:
         """The build id of a module, and where its rows can be read from."""

@@ -65,8 +65,7 @@ class Unwinder:
     """See the module's docstring. Raises nothing once it is made: `lost` counts what went wrong.
 
     `space_of` gives the mappings of a process as others have read them already. `rows_bytes` and
-    `mappings_bytes` bound the kernel memory, which is taken as it is needed. `is_rationed` bounds
-    the CPU time of making rows.
+    `mappings_bytes` bound the kernel memory, which is taken as it is needed.
     """
 
     def __init__(
@@ -77,7 +76,6 @@ class Unwinder:
         space_of: Callable[[ProcessKey], AddressSpace],
         rows_bytes: int = ROWS_BYTES,
         mappings_bytes: int = MAPPINGS_BYTES,
-        is_rationed: bool = True,
     ) -> None:
         self.lost: dict[str, int] = {}
         self.last_error = ""
@@ -85,7 +83,7 @@ class Unwinder:
         self._space_of = space_of
         self._table = RowTable(rows_bytes // UNWIND_ROW.size, GRACE_S)
         self._layouts = Layouts(maps, self._table, mappings_bytes // UNWIND_MAPPING.size, GRACE_S)
-        self._modules = Modules(maps, registry, source, self._table, is_rationed)
+        self._modules = Modules(maps, registry, source, self._table)
         self._processes: dict[ProcessKey, _Process] = {}
         self._by_tgid: dict[int, ProcessKey] = {}
         self._waiting: dict[ProcessKey, None] = {}

@@ -176,7 +176,7 @@ def test_roots_children_are_nobody_without_capabilities(tmp_path) -> None:
     import sys
 
     child = (
-        "from node_agent.symbols.confine import confine\n"
+        "from node_agent.children.confine import confine\n"
         "confine(7, 1 << 30, 0, 5, 60)\n"
         "print(open('/proc/self/status').read())\n"
         "try: open('/etc/shadow'); print('READ')\n"

@@ -1,4 +1,4 @@
-"""Rationing, failing children and refusals, with a real spool and real children."""
+"""Failing children and refusals, with a real spool and real children."""
 
 import os
 import time
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.children.runner import Children
 from node_agent.processes.mappings import read_mappings, read_start_ticks
 from node_agent.sampler import extraction
 from node_agent.sampler.extraction import Extractor
@@ -60,53 +61,30 @@ def _extracts(spool: Spool) -> list[SymbolExtract]:
 
 
 def test_one_child_serves_all_that_wait(spool: Spool, registry: ModuleRegistry) -> None:
-    extractor = Extractor(spool, registry, "web-1")
+    children = Children()
+    extractor = Extractor(spool, registry, "web-1", children)
     ids = _native_ids(registry, 4)
     for build_id in [*ids, *ids]:
         assert extractor.request(ModuleKind.NATIVE, build_id)
     assert extractor.pending == 4  # asked twice is made once
-    extractor.step()
-    assert extractor._child is not None
-    assert len(extractor._child.jobs) == 4
     _finish(extractor)
+    assert children.started == 1
     assert extractor.counts == {"made": 4}
     assert {extract.build_id for extract in _extracts(spool)} == set(ids)
-
-
-def test_without_credit_nothing_starts_until_it_is_earned(
-    spool: Spool, registry: ModuleRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extractor = Extractor(spool, registry, "web-1")
-    extractor._credit_s = -1000.0
-    extractor.request(ModuleKind.NATIVE, _native_ids(registry, 1)[0])
-    extractor.step()
-    assert extractor._child is None
-    monkeypatch.setattr(extraction, "CPU_SHARE", 1e9)
-    time.sleep(0.01)
-    _finish(extractor)
-    assert extractor.counts == {"made": 1}
-
-
-def test_a_child_is_charged_for_its_cpu_time(spool: Spool, registry: ModuleRegistry) -> None:
-    extractor = Extractor(spool, registry, "web-1")
-    extractor.request(ModuleKind.NATIVE, _native_ids(registry, 1)[0])
-    _finish(extractor)
-    assert extractor._credit_s < extraction.BURST_CPU_S
 
 
 def test_a_failing_child_spoils_only_the_module_that_it_fails_on(
     spool: Spool, registry: ModuleRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every child fails here: each module is tried alone, then refused in words."""
+    """Every child fails here: each time the first module is refused in words."""
     monkeypatch.setattr(extraction, "_CHILD", "node_agent.no_such_module")
-    monkeypatch.setattr(extraction, "CPU_SHARE", 1e9)
     extractor = Extractor(spool, registry, "web-1")
     for build_id in _native_ids(registry, 3):
         extractor.request(ModuleKind.NATIVE, build_id)
     _finish(extractor)
     assert extractor.counts == {"failed": 3}
     assert {extract.refused for extract in _extracts(spool)} == {
-        "the reader of its symbols ended with exit status 1"
+        "the reader of the file ended with exit status 1"
     }
     assert not list(spool.root.glob("extracts/.tmp*"))
 
@@ -145,11 +123,12 @@ def test_too_many_requests_are_counted(
 def test_closing_ends_a_running_child_and_leaves_no_file(
     spool: Spool, registry: ModuleRegistry
 ) -> None:
-    extractor = Extractor(spool, registry, "web-1")
+    children = Children()
+    extractor = Extractor(spool, registry, "web-1", children)
     extractor.request(ModuleKind.NATIVE, _native_ids(registry, 1)[0])
     extractor.step()
-    assert extractor._child is not None
-    pid = extractor._child.pid
+    assert children._child is not None
+    pid = children._child.pid
     extractor.close()
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node_agent.symbols.build_ids import read_build_id
-from node_agent.symbols.children import child_command, plain_interpreter
+from node_agent.children.command import child_command, plain_interpreter
 from node_agent.symbols.extract import refusal
 from node_agent.symbols.kallsyms import KALLSYMS, kernel_build_id
 from wire.codec import decode
@@ -17,7 +17,7 @@ from wire.schema import ModuleKind, SymbolExtract
 
 REPORT = """
 import json, os, resource
-from node_agent.symbols.confine import confine
+from node_agent.children.confine import confine
 confine(7, 1 << 30, 1 << 20, 19)
 print(json.dumps({
     "status": open("/proc/self/status").read(),

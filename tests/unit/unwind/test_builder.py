@@ -9,18 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.children.runner import Children
 from node_agent.symbols.build_ids import read_build_id
 from node_agent.unwind import builder as builder_module
 from node_agent.unwind import child
-from node_agent.unwind.builder import MAX_QUEUED, Built, RowBuilder
+from node_agent.unwind.builder import MAX_AT_ONCE, MAX_QUEUED, Built, RowBuilder
 from node_agent.unwind.cache import RowCache
 from node_agent.unwind.row_file import MAX_FILE_BYTES, encode_rows
 from node_agent.unwind.rows import Rows
 
 
 @pytest.fixture
-def builder(tmp_path: Path) -> Iterator[RowBuilder]:
-    made = RowBuilder(RowCache(tmp_path / "unwind"))
+def children() -> Children:
+    return Children()
+
+
+@pytest.fixture
+def builder(tmp_path: Path, children: Children) -> Iterator[RowBuilder]:
+    made = RowBuilder(RowCache(tmp_path / "unwind"), children)
     before = len(list(Path("/proc/self/fd").iterdir()))
     yield made
     made.close()
@@ -52,7 +58,7 @@ def finish(builder: RowBuilder) -> dict[bytes, Built]:
 
 
 def test_rows_of_several_files_and_then_from_the_cache(
-    builder: RowBuilder, libc: Path, corpus: Path
+    builder: RowBuilder, children: Children, libc: Path, corpus: Path
 ) -> None:
     files = [libc, *sorted(corpus.glob("*.elf"))]
     ids = []
@@ -64,7 +70,7 @@ def test_rows_of_several_files_and_then_from_the_cache(
     assert set(answers) == set(ids)
     assert all(isinstance(built.rows, Rows) and not built.refused for built in answers.values())
     assert builder.counts == {"made": len(files)}
-    assert builder.cpu_s > 0
+    assert children.started == -(-len(files) // MAX_AT_ONCE)
     build_id, descriptor = opened(libc)
     builder.request(build_id, descriptor)
     (again,) = builder.step()
@@ -72,26 +78,27 @@ def test_rows_of_several_files_and_then_from_the_cache(
     assert builder.counts["cached"] == 1
 
 
-def test_a_refusal_is_said_in_words_and_remembered(builder: RowBuilder) -> None:
+def test_a_refusal_is_said_in_words_and_remembered(
+    builder: RowBuilder, children: Children
+) -> None:
     build_id, descriptor = memory_file(b"#!/bin/sh\n")
     builder.request(build_id, descriptor)
     assert finish(builder)[build_id].refused == "not an ELF file"
-    used = builder.cpu_s
     builder.request(*memory_file(b"#!/bin/sh\n"))
     assert builder.step() == [Built(build_id, None, "not an ELF file")]
-    assert builder.cpu_s == used
+    assert children.started == 1
     assert builder.counts == {"refused": 2}
 
 
 def test_a_refusal_is_forgotten_after_its_time(
-    builder: RowBuilder, monkeypatch: pytest.MonkeyPatch
+    builder: RowBuilder, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builder_module, "REFUSED_S", 0.0)
     for _ in range(2):
         builder.request(*memory_file(b"#!/bin/sh\n"))
         assert len(finish(builder)) == 1
     assert builder.counts == {"refused": 2}
-    assert builder.cpu_s > 0
+    assert children.started == 2
 
 
 def test_a_replaced_file_has_no_rows(builder: RowBuilder, libc: Path) -> None:
@@ -164,7 +171,7 @@ def test_a_file_that_takes_too_much_memory_is_refused(
     assert "more than 402653184 bytes of memory" in answer.refused
 
 
-def test_the_child_has_no_capabilities_and_the_lowest_priority(
+def test_the_child_has_no_capabilities_and_the_samplers_priority(
     builder: RowBuilder, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = """
@@ -181,7 +188,7 @@ child.make = told
     (answer,) = finish(builder).values()
     assert "['CapPrm:', '0000000000000000'], ['CapEff:', '0000000000000000']" in answer.refused
     assert "['NoNewPrivs:', '1']" in answer.refused
-    assert "nice 19" in answer.refused
+    assert f"nice {os.nice(0)} " in answer.refused
     assert f"limits ({child.MEMORY_BYTES}, {MAX_FILE_BYTES})" in answer.refused
     if os.geteuid() == 0:
         assert "'65534', '65534', '65534', '65534'" in answer.refused
@@ -202,11 +209,14 @@ def test_too_many_requests_are_turned_away(builder: RowBuilder) -> None:
     assert builder.pending == MAX_QUEUED
 
 
-def test_close_ends_the_child_and_frees_what_waits(builder: RowBuilder, libc: Path) -> None:
+def test_close_ends_the_child_and_frees_what_waits(
+    builder: RowBuilder, children: Children, libc: Path
+) -> None:
     builder.request(*opened(libc))
     builder.step()
     builder.request(*memory_file(b"waits"))
-    pid = builder._child.pid if builder._child is not None else 0
+    assert children._child is not None
+    pid = children._child.pid
     builder.close()
     assert builder.pending == 0
     with pytest.raises(ChildProcessError):

@@ -13,6 +13,9 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _NOBODY = 65534
 WALL_S = 180
+# Of the children that the ration holds back: that protects the host. At a low priority a busy host
+# would put off for minutes what the ration allows now (docs/decisions/0019).
+RATIONED_NICENESS = 0
 
 
 def confine(
