@@ -15,7 +15,7 @@ from typing import Any
 
 from node_agent.errors import ConfigError
 from node_agent.exclusions import ExcludeConfig, check_exclude
-from node_agent.presets import DEFAULT_PRESET, find_preset
+from node_agent.presets import DEFAULT_PRESET, EVERY_COLLECTOR, find_preset
 from node_agent.settings import SETTINGS, SettingError, check_labels, nearest, parse
 
 ENVIRONMENT_PREFIX = "FLAMEFLEET_"
@@ -28,6 +28,7 @@ DEFAULT_SPOOL_LIMIT_AGE_S = 86_400.0
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_BUDGET_USER_PERCENT = 2.0
 DEFAULT_UNWIND_LIMIT_BYTES = 10 << 20
+DEFAULT_ON_DEMAND_MAX_RATE_HZ = 199
 DEFAULT_MODE = "auto"  # how the kernel program is loaded: the first that works of core, bcc
 _MAX_CONFIG_BYTES = 1 << 20
 _TABLES = ("labels", "exclude")  # of [agent]
@@ -63,6 +64,8 @@ class AgentConfig:
     unwind: bool = True  # walk user stacks without frame pointers
     python_frames: bool = True  # read the frames of CPython programs
     unwind_limit_bytes: int = DEFAULT_UNWIND_LIMIT_BYTES  # of kernel memory, taken as needed
+    on_demand_max_rate_hz: int = DEFAULT_ON_DEMAND_MAX_RATE_HZ  # 0: no profiles on demand
+    on_demand_collectors: tuple[str, ...] = EVERY_COLLECTOR  # that profiles may be asked of
     labels: Mapping[str, str] = field(default_factory=dict)
     exclude: ExcludeConfig = field(default_factory=ExcludeConfig)
     ship: ShipConfig = field(default_factory=ShipConfig)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from node_agent.presets import find_preset
+from node_agent.presets import EVERY_COLLECTOR, find_preset
+from wire.limits import MAX_RATE_HZ
 
 MAX_CONFIG_LABELS = 16
 MAX_LABEL_BYTES = 512
@@ -117,6 +118,13 @@ def _switch(value: Any) -> bool:
     return bool(value == "true")
 
 
+def _collectors(value: Any) -> tuple[str, ...]:
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or any(name not in EVERY_COLLECTOR for name in names):
+        raise ValueError
+    return tuple(dict.fromkeys(names))
+
+
 def _mode(value: Any) -> str:
     if value not in ("auto", "core", "bcc"):
         raise ValueError
@@ -148,7 +156,9 @@ SETTINGS = {
     for setting in (
         Setting("name", "agent", _node_name, "1 to 253 bytes of printable text"),
         Setting("preset", "agent", _preset, "the name of a preset"),
-        Setting("rate_hz", "agent", _integer(1, 1000), "a whole number of 1 to 1000 Hz"),
+        Setting(
+            "rate_hz", "agent", _integer(1, MAX_RATE_HZ), f"a whole number of 1 to {MAX_RATE_HZ} Hz"
+        ),
         Setting(
             "interval_s", "agent", _real(0, 3600, above=True), "above 0 and at most 3600 seconds"
         ),
@@ -180,6 +190,18 @@ SETTINGS = {
             "agent",
             _integer(1 << 20, 20 << 20),
             "a whole number of 1048576 (1 MiB) to 20971520 (20 MiB) bytes",
+        ),
+        Setting(
+            "on_demand_max_rate_hz",
+            "agent",
+            _integer(0, MAX_RATE_HZ),
+            f"a whole number of 0 (no profiles on demand) to {MAX_RATE_HZ} Hz",
+        ),
+        Setting(
+            "on_demand_collectors",
+            "agent",
+            _collectors,
+            f"a list of {', '.join(EVERY_COLLECTOR)}",
         ),
         # The aggregator accepts nothing older than 48 hours.
         Setting(

@@ -12,6 +12,9 @@ MAX_EVENTS = 64  # in a batch
 MAX_EVENT_WORD_BYTES = 64  # of an event's kind or reason
 MAX_EVENT_TEXT_BYTES = 512  # of its words, before or after
 MAX_DEFINITION_FRAMES = 4_000_000
+PROFILE_STEP_S = 10  # profiles on demand begin, end and last by whole steps of Unix time
+MAX_PROFILE_S = 600
+MAX_RATE_HZ = 1_000
 
 MAX_BATCH_BYTES = 8 << 20  # compressed, on the wire
 MAX_BATCH_DECODED_BYTES = 64 << 20

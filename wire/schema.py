@@ -142,12 +142,36 @@ class SymbolDirective(msgspec.Struct, frozen=True, tag="symbols", tag_field="kin
     build_id: bytes
 
 
+class ProfileDirective(msgspec.Struct, frozen=True, tag="profile", tag_field="kind"):
+    """Ask a node for a profile: `collector` at `rate_hz` for `seconds` (whole PROFILE_STEP_S).
+
+    Only for agents whose facts say `on_demand_max_rate_hz`: older ones know symbols only. Sent
+    again with every answer until an event of kind "profile" comes, whose words begin with
+    `profile <id>: `.
+    """
+
+    id: int
+    collector: str
+    rate_hz: int
+    seconds: int
+    begin_within_s: int  # from this answer on; later the node does not begin it
+
+
+class ProfileEndDirective(msgspec.Struct, frozen=True, tag="profile_end", tag_field="kind"):
+    """Ask a node to end a profile, or not to begin it. Sent like a ProfileDirective."""
+
+    id: int
+
+
+Directive = SymbolDirective | ProfileDirective | ProfileEndDirective
+
+
 class Answer(msgspec.Struct, frozen=True):
     """The aggregator's answer to a batch, sent after the commit."""
 
     status: str  # "stored" or "duplicate"
     want: bytes = b""  # 16 bytes a hash: stacks of this batch that have no definition yet
-    directives: list[SymbolDirective] = []
+    directives: list[Directive] = []
 
 
 class SymbolExtract(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from aggregator.errors import DatabaseError
 from aggregator.ingest.dictionary import Recent
 from aggregator.symbols.service import wanted_directives
 from aggregator.telemetry import Metrics
-from wire.schema import SymbolDirective
+from wire.schema import Directive
 
 LOG = logging.getLogger(__name__)
 ASK_EVERY_S = 30.0
@@ -40,17 +40,17 @@ class Directives:
         """The node has reported modules: look at its next batch."""
         self._next_look_s.put(node_id, self._clock())
 
-    async def wanted(self, node_ids: Iterable[int]) -> dict[int, list[SymbolDirective]]:
+    async def wanted(self, node_ids: Iterable[int]) -> dict[int, list[Directive]]:
         """Directives by node. A failure is counted and only postpones them."""
         now = self._clock()
         due = sorted(n for n in set(node_ids) if (self._next_look_s.get(n) or 0.0) <= now)
-        directives: dict[int, list[SymbolDirective]] = {}
+        directives: dict[int, list[Directive]] = {}
         if not due:
             return directives
         try:
             async with connection_scope(self._database) as connection:
                 for node_id in due:
-                    directives[node_id] = await wanted_directives(connection, node_id)
+                    directives[node_id] = [*await wanted_directives(connection, node_id)]
         except DatabaseError as error:
             LOG.warning("symbols could not be asked for: %s", error)
             self._metrics.dropped.labels("directives").inc()

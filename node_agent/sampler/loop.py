@@ -21,6 +21,7 @@ from node_agent.sampler.facts import mode_facts
 from node_agent.sampler.governing import Governing
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.notify import Notifier
+from node_agent.sampler.on_demand import OnDemand, on_demand_facts
 from node_agent.sampler.status import SamplerStatus, read_shipper_usage
 from node_agent.sampler.waiting import Waiter
 from node_agent.sampler.watch import Watch, state_folder
@@ -85,7 +86,8 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         raise
     try:
         folder = state_folder(config, environ)
-        intake = Intake(config, spool, mode_facts(collector), collector.unwind_maps, folder)
+        facts = mode_facts(collector) | on_demand_facts(config)
+        intake = Intake(config, spool, facts, collector.unwind_maps, folder)
         intake.read_python(collector.python_maps)
         loop = _Loop(config, spool, collector, Meter(collector, calibration), intake, watch)
         for mode, reason in collector.mode_reasons.items():
@@ -136,7 +138,8 @@ class _Loop:
         self._meter = meter
         self._intake = intake
         self._watch = watch
-        self._governing = Governing(config, collector)
+        self._governing = Governing(config, collector, config.on_demand_max_rate_hz)
+        self._on_demand = OnDemand(config, self._governing)
         self._status = SamplerStatus(config, spool, intake, self._governing)
         self._last_error = ""
 
@@ -150,9 +153,10 @@ class _Loop:
         directives_at, rotate_at = now, now + ROTATE_EVERY_S
         calibrate_at = now + CALIBRATE_EVERY_S
         self._status.write()
-        while not waiter.wait(POLL_S, min(self._patience_s, interval_at - time.monotonic())):
+        while not waiter.wait(POLL_S, self._patience_s(interval_at)):
             now = time.monotonic()
-            if now >= interval_at or self._governing.is_due:
+            self._on_demand.step()
+            if self._is_over(now >= interval_at):
                 opened = self._watch.look()
                 if opened is not None:
                     self._intake.facts |= breaker_facts(opened)
@@ -181,14 +185,21 @@ class _Loop:
                 self._calibrate()
             notifier.is_alive()
         notifier.send("STOPPING=1")
+        self._on_demand.stop()
         self._end_interval(last=True)
         self._intake.close()
         self._status.stopped()
         return opened
 
-    @property
-    def _patience_s(self) -> float:
-        return IDLE_S if self._intake.is_settled else POLL_S
+    def _patience_s(self, interval_at: float) -> float:
+        idle_s = IDLE_S if self._intake.is_settled else POLL_S
+        return min(idle_s, interval_at - time.monotonic(), self._on_demand.wait_s)
+
+    def _is_over(self, is_its_time: bool) -> bool:
+        """Whether the running interval is to be ended now."""
+        if self._governing.is_due or self._on_demand.is_due:
+            return True
+        return is_its_time and not self._on_demand.is_imminent
 
     def _end_interval(self, last: bool = False) -> None:
         with using(*KERNEL_PROGRAMS):  # before 5.19 every access to a map wants CAP_BPF
@@ -202,7 +213,8 @@ class _Loop:
         overhead = self._meter.measure(usage, interval.duration_ns, interval.samples)
         rate_hz = self._governing.rate_hz
         try:
-            self._intake.put(interval, overhead, rate_hz, self._governing.facts)
+            events = self._on_demand.take_events()
+            self._intake.put(interval, overhead, rate_hz, self._governing.facts, events)
             self._last_error = ""
         except SpoolError as error:
             words = f"{error}; the last interval is kept in memory"
@@ -226,4 +238,7 @@ class _Loop:
             self._last_error = str(error)
             directives = []
         for directive in directives:
-            self._intake.obey(directive)
+            if directive["kind"] in ("profile", "profile_end"):
+                self._on_demand.obey(directive)
+            else:
+                self._intake.obey(directive)

@@ -9,7 +9,7 @@ import io
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from node_agent.errors import SpoolFileError
 from node_agent.shipper import policy
@@ -22,7 +22,7 @@ from node_agent.shipper.report import Report
 from node_agent.spool import BatchEntry, ExtractEntry, Spool, directives
 from wire.codec import decode, encode
 from wire.errors import WireError
-from wire.schema import Answer
+from wire.schema import Answer, Directive, ProfileDirective, SymbolDirective
 
 POLL_S = 2.0  # how often an idle shipper looks for something new
 BATCHES = "/api/v1/batches"
@@ -211,10 +211,10 @@ class Shipper:
             self.spool.put_directive(directives.define(unknown[at : at + directives.MAX_HASHES]))
 
     def _pass_on(self, answer: Answer) -> None:
-        """Hand the centre's orders to the sampler; only build ids get through."""
+        """Hand the centre's orders to the sampler; only build ids and profiles get through."""
         for directive in answer.directives[:_MAX_DIRECTIVES_PER_ANSWER]:
             try:
-                order = directives.symbols(directive.module_kind, directive.build_id)
+                order = _order(directive)
             except ValueError:
                 self.spool.dropped["directive_malformed"] += 1
                 continue
@@ -223,6 +223,15 @@ class Shipper:
     def _refuse(self, entry: BatchEntry | ExtractEntry, reason: str, words: str) -> None:
         self.spool.refuse(entry, reason)
         self.report.say(f"{entry.stem} refused for good: {words}")
+
+
+def _order(directive: Directive) -> dict[str, Any]:
+    """The spool's form of a directive. Raises ValueError when it cannot be one."""
+    if isinstance(directive, SymbolDirective):
+        return directives.symbols(directive.module_kind, directive.build_id)
+    if isinstance(directive, ProfileDirective):
+        return directives.profile(directive, time.time())
+    return directives.profile_end(directive.id)
 
 
 def _reason(response: Response) -> str:

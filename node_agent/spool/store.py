@@ -212,8 +212,7 @@ class Spool:
     def take_directives(self) -> list[dict[str, Any]]:
         """Orders not seen yet, each given out once; what is no known order is counted.
 
-        Orders are `{"kind": "symbols", "module_kind": int, "build_id": hex}` and
-        `{"kind": "define", "hashes": [hex, ...]}`.
+        What they look like: `node_agent.spool.directives`.
         """
         taken = []
         left = _MAX_TAKEN_BYTES
