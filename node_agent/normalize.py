@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd
-from node_agent.cpython.merge import MARKS, merge, split_segments
+from node_agent.cpython.merge import MARKS, leave_out_trampolines, merge, split_segments
 from node_agent.cpython.names import PythonNames
 from node_agent.generations import GenerationCache
 from node_agent.processes.address_space import AddressSpace
@@ -254,6 +254,8 @@ class Normalizer:
             signals = self.signals(raw.process)
             native = self._walk_marked(raw, process, signals)
             frames = merge(raw.user_ips, native, segments, raw.end is StackEnd.COMPLETE)
+            if process.perf_map is not None:
+                frames = leave_out_trampolines(frames, self.python.is_trampoline)
         else:
             self._count("process_gone" if process.space.gone else "mappings_denied")
             frames = merge((), (), segments, False)

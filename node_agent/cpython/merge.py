@@ -5,7 +5,7 @@ The kernel program has put marks where native addresses lie in the evaluator or 
 single frame, from 3.11 on all that called one another without C code between them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from node_agent.cpython.structs import (
     PYTHON_EVALUATOR_WORD,
@@ -62,3 +62,15 @@ def merge(
     for segment in segments[position:]:
         merged += segment
     return merged
+
+
+def leave_out_trampolines(
+    frames: Sequence[bytes], is_trampoline: Callable[[bytes, bytes], bool]
+) -> list[bytes]:
+    """`frames` (leaf first) without those that `is_trampoline` for the frame before them: under
+    `-X perf` a function runs in a call of the evaluator by code that bears its name."""
+    kept = list(frames[:1])
+    for frame in frames[1:]:
+        if not is_trampoline(frame, kept[-1]):
+            kept.append(frame)
+    return kept

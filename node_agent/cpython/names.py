@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from node_agent.cpython.structs import PYTHON_FILE_BYTES, PYTHON_NAME, PYTHON_NAME_BYTES
 from node_agent.generations import GenerationCache
-from node_agent.symbols.modules import ModuleRegistry
+from node_agent.symbols.modules import JIT, ModuleRegistry
+from wire.hashes import module_hash
 from wire.schema import Module, ModuleKind, Name
 
 PYTHON = Module(ModuleKind.NAMED, b"python", "python")
 MAX_IDS = 40_000  # about 200 bytes each; forked processes share theirs
 CUT = "…"
+_JIT_FRAME, _PYTHON_FRAME = (module_hash(m).to_bytes(8, "little") for m in (JIT, PYTHON))
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
 
@@ -43,6 +45,17 @@ class PythonNames:
             return self.unknown
         return known
 
+    def is_trampoline(self, frame: bytes, function: bytes) -> bool:
+        """Whether `frame` is code that CPython made under `-X perf` to run `function` by: the perf
+        map has it by the function's name and file."""
+        if not (frame.startswith(_JIT_FRAME) and function.startswith(_PYTHON_FRAME)):
+            return False
+        jit, python = (
+            self._registry.names.get(int.from_bytes(packed[8:], "little"))
+            for packed in (frame, function)
+        )
+        return jit is not None and python is not None and is_same_function(jit, python)
+
     def rotate(self) -> None:
         """Forget what was not seen since the last call."""
         self._frames.rotate()
@@ -62,6 +75,18 @@ def decode_name(record: bytes) -> tuple[int, Name]:
     if file_chars * file_width > PYTHON_FILE_BYTES:
         path = CUT + path
     return id64, Name(function, path, first_line)
+
+
+def is_same_function(whole: Name, python: Name) -> bool:
+    """Whether `python`, which may be cut, has the function and file of `whole`."""
+    function, file = python.function, python.file
+    is_function = function == whole.function or (
+        function.endswith(CUT) and whole.function.startswith(function.removesuffix(CUT))
+    )
+    is_file = file == whole.file or (
+        file.startswith(CUT) and whole.file.endswith(file.removeprefix(CUT))
+    )
+    return is_function and is_file
 
 
 def decode_text(data: bytes, chars: int, width: int) -> str:

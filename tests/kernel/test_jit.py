@@ -23,6 +23,7 @@ NOBODY = 65534
 ENOUGH = 20  # samples
 UNNAMED = Name("[jit]")
 TRIES = 8
+NAMED = (b"jit", b"python", b"[unknown]")  # ids of the modules of frames that have no file
 NODE = """
 function inner(n) { let s = 0; for (let i = 0; i < n; i++) s = (s * 31 + i) % 1000003; return s; }
 function outer() { let t = 0; for (let i = 0; i < 50; i++) t += inner(20000); return t; }
@@ -142,12 +143,15 @@ def holds(process: subprocess.Popen[str], text: str) -> bool:
     return path.exists() and text in path.read_text()
 
 
-def named_frames(process: subprocess.Popen[str], seconds: float = 1) -> Counter[tuple[Name, ...]]:
-    """Samples of a process by their frames that have no file, as those of JIT code; more and longer
-    where it gets little of the machine, or where its unwind rows are still being made."""
+def named_frames(
+    process: subprocess.Popen[str], seconds: float = 1, python: bool = True
+) -> Counter[tuple[Name, ...]]:
+    """Samples of a process by their frames that have no file: of JIT code, and with `python` of
+    Python. More and longer where it gets little of the machine, or where its unwind rows are still
+    being made."""
     for turn in range(TRIES):
         registry = ModuleRegistry()
-        sampling = Sampling(199, process.pid, None, registry)
+        sampling = Sampling(199, process.pid, None, registry, python=python)
         taken = sampling.run(seconds * (1 + turn), io.StringIO())
         if taken.ends.get("complete", 0) > 0.9 * sum(taken.ends.values()) >= ENOUGH:
             break
@@ -156,7 +160,7 @@ def named_frames(process: subprocess.Popen[str], seconds: float = 1) -> Counter[
         packed = taken.packed[stack_hash]
         numbers = [int.from_bytes(packed[at : at + 8], "little") for at in range(0, len(packed), 8)]
         frames = zip(numbers[::2], numbers[1::2], strict=True)
-        kept = (n for m, n in frames if registry.modules[m].id in (b"jit", b"[unknown]"))
+        kept = (n for m, n in frames if registry.modules[m].id in NAMED)
         counts[tuple(registry.names[number] for number in kept)] += count
     return counts
 
@@ -227,15 +231,24 @@ def python_root() -> Path:
     return root
 
 
-def test_python(start: Start, python_root: Path) -> None:
-    """Its map lies in its own root."""
+def test_python_has_each_function_once(start: Start, python_root: Path) -> None:
+    """Its map, which lies in its own root, has the code that each function is called by."""
     (python_root / "opt/hot.py").write_text(PYTHON)
     process = start("chroot", python_root, "/usr/bin/python3.14", "-X", "perf", "/opt/hot.py")
     path = python_root / f"tmp/perf-{process.pid}.map"
     wait_for(lambda: path.exists() and "py::inner:" in path.read_text(), "trampolines")
-    counts = named_frames(process)
+    by_map = named_frames(process, python=False)
+    by_interpreter = named_frames(process)
     path.unlink()
-    assert share(counts, Name("inner", "/opt/hot.py")) > 80
+    assert share(by_map, Name("inner", "/opt/hot.py")) > 80
+    assert share(by_interpreter, Name("inner", "/opt/hot.py", 2)) > 80
+    called = Counter[tuple[int, ...]]()
+    for frames, count in by_interpreter.items():
+        functions = [name.function for name in frames]
+        if "inner" in functions:
+            called[tuple(functions.count(name) for name in ("outer", "inner"))] += count
+    # Of some samples the interpreter is entering or leaving a function.
+    assert called[1, 1] > 0.9 * called.total(), by_interpreter
 
 
 def test_a_trampoline_without_a_frame_pointer_is_walked_through(

@@ -46,9 +46,7 @@ class Silent:
         if self._server.stdout.readline() != "mounted\n":
             self._server.wait()
             pytest.skip("this kernel has no FUSE")
-        self.program = subprocess.Popen(
-            [self.mount / "program"], stdout=subprocess.PIPE, text=True
-        )
+        self.program = subprocess.Popen([self.mount / "program"], stdout=subprocess.PIPE, text=True)
         assert self.program.stdout is not None
         assert self.program.stdout.readline() == "resident\n"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from node_agent.cpython.merge import merge, split_segments
+from node_agent.cpython.merge import leave_out_trampolines, merge, split_segments
 from node_agent.cpython.structs import PYTHON_SEGMENT_END
 
 E, G = 1, 2  # marks: evaluator, glue
@@ -66,3 +66,24 @@ def test_native_frames_that_are_not_believed_are_left_out() -> None:
         b"a",
         b"b",
     ]
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ("", ""),
+        ("a A m", "a m"),
+        ("a A call a A b B m", "a call a b m"),  # recursion through C code, then the caller
+        ("A b B", "A b"),  # about to enter the evaluator: there is no Python frame yet
+        ("a c A m", "a c A m"),  # not the code that runs `c`
+    ],
+)
+def test_trampolines_are_left_out_behind_the_function_that_they_run(
+    frames: str, expected: str
+) -> None:
+    left = leave_out_trampolines(
+        [frame.encode() for frame in frames.split()],
+        lambda frame, function: frame != function and frame.lower() == function,
+    )
+
+    assert b" ".join(left).decode() == expected

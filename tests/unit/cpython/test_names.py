@@ -2,13 +2,20 @@
 
 import pytest
 
-from node_agent.cpython.names import CUT, PYTHON, PythonNames, decode_name, decode_text
+from node_agent.cpython.names import (
+    CUT,
+    PYTHON,
+    PythonNames,
+    decode_name,
+    decode_text,
+    is_same_function,
+)
 from node_agent.cpython.structs import (
     PYTHON_FILE_BYTES,
     PYTHON_NAME_BYTES,
     PythonNameC,
 )
-from node_agent.symbols.modules import ModuleRegistry
+from node_agent.symbols.modules import JIT, ModuleRegistry
 from wire.hashes import module_hash, name_hash, pack_frame
 from wire.schema import Name
 
@@ -91,3 +98,29 @@ def test_a_name_that_could_not_be_read_keeps_its_place() -> None:
     assert names.frame(7) != names.unknown
     assert Name("[python]", "/a.py", 12) in registry.names.values()
     assert counts == {"python_unreadable": 1}
+
+
+@pytest.mark.parametrize(
+    ("whole", "python", "expected"),
+    [
+        (Name("Till.total", "/a.py"), Name("Till.total", "/a.py", 7), True),
+        (Name("Till.total", "/a.py"), Name("Till.other", "/a.py", 7), False),
+        (Name("Till.total", "/a.py"), Name("Till.total", "/b.py", 7), False),
+        (Name("long_name", "/folder/a.py"), Name(f"long{CUT}", f"{CUT}r/a.py", 7), True),
+        (Name("long_name", "/folder/a.py"), Name(f"lung{CUT}", f"{CUT}r/a.py", 7), False),
+    ],
+)
+def test_a_name_in_a_perf_map_is_a_functions(whole: Name, python: Name, expected: bool) -> None:
+    assert is_same_function(whole, python) is expected
+
+
+def test_a_trampoline_is_known_by_its_module_and_name() -> None:
+    registry = ModuleRegistry()
+    names = PythonNames(registry, {})
+    function = registry.name_frame(PYTHON, Name("main", "/a.py", 12))
+    trampoline = registry.name_frame(JIT, Name("main", "/a.py"))
+
+    assert names.is_trampoline(trampoline, function)
+    assert not names.is_trampoline(function, function)
+    assert not names.is_trampoline(trampoline, trampoline)
+    assert not names.is_trampoline(registry.jit, function)
