@@ -1,9 +1,4 @@
-"""Real programs without frame pointers, of every kind, sampled together on this machine's kernel:
-their stacks are whole.
-
-They all run at the same time, at the lowest priority; what is asserted are shares and chains of
-functions, never times.
-"""
+"""Real programs without frame pointers, of every kind, sampled together at the lowest priority."""
 
 import os
 import shutil
@@ -13,14 +8,13 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.collectors.stacks import StackEnd, end_of
-from node_agent.kernel.structs import MAX_STACK_DEPTH
 from node_agent.normalize import Normalizer
 from node_agent.record.naming import name_frames
 from node_agent.symbols.kallsyms import KernelFrames
@@ -30,13 +24,12 @@ from node_agent.unwind.cache import RowCache
 from node_agent.unwind.unwinder import Unwinder
 
 HERE = Path(__file__).parent
-SOURCES = HERE / "unwinding"
-SHARED = HERE.parent / "data/programs/unwind"
+SHARED = HERE.parents[1] / "data/programs/unwind"
 FLAGS = ("-O2", "-fomit-frame-pointer", "-Wall", "-Werror")
 RATE_HZ = 199
 POLL_S = 0.1
-ENOUGH = 40  # samples of each program
-LIMIT_S = 60.0
+ENOUGH = 40  # samples of each program; the tests count on them
+LIMIT_S = 300.0  # for each thing waited for: other work may leave the programs little time
 RUN = uuid4().hex[:5]  # thread names tell the programs from those of other tests
 # program: (source, how it is compiled)
 C_PROGRAMS = {
@@ -103,10 +96,10 @@ def compile_programs(folder: Path) -> None:
         target = folder / thread_name(program)
         libraries = [option for option in options if option.startswith("-l")]
         others = [option for option in options if not option.startswith("-l")]
-        command = [compiler, *FLAGS, *others, "-o", target, SOURCES / f"{source}.c", *libraries]
+        command = [compiler, *FLAGS, *others, "-o", target, HERE / f"{source}.c", *libraries]
         subprocess.run(command, check=True)
     shared = ["gcc", *FLAGS, "-shared", "-fpic", "-o", folder / "library.so"]
-    subprocess.run([*shared, SOURCES / "library.c"], check=True)
+    subprocess.run([*shared, HERE / "library.c"], check=True)
     cache = os.environ | {"GOCACHE": str(Path.home() / ".cache/go-build")}
     subprocess.run([SHARED / "build.sh", folder, "routines"], check=True, env=cache)
     (folder / "routines").rename(folder / thread_name("go"))
@@ -143,10 +136,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """All of them running; their names."""
     folder = tmp_path_factory.mktemp("unwinding")
     compile_programs(folder)
+    options: Any = {"start_new_session": True, "stderr": subprocess.DEVNULL}
     running = {
-        name: subprocess.Popen(
-            ["nice", "-n", "19", *command], start_new_session=True, stderr=subprocess.DEVNULL
-        )
+        name: subprocess.Popen(["nice", "-n", "19", *command], **options)
         for name, command in commands(folder).items()
     }
     try:
@@ -170,7 +162,7 @@ def await_program(pid: int, program: Path) -> None:
     """Return when the process runs it."""
     end = time.monotonic() + LIMIT_S
     while os.readlink(f"/proc/{pid}/exe") != str(program):  # noqa: PTH115 (a link, not followed)
-        assert time.monotonic() < end
+        assert time.monotonic() < end, f"{program} was not run within {LIMIT_S} s"
         time.sleep(0.01)
 
 
@@ -188,6 +180,7 @@ class Watcher:
         self.unwinder = Unwinder(maps, self.registry, builder, self.normalizer.space)
         self.normalizer.signals = self.unwinder.signals
         self.whole: set[str] = set()  # thread names that had a whole stack
+        self.ends: dict[str, set[str]] = {}  # how stacks ended, by thread name
         self._collector = collector
 
     def knows(self, stack_hash: bytes) -> bool:
@@ -202,6 +195,7 @@ class Watcher:
                 continue
             self.normalizer.add(raw)
             self.unwinder.note(raw)
+            self.ends.setdefault(raw.thread_name, set()).add(raw.end.name)
             if raw.end in (StackEnd.COMPLETE, StackEnd.TRUNCATED):
                 self.whole.add(raw.thread_name)
         self.unwinder.step()
@@ -216,13 +210,23 @@ def seen(programs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
     watcher = Watcher(collector, tmp_path_factory.mktemp("rows"), names)
     try:
         end = time.monotonic() + LIMIT_S
-        while time.monotonic() < end and not watcher.whole >= names.keys():
+        while missing := names.keys() - watcher.whole:
+            if time.monotonic() > end:
+                told = {names[name]: sorted(watcher.ends.get(name, ())) for name in missing}
+                pytest.fail(
+                    f"no whole stack within {LIMIT_S} s of {told} (with the ends of their stacks);"
+                    f" unwinder: {watcher.unwinder.status()}"
+                )
             time.sleep(POLL_S)
             watcher.poll()
         collector.take_interval()
         samples = dict.fromkeys(names, 0)
         counts = {}
-        while time.monotonic() < end and min(samples.values()) < ENOUGH:
+        end = time.monotonic() + LIMIT_S
+        while min(samples.values()) < ENOUGH:
+            if time.monotonic() > end:
+                few = {names[name]: count for name, count in samples.items() if count < ENOUGH}
+                pytest.fail(f"fewer than {ENOUGH} samples within {LIMIT_S} s of {few}")
             for _ in range(10):
                 time.sleep(POLL_S)
                 watcher.poll()
@@ -244,106 +248,3 @@ def seen(programs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
         frames = tuple(named[packed[at : at + 16]].function for at in range(0, len(packed), 16))
         rows[names[key.thread_name]].append(Row(frames, end_of(key.flags), count))
     yield Seen(rows, watcher.unwinder)
-
-
-@pytest.mark.parametrize(
-    "name", ["pie", "fixed", "static", "spie", "deleted", "replaced", "inside", "execed", "maps"]
-)
-def test_stacks_reach_from_the_entry_point_to_the_leaf(seen: Seen, name: str) -> None:
-    assert seen.samples(name) >= ENOUGH
-    assert seen.share(name, StackEnd.COMPLETE) >= 0.98, seen.rows[name]
-    calls = ("main", "outer", "work") if name == "maps" else ("main", "outer", "inner", "work")
-    assert seen.chain_share(name, *calls) >= 0.95, seen.rows[name]
-    assert all(row.frames[0] == "_start" for row in seen.rows[name] if row.end is StackEnd.COMPLETE)
-
-
-@pytest.mark.parametrize("name", ["musl", "smusl"])
-def test_programs_of_musl_are_whole(seen: Seen, name: str) -> None:
-    """Their C library has no unwind information."""
-    assert seen.share(name, StackEnd.COMPLETE) >= 0.98, seen.rows[name]
-    assert seen.chain_share(name, "main", "outer", "inner", "work") >= 0.95, seen.rows[name]
-
-
-def test_a_library_that_is_loaded_later_is_unwound(seen: Seen) -> None:
-    assert seen.share("late", StackEnd.COMPLETE) >= 0.98, seen.rows["late"]
-    assert seen.chain_share("late", "main", "outer", "in_library", "work") >= 0.95
-
-
-def test_forks_without_exec_are_unwound_however_short_they_live(seen: Seen) -> None:
-    assert seen.share("forks", StackEnd.COMPLETE) >= 0.95, seen.rows["forks"]
-    in_child = seen.chain_share("forks", "main", "outer", "in_child", "work")
-    in_parent = seen.chain_share("forks", "main", "outer", "in_parent", "work")
-    assert in_child > 0.1
-    assert in_parent > 0.1
-    assert in_child + in_parent >= 0.9
-
-
-def test_programs_that_live_for_half_a_second_are_unwound_or_counted(seen: Seen) -> None:
-    rows = seen.rows["short"]
-    whole, unknown = (seen.share("short", end) for end in (StackEnd.COMPLETE, StackEnd.NO_MAPPING))
-    assert whole > 0, rows
-    assert whole + unknown > 0.95, rows
-    assert all("_start" in row.frames for row in rows if row.end is StackEnd.COMPLETE)
-
-
-def test_the_vdso_is_unwound(seen: Seen) -> None:
-    assert seen.share("clocks", StackEnd.COMPLETE) >= 0.98, seen.rows["clocks"]
-    in_vdso = [row for row in seen.rows["clocks"] if "[vdso]" in row.frames]
-    assert sum(row.samples for row in in_vdso) > 0.2 * seen.samples("clocks")
-    assert all("read_clock" in row.frames for row in in_vdso if row.end is StackEnd.COMPLETE)
-
-
-def test_a_signal_handler_stands_on_what_it_interrupted(seen: Seen) -> None:
-    assert seen.share("signals", StackEnd.COMPLETE) >= 0.98, seen.rows["signals"]
-    calls = ("handle", "outer", "in_handler", "work")
-    in_handler = [
-        row.frames
-        for row in seen.rows["signals"]
-        if any(row.frames[at : at + 4] == calls for at in range(len(row.frames)))
-    ]
-    assert seen.chain_share("signals", *calls) > 0.3
-    for frames in in_handler:
-        before = frames[: frames.index("handle") - 1]  # without the return from the handler
-        assert before[-1] in ("interrupted", "outer", "main"), frames
-        assert before[0] == "_start"
-
-
-def test_threads_are_unwound_to_their_beginning(seen: Seen) -> None:
-    assert seen.share("threads", StackEnd.COMPLETE) >= 0.98, seen.rows["threads"]
-    assert seen.chain_share("threads", "in_thread", "outer", "work") >= 0.95
-
-
-def test_samples_of_kernel_code_have_the_users_part(seen: Seen) -> None:
-    assert seen.share("copies", StackEnd.COMPLETE) >= 0.98, seen.rows["copies"]
-    in_kernel = [row for row in seen.rows["copies"] if "do_syscall_64" in row.frames]
-    assert sum(row.samples for row in in_kernel) > 0.5 * seen.samples("copies")
-    whole = [row for row in in_kernel if row.end is StackEnd.COMPLETE]
-    assert all(row.frames[0] == "_start" for row in whole)
-    with_copy = sum(row.samples for row in whole if pair_of_main(row.frames) == ("main", "copy"))
-    assert with_copy >= 0.95 * sum(row.samples for row in whole)
-
-
-def pair_of_main(frames: tuple[str, ...]) -> tuple[str, ...]:
-    at = frames.index("main") if "main" in frames else 0
-    return frames[at : at + 2]
-
-
-def test_go_is_unwound_by_its_frame_pointers(seen: Seen) -> None:
-    assert seen.share("go", StackEnd.COMPLETE) >= 0.95, seen.rows["go"]
-
-
-def test_what_is_too_deep_is_cut_and_said(seen: Seen) -> None:
-    assert seen.share("deep", StackEnd.TRUNCATED) >= 0.98, seen.rows["deep"]
-    depths = {
-        sum(frame in ("descend", "work") for frame in row.frames) for row in seen.rows["deep"]
-    }
-    assert MAX_STACK_DEPTH in depths
-
-
-def test_nothing_was_lost_on_the_way(seen: Seen) -> None:
-    status = seen.unwinder.status()
-    assert status["error"] == ""
-    assert not {"map_error", "system_error", "rows_full", "mappings_full"} & status["lost"].keys()
-    assert status["rows"] > 10_000
-    assert status["modules"]["loaded"] >= 10
-    assert status["map_bytes"] <= 10 << 20
