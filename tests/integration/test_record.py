@@ -285,15 +285,13 @@ def python_caller(tmp_path: Path) -> Path:
     return script
 
 
-@pytest.mark.parametrize(
-    "flags", [(), ("--no-python",), ("--no-unwind",), ("--no-unwind", "--no-python")]
-)
+@pytest.mark.parametrize("flags", [(), ("--no-python",), ("--no-unwind",)])
 def test_switches_leave_out_python_frames_and_unwinding(
     python_caller: Path, start: Start, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     process = start("/usr/bin/python3", python_caller)
     output = tmp_path / "python.folded"
-    options = ["--seconds", "2", "--rate", "199", "--pid", str(process.pid), "-o", str(output)]
+    options = ["--seconds", "1", "--rate", "199", "--pid", str(process.pid), "-o", str(output)]
     said = subprocess.run(
         [sys.executable, "-m", "node_agent", "record", *options, *flags],
         check=True,

@@ -1,5 +1,6 @@
 """Frames of real CPythons of every version that is here, read by the kernel program."""
 
+import importlib.util
 import json
 import os
 import re
@@ -20,7 +21,9 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 PROGRAMS = PROJECT / "tests/data/programs/python"
 MODES = PROGRAMS / "modes.py"
+SUBINTERPRETERS = PROGRAMS / "subinterpreters.py"
 SAMPLES = 1500  # of two that differ by a fifth, on a busy machine: half a point of error
+FEW_SAMPLES = 300  # where shares don't count
 SPINNING = ("spin_a", "spin_b")
 # Ways whose callback is called by C code, and such as stay in Python all the way.
 THROUGH_C = ("way_sort", "way_map", "way_regex", "way_ctypes")
@@ -67,10 +70,10 @@ Record = Callable[..., Recorded]
 def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
     rows = tmp_path_factory.mktemp("rows")  # libc's are made once
 
-    def run(*command: str | Path, switch: str = "on") -> Recorded:
+    def run(*command: str | Path, switch: str = "on", samples: int = SAMPLES) -> Recorded:
         script = HERE / "python_frames.py"
         done = subprocess.run(
-            [sys.executable, script, str(SAMPLES), switch, *command],
+            [sys.executable, script, str(samples), switch, *command],
             check=False,
             capture_output=True,
             text=True,
@@ -92,7 +95,17 @@ def check(recorded: Recorded) -> None:
     assert total >= SAMPLES
     assert recorded.count(lambda stack: bool(stack.python)) >= 0.98 * total
 
-    # Functions, files and lines, in order, from the thread's entry to the leaf.
+    check_chains(recorded)
+    spinning = recorded.count(lambda stack: stack.is_spinning)
+    main = recorded.count(lambda stack: ("main",) in [frame[:1] for frame in stack.python])
+    assert 0.3 * total < main < 0.7 * total  # the other half: a thread
+
+    in_a = recorded.count(lambda stack: stack.is_spinning and stack.python[-1][0] == "spin_a")
+    assert abs(in_a / spinning - 0.6) <= 0.03, in_a / spinning
+
+
+def check_chains(recorded: Recorded) -> None:
+    """Functions, files and lines, in order, from the thread's entry to the leaf."""
     spinning = recorded.count(lambda stack: stack.is_spinning)
     exact = Counter[str]()
     for stack in recorded.stacks:
@@ -100,11 +113,6 @@ def check(recorded: Recorded) -> None:
             exact[recorded.way_of(stack)] += stack.samples
     assert set(exact) >= set(recorded.said), exact
     assert spinning - exact[""] >= 0.98 * spinning, exact
-    main = recorded.count(lambda stack: ("main",) in [frame[:1] for frame in stack.python])
-    assert 0.3 * total < main < 0.7 * total  # the other half: a thread
-
-    in_a = recorded.count(lambda stack: stack.is_spinning and stack.python[-1][0] == "spin_a")
-    assert abs(in_a / spinning - 0.6) <= 0.03, in_a / spinning
 
 
 def between(stack: Sampled, way: str) -> list[bool]:
@@ -138,15 +146,71 @@ def test_python_frames_of_this_version(cpython: Path, record: Record) -> None:
     assert 0 < recorded.spent["python_ns"] < recorded.spent["kernel_ns"]
 
 
-def test_python_frames_of_a_newer_debians_stripped_interpreter(record: Record) -> None:
-    """CPython 3.14 with another C library, in a root of its own."""
+@pytest.fixture(scope="module")
+def newer_debian() -> Path:
+    """CPython 3.14, stripped, with another C library, in a root of its own."""
     root = PROJECT / "build/python/3.14"
     subprocess.run([HERE / "pythons.sh", "forky", "3.14", root], check=True)
-    (root / "opt/modes.py").write_bytes(MODES.read_bytes())
+    for program in (MODES, SUBINTERPRETERS):
+        (root / "opt" / program.name).write_bytes(program.read_bytes())
+    return root
 
-    recorded = record("chroot", root, "/usr/bin/python3.14", "/opt/modes.py")
+
+def test_python_frames_of_a_newer_debians_stripped_interpreter(
+    newer_debian: Path, record: Record
+) -> None:
+    check(record("chroot", newer_debian, "/usr/bin/python3.14", "/opt/modes.py"))
+
+
+def test_python_frames_with_cpythons_jit(
+    newer_debian: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code keeps no frame pointers, so native stacks end there; Python's don't."""
+    monkeypatch.setenv("PYTHON_JIT", "1")
+    python = ("chroot", newer_debian, "/usr/bin/python3.14")
+    asked = [*python, "-c", "import sys; print(sys._jit.is_enabled())"]
+    if subprocess.check_output(asked, text=True) != "True\n":
+        pytest.skip("this build has no JIT")
+
+    recorded = record(*python, "/opt/modes.py")
 
     check(recorded)
+    cut_short = recorded.count(lambda stack: stack.stack_end in ("NO_MAPPING", "NO_ROWS"))
+    assert cut_short > 0, "the JIT made no code"
+
+
+def check_subinterpreter(recorded: Recorded) -> None:
+    """Its functions, and none of those of the interpreter that called it."""
+    expected = [("<module>", 1), ("way_inside", 6), ("spin_a", 1)]
+    total = recorded.count(lambda _: True)
+    assert total >= FEW_SAMPLES
+    seen = Counter[bool]()
+    for stack in recorded.stacks:
+        if stack.is_spinning:
+            found = [(name, line) for name, _, line in stack.python]
+            seen[found == expected] += stack.samples
+    assert seen[True] >= 0.95 * total, recorded.stacks
+
+
+def test_python_frames_of_a_subinterpreter(cpython: Path, record: Record) -> None:
+    check_subinterpreter(record(cpython, SUBINTERPRETERS, samples=FEW_SAMPLES))
+
+
+def test_python_frames_of_a_subinterpreter_in_a_thread(newer_debian: Path, record: Record) -> None:
+    """A thread that has a state in both interpreters."""
+    command = ("chroot", newer_debian, "/usr/bin/python3.14", "/opt/subinterpreters.py", "thread")
+    check_subinterpreter(record(*command, samples=FEW_SAMPLES))
+
+
+def test_python_frames_of_greenlets(record: Record) -> None:
+    """Each has a chain of its own, on a stack that is copied to and fro."""
+    if importlib.util.find_spec("greenlet") is None:
+        pytest.skip("needs the package greenlet")
+
+    recorded = record(sys.executable, PROGRAMS / "greenlets.py", samples=FEW_SAMPLES)
+
+    assert recorded.count(lambda stack: bool(stack.python)) >= 0.98 * FEW_SAMPLES
+    check_chains(recorded)
 
 
 def test_python_frames_of_an_embedded_interpreter(record: Record, tmp_path: Path) -> None:

@@ -78,9 +78,7 @@ def test_rows_of_several_files_and_then_from_the_cache(
     assert builder.counts["cached"] == 1
 
 
-def test_a_refusal_is_said_in_words_and_remembered(
-    builder: RowBuilder, children: Children
-) -> None:
+def test_a_refusal_is_said_in_words_and_remembered(builder: RowBuilder, children: Children) -> None:
     build_id, descriptor = memory_file(b"#!/bin/sh\n")
     builder.request(build_id, descriptor)
     assert finish(builder)[build_id].refused == "not an ELF file"

@@ -1,0 +1,81 @@
+"""Two greenlets that use CPU time 60:40, each under functions of its own, until it is killed.
+
+Prints one line of JSON first, as modes.py does: the chains as the interpreter itself tells them.
+"""
+
+import json
+import sys
+import time
+
+from greenlet import getcurrent, greenlet
+
+A_S, B_S = 0.0018, 0.0012
+chains = {}
+
+
+def spin_a(budget_s):
+    begun = time.thread_time()
+    x = 0
+    while time.thread_time() - begun < budget_s:
+        for i in range(200):
+            x += i * i
+
+
+def spin_b(budget_s):
+    begun = time.thread_time()
+    x = 0
+    while time.thread_time() - begun < budget_s:
+        for i in range(200):
+            x += i * i
+
+
+def look(way):
+    """Takes the place of a spinning function once, to write the chain down."""
+    frame = sys._getframe(1)
+    chain = []
+    while frame is not None:
+        code = frame.f_code
+        name = getattr(code, "co_qualname", code.co_name)
+        chain.append((name, code.co_filename, code.co_firstlineno))
+        frame = frame.f_back
+    chains.setdefault(way, []).append(chain[::-1])
+
+
+def way_first(depth, work, amount):
+    if depth:
+        way_first(depth - 1, work, amount)
+    else:
+        work(amount)
+        getcurrent().parent.switch()
+
+
+def way_second(work, amount):
+    work(amount)
+    # in C code between two functions when the other one goes on
+    [1].sort(key=lambda _: getcurrent().parent.switch())
+    work(amount)
+    getcurrent().parent.switch()
+
+
+def go_on(greenlets):
+    for running in greenlets:
+        running.switch()
+
+
+def in_turn(first, second):
+    """Each goes on twice; they are begun at different depths of this one."""
+    greenlets = [greenlet(way_first), greenlet(way_second)]
+    greenlets[0].switch(5, *first)
+    greenlets[1].switch(*second)
+    go_on(greenlets[1:])
+    go_on(greenlets)
+
+
+def main():
+    in_turn((look, "way_first"), (look, "way_second"))
+    print(json.dumps(chains), flush=True)
+    while True:
+        in_turn((spin_a, 2 * A_S), (spin_b, A_S))
+
+
+main()
