@@ -59,6 +59,10 @@ export const fetchLabels = async () => (await get("/api/v1/labels", {})).labels;
 
 export const fetchNodes = async (signal) => (await get("/api/v1/nodes", {}, signal)).nodes;
 
+// → {events, older}, newest first; `olderThan` is `older` of the page before
+export const fetchEvents = (name, { olderThan = "", limit }, signal) =>
+  get(`/api/v1/nodes/${encodeURIComponent(name)}/events`, { older_than: olderThan, limit }, signal);
+
 export function exportUrl({ from, until, query }, format) {
   const params = new URLSearchParams({ from, until, format });
   if (query) params.set("query", query);

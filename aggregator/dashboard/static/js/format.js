@@ -10,6 +10,11 @@ export function percent(share, decimals) {
 // One decimal where the interval is a tenth of a point or more, else two: share and interval agree.
 export const decimalsFor = (halfWidth) => (halfWidth >= 0.00095 ? 1 : 2);
 
+// A percentage that may be small keeps two significant digits: 0.0042 % is not 0.00 %.
+export function cost(value) {
+  return value >= 0.1 || value === 0 ? value.toFixed(2) : String(Number(value.toPrecision(2)));
+}
+
 export function cores(value) {
   if (value >= 100) return Math.round(value).toLocaleString("en");
   if (value >= 10) return value.toFixed(1);

@@ -9,7 +9,8 @@ import { failed, firstRun, merging, nothing, wordsOf } from "./messages.js";
 import { clearAnswer } from "./panels/answer.js";
 import { createExport } from "./panels/export.js";
 import { createFilters } from "./panels/filters.js";
-import { lateness, showHealth, showHosts } from "./panels/hosts.js";
+import { createFleet } from "./panels/fleet.js";
+import { lateness, showHealth } from "./panels/hosts.js";
 import { clearState, showNotice, showState } from "./panels/state.js";
 import { createTime } from "./panels/time.js";
 import { createTimeline } from "./panels/timeline.js";
@@ -43,6 +44,7 @@ const loader = new Loader(question, {
   slow: showSlow,
   failure: showFailure,
 });
+const fleet = createFleet({ onChoose: onlyHost });
 createExport({
   question: () => shownTimes && { ...shownTimes, query: print(view.matchers) },
   canvas: screen.canvas,
@@ -100,8 +102,9 @@ function showAnswer(answer, nextNodes) {
 
 function showNodes(next) {
   nodes = next;
+  fleet.problem("");
   showHealth(nodes);
-  if ($("#hosts").open) showHosts(nodes, serverNow(), onlyHost);
+  if ($("#hosts").open) fleet.show(nodes, serverNow());
 }
 
 function onlyHost(value) {
@@ -148,6 +151,7 @@ function cancel() {
 const loadAgain = () => loader.load();
 
 function showFailure(error, quiet) {
+  fleet.problem(`These figures may be old. ${wordsOf(error)}`);
   if (quiet && screen.hasAnswer()) {
     const at = clock(Date.parse(shownTimes.until), { spanMs: 0 });
     showNotice({ text: `Showing ${at}. ${wordsOf(error)}`, action: { label: "Try again", run: loadAgain } });
@@ -188,9 +192,10 @@ $("#link").addEventListener("click", copyLink);
 $("#icicle").addEventListener("click", () => setLayout("icicle"));
 $("#flip").addEventListener("click", () => setLayout("flame"));
 $("#health").addEventListener("click", () => {
-  showHosts(nodes, serverNow(), onlyHost);
+  fleet.show(nodes, serverNow());
   $("#hosts").showModal();
 });
+$("#hosts").addEventListener("close", fleet.stop);
 $("#whole").addEventListener("click", () => $("#ends").showModal());
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("click", ({ target }) => {
