@@ -55,8 +55,10 @@ class _Process:
 
     __slots__ = ("bases", "frames", "leaves", "perf_map", "space", "token", "version")
 
-    def __init__(self, key: ProcessKey, token: int) -> None:
-        self.space = AddressSpace(key.tgid, key.start_ns)
+    def __init__(
+        self, key: ProcessKey, token: int, is_excluded: Callable[[int], bool] | None
+    ) -> None:
+        self.space = AddressSpace(key.tgid, key.start_ns, is_excluded)
         self.token = token
         self.version = 0
         self.frames: dict[int, bytes] = {}  # by return address
@@ -87,6 +89,8 @@ class Normalizer:
         self.counts: dict[str, int] = {}
         # Addresses that signal handlers of a process return to; the unwinder knows them.
         self.signals: Callable[[ProcessKey], frozenset[int]] = lambda _: frozenset()
+        # Whether a process, by its tgid, is one by now that must not be read.
+        self.is_excluded: Callable[[int], bool] | None = None
         self.python = PythonNames(registry, self.counts)
         self._perf_maps = PerfMaps(registry, self.counts, perf_map_burst_bytes)
         self._registry = registry
@@ -346,7 +350,7 @@ class Normalizer:
     def _process(self, key: ProcessKey) -> _Process:
         process = self._processes.get(key)
         if process is None:
-            process = _Process(key, self._next_token())
+            process = _Process(key, self._next_token(), self.is_excluded)
             self._processes.put(key, process)
         return process
 

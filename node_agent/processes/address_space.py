@@ -1,6 +1,7 @@
 """What one process has mapped, read when it is needed and again when it may have changed."""
 
 import time
+from collections.abc import Callable
 
 from node_agent.processes.errors import ProcessError, ProcessGoneError
 from node_agent.processes.mappings import Mapping, Mappings, read_mappings
@@ -13,14 +14,21 @@ _NEVER = float("-inf")
 
 class AddressSpace:
     """The executable mappings of process (tgid, start_ns). Raises nothing: `mappings` is None as
-    long as they can't be read, `gone` says that they never will be.
+    long as they can't be read, `gone` says that they never will be. `is_excluded` says of a tgid
+    whether it must not be read.
 
     `version` changes whenever what was found before may no longer hold.
     """
 
-    __slots__ = ("gone", "mappings", "read_at", "refresh_s", "start_ns", "tgid", "version")
+    __slots__ = (
+        *("gone", "is_excluded", "mappings", "read_at", "refresh_s", "start_ns", "tgid"),
+        "version",
+    )
 
-    def __init__(self, tgid: int, start_ns: int) -> None:
+    def __init__(
+        self, tgid: int, start_ns: int, is_excluded: Callable[[int], bool] | None = None
+    ) -> None:
+        self.is_excluded = is_excluded
         self.tgid = tgid
         self.start_ns = start_ns
         self.mappings: Mappings | None = None
@@ -67,6 +75,10 @@ class AddressSpace:
             self.gone = True  # what was read before still holds
             return
         except ProcessError:
+            return
+        # Afterwards, or it could become one in between.
+        if self.is_excluded is not None and self.is_excluded(self.tgid):
+            self.gone = True
             return
         old, self.mappings = self.mappings, fresh
         if old is None:

@@ -47,6 +47,8 @@ class Identities:
         self._values: dict[str, set[str]] = {}
         self._values_since = time.monotonic()
         self.folded = 0  # label values that became "other"
+        # Whether a process, by its tgid, is one by now that must not be read.
+        self.is_excluded: Callable[[int], bool] = lambda _: False
 
     def labels(
         self,
@@ -88,6 +90,8 @@ class Identities:
             text = Path(f"/proc/{tgid}/cgroup").read_text(errors="replace")
             executable = _read_executable(tgid)
             check_start(tgid, start_ns)  # or it was another process's
+            if self.is_excluded(tgid):
+                raise ProcessGoneError(f"process {tgid} has become one that is excluded")
         except (OSError, ProcessGoneError):
             # It has ended: another process of the same cgroup may have told us before.
             names, executable, build_id = self._by_cgroup.get(cgroup_id) or NOTHING, "", ""

@@ -14,6 +14,7 @@ from node_agent.cpython.programs import PythonPrograms
 from node_agent.exclusions import ExcludeConfig
 from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
 from node_agent.normalize import Normalizer
+from node_agent.processes.excluded import ExcludedProcesses
 from node_agent.processes.identity import Identities
 from node_agent.symbols.kallsyms import KernelFrames
 from node_agent.symbols.modules import ModuleRegistry
@@ -69,6 +70,9 @@ class Sampling:
             registry, KernelFrames(registry), self._stacks, MAX_SAMPLES, PERF_MAP_BURST_BYTES
         )
         self._identities = Identities({})
+        if exclude:
+            excluded = ExcludedProcesses(exclude)
+            self._normalizer.is_excluded = self._identities.is_excluded = excluded.covers
         self._collector = CpuCollector(
             rate,
             MAX_SAMPLES,

@@ -20,6 +20,7 @@ from node_agent.errors import SpoolError
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.unwind_maps import UnwindMaps
 from node_agent.normalize import Normalizer
+from node_agent.processes.excluded import ExcludedProcesses
 from node_agent.processes.identity import Identities
 from node_agent.sampler.batches import build_columns
 from node_agent.sampler.definitions import DefinitionBook, build_definitions
@@ -70,6 +71,9 @@ class Intake:
             self.registry, KernelFrames(self.registry), self.definitions, config.max_samples
         )
         self.identities = Identities(dict(config.labels), self.normalizer.main_build_id)
+        if config.exclude:
+            excluded = ExcludedProcesses(config.exclude)
+            self.normalizer.is_excluded = self.identities.is_excluded = excluded.covers
         cpus = len(online_cpus())
         self.children = Children(Ration(config.budget_percent, cpus, time.monotonic()))
         self.extractor = Extractor(spool, self.registry, config.name, self.children)

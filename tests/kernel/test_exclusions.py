@@ -2,15 +2,24 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector
+from node_agent.collectors.stacks import RawStack
 from node_agent.exclusions import ExcludeConfig
+from node_agent.normalize import Normalizer
+from node_agent.processes.excluded import ExcludedProcesses
+from node_agent.processes.identity import Identities
+from node_agent.symbols.kallsyms import KernelFrames
+from node_agent.symbols.modules import ModuleRegistry
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
@@ -67,3 +76,67 @@ def test_what_has_no_effect_is_said() -> None:
 
     assert words[0] == "there is no user nobody-of-this-name"
     assert "too deep" in words[1]
+
+
+class Definitions(dict[bytes, bytes]):
+    """Frames by stack hash."""
+
+    def knows(self, stack_hash: bytes) -> bool:
+        return stack_hash in self
+
+    def add(self, stack_hash: bytes, packed: bytes) -> None:
+        self[stack_hash] = packed
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("is_excluded", [True, False])
+def test_a_process_that_becomes_an_excluded_one_is_not_read_any_more(
+    busy_program: Any, tmp_path: Path, is_excluded: bool
+) -> None:
+    """Its sample is of before, and /proc is of now."""
+    program = tmp_path / f"becomes-{os.urandom(4).hex()}"
+    shutil.copy(busy_program.path, program)
+    exclude = ExcludeConfig(executables=(str(program),) if is_excluded else ("nobody",))
+    code = (
+        "import os, select, sys\n"
+        "while not select.select([0], [], [], 0)[0]: sum(range(10000))\n"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    collector = CpuCollector(499, 10_000, 10, exclude=exclude)
+    command = [sys.executable, "-c", code, program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        collector.start()
+        try:
+            raw: list[RawStack] = []
+            wait_for(
+                lambda: (
+                    bool(raw.extend(s for s in collector.poll() if s.process.tgid == process.pid))
+                    or bool(raw)
+                ),
+                "a sample of before",
+            )
+            assert process.stdin is not None
+            process.stdin.close()
+            exe = Path(f"/proc/{process.pid}/exe")
+            wait_for(lambda: exe.resolve() == program, "the other program")
+            registry, definitions = ModuleRegistry(), Definitions()
+            normalizer = Normalizer(registry, KernelFrames(registry), definitions, 1000)
+            identities = Identities({}, normalizer.main_build_id)
+            normalizer.is_excluded = identities.is_excluded = ExcludedProcesses(exclude).covers
+
+            normalizer.add(raw[0])
+            labels = identities.labels(raw[0].process, 0, "before", False)
+        finally:
+            collector.stop()
+            process.kill()
+
+    modules = {module.name for module in registry.modules.values()}
+    assert (program.name in modules) == (not is_excluded)
+    assert labels["executable"] == ("before" if is_excluded else program.name)
+    assert ("build_id" in labels) == (not is_excluded)
