@@ -33,6 +33,7 @@ VIEWS = (
     "aggregator.symbols.views",
     "aggregator.flamegraph.views",
     "aggregator.fleet.views",
+    "aggregator.on_demand.views",
     "aggregator.alerts.views",
     "aggregator.dashboard.views",
 )

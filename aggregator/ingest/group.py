@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -25,11 +26,12 @@ from aggregator.ingest.directives import Directives
 from aggregator.ingest.errors import BusyError
 from aggregator.ingest.runs import Decision
 from aggregator.ingest.store import TIER_10S, TIER_60S, EncodedBatch, store_group
+from aggregator.on_demand.following import Taken, follow_profiles
 from aggregator.profiles.codec import encode_sections
 from aggregator.profiles.partitions import make_partitions, utc_now
 from aggregator.profiles.stack_ends import encode_ends, make_ends
 from aggregator.telemetry import TRACER, Metrics
-from wire.schema import Answer
+from wire.schema import Answer, Directive
 
 LOG = logging.getLogger(__name__)
 MAX_GROUP = 64
@@ -44,6 +46,13 @@ ROWS_OFF_LOOP = 20_000  # larger groups are encoded in a thread
 class _Waiting:
     batch: PreparedBatch
     answer: "asyncio.Future[Answer]"
+
+
+class _Stored(NamedTuple):
+    """What became of each batch, and what nodes are to be told about profiles."""
+
+    decisions: list[Decision]
+    profiles: dict[int, list[Directive]]
 
 
 class GroupCommit:
@@ -130,7 +139,7 @@ class GroupCommit:
                 encoded = await asyncio.to_thread(self._encode, batches, stacks, series)
             else:
                 encoded = self._encode(batches, stacks, series)
-            decisions = await self._transact(encoded)
+            decisions, profiles = await self._transact(encoded)
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._metrics.commit_batches.observe(len(batches))
         directives = await self.directives.wanted(batch.node_id for batch in batches)
@@ -142,7 +151,7 @@ class GroupCommit:
                 continue
             want = [h for h in split_hashes(batch.hashes) if not stacks[h][1]]
             # The first answer to a node carries its directives: it has one request in flight.
-            asked = directives.pop(batch.node_id, [])
+            asked = profiles.pop(batch.node_id, []) + directives.pop(batch.node_id, [])
             answers.append(Answer(decision.status, b"".join(want[:MAX_WANTED]), asked))
         return answers
 
@@ -162,16 +171,24 @@ class GroupCommit:
             encoded.append(EncodedBatch(batch, data, encode_ends(ends), tier_s))
         return encoded
 
-    async def _transact(self, encoded: Sequence[EncodedBatch]) -> list[Decision]:
+    async def _transact(self, encoded: Sequence[EncodedBatch]) -> _Stored:
         try:
-            async with connection_scope(self._database) as connection:
-                return await store_group(await driver_connection(connection), encoded)
+            return await self._store_once(encoded)
         except MissingPartitionError:
             LOG.info("a partition is missing; making it here, as the worker has not")
         async with connection_scope(self._database) as connection:
             await connection.run_sync(make_partitions, utc_now(), self._retention)
+        return await self._store_once(encoded)
+
+    async def _store_once(self, encoded: Sequence[EncodedBatch]) -> _Stored:
         async with connection_scope(self._database) as connection:
-            return await store_group(await driver_connection(connection), encoded)
+            decisions = await store_group(await driver_connection(connection), encoded)
+            taken = [
+                Taken(one.batch, decision.status == "stored")
+                for one, decision in zip(encoded, decisions, strict=True)
+                if decision.error is None
+            ]
+            return _Stored(decisions, await follow_profiles(connection, taken, utc_now()))
 
     def _count(self, batch: PreparedBatch, decision: Decision) -> None:
         self._metrics.batches.labels(decision.status).inc()
