@@ -2,7 +2,7 @@
 
 import json
 import sys
-from argparse import Namespace
+from types import SimpleNamespace
 
 from node_agent.capabilities import drop_unneeded
 from node_agent.commands.configured import config_of
@@ -11,7 +11,7 @@ from node_agent.errors import EXIT_FAILED, EXIT_IMPOSSIBLE, ConfigError
 from node_agent.preflight import Check, Facts, is_possible, read_facts, render, run_checks
 
 
-def execute(arguments: Namespace) -> int:
+def execute(arguments: SimpleNamespace) -> int:
     """Print the checks; 0, or 3 when profiling is impossible. With --production the checklist too:
     then 1 when something of it is missing."""
     drop_unneeded()  # what is checked is what `run` would have
@@ -34,7 +34,7 @@ def execute(arguments: Namespace) -> int:
     return EXIT_FAILED if missing(production) else 0
 
 
-def _configuration(arguments: Namespace) -> tuple[AgentConfig | None, str]:
+def _configuration(arguments: SimpleNamespace) -> tuple[AgentConfig | None, str]:
     try:
         return config_of(arguments), ""
     except ConfigError as error:

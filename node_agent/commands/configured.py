@@ -1,14 +1,14 @@
 """The configuration that a command was started with: file, environment, flags."""
 
 import os
-from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 from node_agent.config import DEFAULT_CONFIG_FILE, AgentConfig, load_config
 from node_agent.settings import SETTINGS
 
 
-def config_of(arguments: Namespace) -> AgentConfig:
+def config_of(arguments: SimpleNamespace) -> AgentConfig:
     """Load the configuration. Without --config the default file is read where it exists.
 
     Raises ConfigError.

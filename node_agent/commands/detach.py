@@ -6,9 +6,9 @@ import shutil
 import signal
 import subprocess
 import time
-from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 from node_agent.capabilities import KERNEL_PROGRAMS, using
 from node_agent.commands.configured import config_of
@@ -21,7 +21,7 @@ WAIT_S = 15.0  # a sampler writes its last batch first, and the kernel frees obj
 _MANAGER = 1  # systemd's process id: it holds what the descriptor store keeps
 
 
-def execute(arguments: Namespace) -> int:
+def execute(arguments: SimpleNamespace) -> int:
     """Print what is left; 0 when that is nothing, 1 when something is or could not be seen."""
     config = config_of(arguments)
     with using(*KERNEL_PROGRAMS):

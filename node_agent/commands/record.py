@@ -2,7 +2,7 @@
 
 import math
 import sys
-from argparse import Namespace
+from types import SimpleNamespace
 
 from node_agent.capabilities import drop_unneeded
 from node_agent.config import DEFAULT_CONFIG_FILE, load_config
@@ -15,7 +15,7 @@ from node_agent.settings import SETTINGS, SettingError, parse
 MAX_SECONDS = 3600.0
 
 
-def execute(arguments: Namespace) -> int:
+def execute(arguments: SimpleNamespace) -> int:
     """Record, then say on stderr what is in the file."""
     seconds = arguments.seconds
     if not math.isfinite(seconds) or not 0 < seconds <= MAX_SECONDS:

@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 from node_agent.commands.configured import config_of
 from node_agent.errors import EXIT_FAILED
@@ -12,7 +12,7 @@ from node_agent.spool import Spool, Usage
 from node_agent.status import render, summarize
 
 
-def execute(arguments: Namespace) -> int:
+def execute(arguments: SimpleNamespace) -> int:
     """Print it; 0 when the sampler runs, 1 when it does not."""
     config = config_of(arguments)
     sampler = shipper = None

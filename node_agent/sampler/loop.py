@@ -13,6 +13,7 @@ from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.config import AgentConfig
 from node_agent.errors import EXIT_DETACHED, AgentError, SpoolError
+from node_agent.heap import give_back
 from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.kernel.errors import PerfEventError
 from node_agent.overhead import Meter, calibrate_interrupt_ns
@@ -30,6 +31,7 @@ from node_agent.spool import Spool
 POLL_S = 0.5  # between two polls at least, whatever calls
 IDLE_S = 2.0  # and at most: also how often directives are looked for
 ROTATE_EVERY_S = 300.0
+GIVE_BACK_EVERY_S = 30.0
 CALIBRATE_EVERY_S = 86_400.0  # a virtual machine may have moved to another host
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -106,6 +108,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         # What lives now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        give_back()
         notifier.send("READY=1\nSTATUS=sampling")
         with closing(Waiter(_SIGNALS, collector.call_fd)) as waiter:
             opened = loop.run(notifier, waiter)
@@ -152,6 +155,7 @@ class _Loop:
         interval_at = now + self._config.interval_s
         directives_at, rotate_at = now, now + ROTATE_EVERY_S
         calibrate_at = now + CALIBRATE_EVERY_S
+        give_back_at = now + GIVE_BACK_EVERY_S
         self._status.write()
         while not waiter.wait(POLL_S, self._patience_s(interval_at)):
             now = time.monotonic()
@@ -180,6 +184,9 @@ class _Loop:
             if now >= rotate_at:
                 rotate_at = now + ROTATE_EVERY_S
                 self._intake.rotate()
+            if now >= give_back_at:
+                give_back_at = now + GIVE_BACK_EVERY_S
+                give_back()
             if now >= calibrate_at:
                 calibrate_at = now + CALIBRATE_EVERY_S
                 self._calibrate()

@@ -1,6 +1,7 @@
 """The shipper as a process: signals, waiting, and the loop around `Shipper.step`."""
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -8,6 +9,7 @@ import time
 
 from node_agent.config import AgentConfig
 from node_agent.errors import ConfigError, SpoolError
+from node_agent.heap import give_back
 from node_agent.shipper.client import Client, read_token
 from node_agent.shipper.proxy import choose_proxy
 from node_agent.shipper.report import Report
@@ -15,6 +17,7 @@ from node_agent.shipper.shipper import POLL_S, Shipper
 from node_agent.spool import Spool
 
 _SPOOL_RETRY_S = 5.0
+GIVE_BACK_EVERY_S = 30.0
 # Where the spool's folders tell what is new. Every wake-up of a cold process costs about 0.2 ms.
 _WATCHED_S = 15.0
 
@@ -45,8 +48,14 @@ def run_shipper(config: AgentConfig) -> int:
     shipper = Shipper(spool, client, report, _random, idle_s)
     through = f" through the proxy {proxy.host}:{proxy.port}" if proxy else ""
     report.say(f"delivering {config.spool_dir} to {client.url}{through}")
+    gc.collect()
+    gc.freeze()
+    give_back_at_s = 0.0
     while not alarm.is_stopped:
         report.write()
+        if report.state == "idle" and time.monotonic() > give_back_at_s:
+            give_back_at_s = time.monotonic() + GIVE_BACK_EVERY_S
+            give_back()
         try:
             wait_s = shipper.step()
         except SpoolError as error:
