@@ -17,6 +17,8 @@ KEPT_UNUSED = 60  # intervals that rows stay which no known process uses: it may
 
 @dataclass(slots=True)
 class _Module:
+    """What is known of one module. (Without words here `dataclasses` runs all of `inspect`.)"""
+
     state: Place | Kind = Kind.PENDING
     rows: int = 0  # that it needs, once that is known
     score: float = 0.0  # samples of the processes that map it, decaying
