@@ -126,6 +126,7 @@ def _facts(alert: Alert, host: str, event: str) -> AlertFacts:
         value=alert.value,
         threshold=alert.threshold,
         is_silent=bool(alert.detail.get("end", {}).get("silent")),
+        words=str(alert.detail.get("words", "")),
     )
 
 

@@ -10,7 +10,13 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from typing import Any
 
-from aggregator.alerts.rules import CLOCK_RULE, CLONE_RULE, OVERHEAD_RULE
+from aggregator.alerts.rules import (
+    CLOCK_RULE,
+    CLONE_RULE,
+    LIMITED_RULE,
+    OVERHEAD_RULE,
+    PAUSED_RULE,
+)
 
 RECEIVER = "flamefleet"
 _NOT_ENDED = "0001-01-01T00:00:00Z"
@@ -18,6 +24,8 @@ _ALERT_NAMES = {
     OVERHEAD_RULE: "FlamefleetAgentOverhead",
     CLONE_RULE: "FlamefleetClonedNode",
     CLOCK_RULE: "FlamefleetClockOffset",
+    PAUSED_RULE: "FlamefleetAgentPaused",
+    LIMITED_RULE: "FlamefleetAgentLimited",
 }
 _UNITS = {"cpu_percent": ("CPU", "% of the host", 1.0), "memory_bytes": ("memory", " MiB", 2.0**20)}
 
@@ -35,6 +43,7 @@ class AlertFacts:
     value: float  # when it started
     threshold: float
     is_silent: bool = False  # ended because the node was not heard of any more
+    words: str = ""  # the agent's own, where it has any
 
 
 def alert_message(facts: AlertFacts) -> bytes:
@@ -76,6 +85,18 @@ def _summary(facts: AlertFacts) -> str:
             f"two hosts send as {facts.host}: give each its own token and restart both samplers; "
             "what the clone sends is refused"
         )
+    if facts.rule == PAUSED_RULE:
+        if is_end:
+            return f"flamefleet-agent on {facts.host} has not paused any more"
+        return (
+            f"flamefleet-agent on {facts.host} pauses sampling to stay inside its budget: the "
+            "lowest rate was too dear; its flamegraphs lack that time"
+        )
+    if facts.rule == LIMITED_RULE:
+        if is_end:
+            return f"flamefleet-agent on {facts.host} has met no limit of its unit any more"
+        words = facts.words or facts.quantity
+        return f"flamefleet-agent on {facts.host} met a limit of its unit: {words}"
     if facts.rule == CLOCK_RULE:
         if is_end and facts.is_silent:
             return f"{facts.host} has not reported for so long that its clock is unknown"

@@ -14,7 +14,7 @@ from aggregator.alerts.rules import (
     CloneRule,
     Excess,
     judge_clock,
-    judge_clone,
+    judge_recent,
 )
 
 _CLONES = text(
@@ -50,7 +50,7 @@ def evaluate_clones(session: Session, rule: CloneRule, urls: Sequence[str]) -> E
     started = ended = 0
     parameters = {"rule": CLONE_RULE, "window_s": rule.window_s}
     for row in session.execute(_CLONES, parameters):
-        change = judge_clone(rule, row.refused_ago_s, firing=row.alert_id is not None)
+        change = judge_recent(rule, row.refused_ago_s, firing=row.alert_id is not None)
         if change is Change.START:
             excess = Excess("clones", 1, 0)
             started += start_alert(session, CLONE_RULE, row.node_id, excess, {}, urls)

@@ -1,5 +1,5 @@
-"""When the agent's overhead, a clone or a wrong clock is an alert: state machines without clock or
-database."""
+"""When the agent's overhead, a limit that it met, a clone or a wrong clock is an alert: state
+machines without clock or database."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,6 +7,8 @@ from enum import Enum
 OVERHEAD_RULE = "agent_overhead"
 CLONE_RULE = "cloned_node"
 CLOCK_RULE = "clock_offset"
+PAUSED_RULE = "agent_paused"
+LIMITED_RULE = "agent_limited"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class CloneRule:
 
 
 @dataclass(frozen=True)
+class EventRule:
+    """Fires while what it is about (a pause of sampling, a limit of the agent's unit) happened
+    within the last `window_s` seconds: a governor that pauses again and again is one alert."""
+
+    window_s: float = 600.0
+
+
+@dataclass(frozen=True)
 class ClockRule:
     """Fires when a node's clock is off by more than `start_s`, and ends below `end_s`.
 
@@ -93,9 +103,9 @@ def judge(rule: OverheadRule, mean: OverheadMean, firing: bool) -> Change:
     return Change.STAY
 
 
-def judge_clone(rule: CloneRule, refused_ago_s: float | None, firing: bool) -> Change:
-    """The change that the last refusal calls for, `refused_ago_s` seconds ago (None: never)."""
-    is_recent = refused_ago_s is not None and refused_ago_s < rule.window_s
+def judge_recent(rule: CloneRule | EventRule, ago_s: float | None, firing: bool) -> Change:
+    """The change that something calls for which last happened `ago_s` seconds ago (None: never)."""
+    is_recent = ago_s is not None and ago_s < rule.window_s
     if is_recent == firing:
         return Change.STAY
     return Change.START if is_recent else Change.END

@@ -2,9 +2,10 @@
 
 from sqlalchemy import Engine
 
+from aggregator.alerts.agent_state import evaluate_limits, evaluate_pauses
 from aggregator.alerts.deliveries import deliver_due
 from aggregator.alerts.node_state import evaluate_clocks, evaluate_clones
-from aggregator.alerts.rules import ClockRule, CloneRule, OverheadRule
+from aggregator.alerts.rules import ClockRule, CloneRule, EventRule, OverheadRule
 from aggregator.alerts.service import evaluate_overhead
 from aggregator.config import CentreConfig
 from aggregator.db import session_scope
@@ -19,6 +20,9 @@ def evaluate(engine: Engine, config: CentreConfig) -> int:
     with session_scope(engine) as session:
         changed += evaluate_clones(session, CloneRule(), urls)
         changed += evaluate_clocks(session, ClockRule(), urls)
+    with session_scope(engine) as session:
+        changed += evaluate_pauses(session, EventRule(), urls)
+        changed += evaluate_limits(session, EventRule(), urls)
     return changed.started + changed.ended
 
 

@@ -62,13 +62,17 @@ def test_a_message_that_is_sent_again_has_the_same_bytes() -> None:
         ("cloned_node", 1, "FlamefleetClonedNode", "two hosts send as web-1", "no clone of web-1"),
         ("clock_offset", 12.5, "FlamefleetClockOffset", "12.5 s behind the", "right again"),
         ("clock_offset", -90, "FlamefleetClockOffset", "90 s ahead of the", "right again"),
+        ("agent_paused", 110, "FlamefleetAgentPaused", "pauses sampling", "not paused any more"),
+        ("agent_limited", 2, "FlamefleetAgentLimited", "unit: held back", "no limit of its unit"),
     ],
 )
-def test_clones_and_clocks_have_their_own_words(
+def test_other_rules_have_their_own_words(
     rule: str, value: float, name: str, start: str, end: str
 ) -> None:
     for event, words in (("firing", start), ("resolved", end)):
-        told = AlertFacts(rule, "web-1", event, STARTED, STARTED, "", value, 10.0)
+        told = AlertFacts(
+            rule, "web-1", event, STARTED, STARTED, "", value, 10.0, words="held back"
+        )
         body = json.loads(alert_message(told))
         assert body["commonLabels"]["alertname"] == name
         assert words in body["commonAnnotations"]["summary"]

@@ -6,12 +6,13 @@ from aggregator.alerts.rules import (
     Change,
     ClockRule,
     CloneRule,
+    EventRule,
     Excess,
     OverheadMean,
     OverheadRule,
     judge,
     judge_clock,
-    judge_clone,
+    judge_recent,
     worst_excess,
 )
 
@@ -66,22 +67,25 @@ def test_a_limit_of_nothing_is_always_exceeded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refused_ago_s", "firing", "change"),
+    ("ago_s", "firing", "change"),
     [
         (None, False, Change.STAY),
         (0, False, Change.START),
         (599.9, False, Change.START),
         (600, False, Change.STAY),
         (86_400, False, Change.STAY),
-        # Every refusal makes it last ten minutes more.
+        # Every further one makes it last ten minutes more.
         (0, True, Change.STAY),
         (599.9, True, Change.STAY),
         (600, True, Change.END),
         (None, True, Change.END),
     ],
 )
-def test_the_clone_rule(refused_ago_s: float | None, firing: bool, change: Change) -> None:
-    assert judge_clone(CloneRule(), refused_ago_s, firing) is change
+def test_the_rules_of_what_happened_lately(
+    ago_s: float | None, firing: bool, change: Change
+) -> None:
+    assert judge_recent(CloneRule(), ago_s, firing) is change
+    assert judge_recent(EventRule(), ago_s, firing) is change
 
 
 @pytest.mark.parametrize("side", [1, -1])
