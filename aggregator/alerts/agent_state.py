@@ -1,4 +1,4 @@
-"""Starts and ends alerts about what an agent did or met: a pause of sampling, a limit of its unit."""
+"""Starts and ends alerts about what an agent did or met: pauses, and limits of its unit."""
 
 from collections.abc import Sequence
 
