@@ -2,7 +2,8 @@
 
 usage: exclude.py BUSY SAMPLES
 The loads are copies of BUSY, started after the collector, each named by what excludes it. Goes on
-until the load `free` has so many samples and every other one has used CPU time, a minute at most.
+until the load `free` has so many samples and every other one has used CPU time, for four minutes
+at most.
 """
 
 import json
@@ -23,7 +24,7 @@ from node_agent.kernel.mounts import read_mounts
 
 USER = 61234
 CPU_S = 0.3
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 
 
 def cpu_seconds(pid: int) -> float:

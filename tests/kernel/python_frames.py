@@ -1,10 +1,11 @@
 """Records a Python program; what it found is one line of JSON.
 
 usage: python_frames.py SAMPLES on|off|alone|given-up COMMAND...
-The program's first line of output goes into the answer. SAMPLES of it are taken, for a minute at
-most, once the kernel program knows it. `off`: native frames only; `alone`: Python frames only,
+The program's first line of output goes into the answer. SAMPLES of it are taken, for three minutes
+at most, once the kernel program knows it. `off`: native frames only; `alone`: Python frames only,
 which needs no rows; `given-up`: Python frames are left out once the program is known, and `again`
-tells how samples ended that were taken after they came back. A COMMAND of `self` is this interpreter. Judging is for the test outside.
+tells how samples ended that were taken after they came back. A COMMAND of `self` is this
+interpreter. Judging is for the test outside.
 """
 
 import json
@@ -28,8 +29,8 @@ from wire.schema import ModuleKind
 
 RATE_HZ = 997
 POLL_S = 0.05
-SETTLE_S = 60.0
-LIMIT_S = 60.0
+SETTLE_S = 180.0
+LIMIT_S = 180.0
 
 
 class Definitions:

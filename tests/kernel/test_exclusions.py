@@ -23,6 +23,7 @@ from node_agent.symbols.modules import ModuleRegistry
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
+pytestmark = pytest.mark.timeout(900)  # a slow machine takes its time
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ class Recorded(NamedTuple):
 
 
 Record = Callable[..., Recorded]
+pytestmark = pytest.mark.timeout(900)  # a slow machine takes its time
 
 
 @pytest.fixture(scope="session")
