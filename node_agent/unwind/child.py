@@ -16,7 +16,7 @@ from node_agent.children.jobs import read_request
 from node_agent.symbols.build_ids import read_build_id
 from node_agent.unwind.errors import NoRowsError, RowFileError
 from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
-from node_agent.unwind.rows import Rows, build_rows
+from node_agent.unwind.rows import Rows
 
 CPU_S = 20  # a file: the largest here takes less than one
 WALL_S = 120  # a file
@@ -75,6 +75,9 @@ def _read_rows(job: dict[str, Any]) -> Rows:
     # The note that holds the id of a file in memory need not have been copied.
     if not job["is_image"] and read_build_id(read, size).hex() != job["build_id"]:
         raise NoRowsError("the file has been replaced by another build")
+    # Only here: the sampler too imports this module, for what is answered.
+    from node_agent.unwind.elf_rows import build_rows
+
     return build_rows(read, size, job["is_image"])
 
 

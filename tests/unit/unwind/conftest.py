@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.unwind.rows import Rows, build_rows
+from node_agent.unwind.elf_rows import build_rows
+from node_agent.unwind.rows import Rows
 from node_agent.unwind.rules import Rule
 
 CORPUS = Path(__file__).parents[2] / "data" / "fuzz" / "eh_frame"

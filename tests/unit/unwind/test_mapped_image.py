@@ -12,8 +12,9 @@ import pytest
 
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.mappings import Mapping, read_mappings, read_start_ticks
+from node_agent.unwind.elf_rows import build_rows
 from node_agent.unwind.mapped_image import open_mapped_image
-from node_agent.unwind.rows import Rows, build_rows
+from node_agent.unwind.rows import Rows
 
 PROJECT = Path(__file__).parents[3]
 TICK_NS = 10_000_000

@@ -14,9 +14,9 @@ import pytest
 
 from node_agent.processes.mappings import parse_maps
 from node_agent.symbols.elf import HEADER
+from node_agent.unwind.elf_rows import build_rows
 from node_agent.unwind.errors import NoRowsError
 from node_agent.unwind.gaps import MIN_GAP_BYTES
-from node_agent.unwind.rows import build_rows
 from node_agent.unwind.rules import Rule
 
 RowsOf = Callable[[Path], Any]

@@ -11,9 +11,9 @@ import pytest
 
 from node_agent.symbols.elf import HEADER, SECTION, SEGMENT
 from node_agent.unwind import cfi
+from node_agent.unwind.elf_rows import build_rows
 from node_agent.unwind.errors import NoRowsError
 from node_agent.unwind.row_file import decode_rows, encode_rows
-from node_agent.unwind.rows import build_rows
 from node_agent.unwind.rules import Rule
 
 NUMBERS = (0, 1, 4, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 64) - 1)
