@@ -8,7 +8,7 @@ from opentelemetry import trace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from aggregator.profiles.stack_ends import REASONS
+from aggregator.profiles.stack_ends import PYTHON_REASONS, REASONS
 
 LOG = logging.getLogger(__name__)
 TRACER = trace.get_tracer("flamefleet.aggregator")
@@ -49,6 +49,14 @@ class Metrics:
         )
         for reason in REASONS:  # all are there from the start: a rate needs a first value
             self.stack_ends.labels(reason)
+        self.python_ends = Counter(
+            "flamefleet_python_ends",
+            "Samples of Python programs in stored batches by how their Python part ended",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in PYTHON_REASONS:
+            self.python_ends.labels(reason)
         self.refused = Counter(
             "flamefleet_refused",
             "Requests refused, by the code of the error",

@@ -52,6 +52,14 @@ STACK_ENDS = (
     "unsupported_rule",  # a rule that rows cannot hold
     "read_fault",  # the stack's memory could not be read
 )
+# How the Python part of a stack ended, in the order of enum python_end from 1 on.
+PYTHON_ENDS = (
+    "complete",  # down to the thread's first Python frame
+    "truncated",  # deeper than what is kept
+    "no_thread_state",  # not found
+    "read_fault",  # memory of the interpreter could not be read
+    "off",  # given up for a while, to stay in the agent's budget
+)
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -79,6 +87,7 @@ class Batch(msgspec.Struct, frozen=True):
     Row i says: stack `stack_hashes[i]` was seen `counts[i]` times in `series[series_index[i]]`.
     `stack_ends` says of its samples with a user part how that ended: reason (STACK_ENDS, or a word
     of a later agent) to samples of each series; a reason that did not occur is left out.
+    `python_ends` says the same of samples of Python programs and their Python part (PYTHON_ENDS).
     """
 
     node: str
@@ -99,6 +108,7 @@ class Batch(msgspec.Struct, frozen=True):
     facts: dict[str, str] = {}  # kernel release, mode, preset: shown on the fleet page
     stack_ends: dict[str, bytes] = {}  # u32 a series
     events: list[Event] = []  # since the batch before, oldest first
+    python_ends: dict[str, bytes] = {}  # u32 a series
 
 
 class Module(msgspec.Struct, frozen=True):

@@ -41,7 +41,8 @@ def check_batch(batch: Batch) -> int:
         raise TooLargeError(f"{len(batch.series)} series; at most {limits.MAX_SERIES} are allowed")
     for series in batch.series:
         _check_labels(series)
-    _check_stack_ends(batch)
+    _check_ends("stack_ends", batch.stack_ends, len(batch.series))
+    _check_ends("python_ends", batch.python_ends, len(batch.series))
     if len(batch.events) > limits.MAX_EVENTS:
         raise TooLargeError(
             f"{len(batch.events)} events in a batch; at most {limits.MAX_EVENTS} are allowed"
@@ -80,21 +81,19 @@ def _check_module(module: Module) -> None:
         raise TooLargeError(f"a module name is longer than {limits.MAX_LABEL_BYTES} bytes")
 
 
-def _check_stack_ends(batch: Batch) -> None:
+def _check_ends(field: str, ends: dict[str, bytes], series: int) -> None:
     """Any word is accepted, so that a later agent's reasons are no cause to refuse its batch."""
-    if len(batch.stack_ends) > limits.MAX_STACK_ENDS:
-        raise TooLargeError(
-            f"{len(batch.stack_ends)} reasons in stack_ends, limit {limits.MAX_STACK_ENDS}"
-        )
-    for reason, column in batch.stack_ends.items():
+    if len(ends) > limits.MAX_STACK_ENDS:
+        raise TooLargeError(f"{len(ends)} reasons in {field}, limit {limits.MAX_STACK_ENDS}")
+    for reason, column in ends.items():
         is_word = reason.isascii() and reason.isidentifier() and reason == reason.lower()
         if not is_word or len(reason) > limits.MAX_STACK_END_BYTES:
             raise MalformedError(
-                f"stack_ends: {reason[:40]!r} is not a word of at most "
+                f"{field}: {reason[:40]!r} is not a word of at most "
                 f"{limits.MAX_STACK_END_BYTES} letters a-z, digits and _"
             )
-        if _column(f"stack_ends.{reason}", column, 4) != len(batch.series):
-            raise MalformedError(f"stack_ends.{reason} must have {len(batch.series)} rows")
+        if _column(f"{field}.{reason}", column, 4) != series:
+            raise MalformedError(f"{field}.{reason} must have {series} rows")
 
 
 def _check_event(event: Event) -> None:

@@ -40,7 +40,8 @@ class Coverage:
     `effective_rate_hz` is the sampling rate less what was lost; `undefined_stacks` counts distinct
     stacks whose frames no node has told yet; samples of damaged blobs count as lost. `stack_ends`
     are the samples with a user part by how that ended, where agents say so, and `complete_share` is
-    the share of the complete ones among them (None: none).
+    the share of the complete ones among them (None: none); `python_ends` and
+    `python_complete_share` are the same of Python programs and the Python part of their stacks.
     """
 
     hosts: int
@@ -54,6 +55,8 @@ class Coverage:
     damaged_blobs: int
     stack_ends: dict[str, int]
     complete_share: float | None
+    python_ends: dict[str, int]
+    python_complete_share: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,4 +218,6 @@ def _coverage(stacks: Stacks, unnamed_share: float, undefined: int) -> Coverage:
         damaged_blobs=totals.damaged_blobs,
         stack_ends=dict(totals.stack_ends.samples),
         complete_share=totals.stack_ends.complete_share,
+        python_ends=dict(totals.stack_ends.python),
+        python_complete_share=totals.stack_ends.python_complete_share,
     )

@@ -110,6 +110,8 @@ def _ends(ends: StackEnds) -> dict[str, Any]:
         "samples": ends.total,
         "complete_share": ends.complete_share,
         "stack_ends": dict(ends.samples),
+        "python_ends": dict(ends.python),
+        "python_complete_share": ends.python_complete_share,
     }
 
 

@@ -50,8 +50,8 @@ class PreparedBatch:
 
     `hashes` holds the distinct stack hashes, 16 bytes each, sorted as Postgres sorts uuids; the row
     columns are int64, `row_stack` indexes `hashes`, `row_series` indexes `series`. `stack_ends`
-    holds for each known reason the samples of each series. Of its events, `events_dropped` are
-    left out for their time.
+    and `python_ends` hold for each known reason the samples of each series. Of its events,
+    `events_dropped` are left out for their time.
     """
 
     node_id: int
@@ -75,6 +75,7 @@ class PreparedBatch:
     weight_ns: int
     clock_offset_ms: int | None = None
     stack_ends: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    python_ends: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     lost_by_reason: Mapping[str, int] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     events_dropped: int = 0
@@ -100,7 +101,7 @@ def prepare_batch(
         raise BadValueError(
             f"series_index {int(row_series.max())} is beyond the {len(batch.series)} series"
         )
-    stack_ends = read_stack_ends(batch, row_series, counts)
+    stack_ends, python_ends = read_stack_ends(batch, row_series, counts)
     used, row_series = np.unique(row_series, return_inverse=True)
     hashes, row_stack = _distinct(batch.stack_hashes)
     samples = int(counts.sum())
@@ -127,6 +128,7 @@ def prepare_batch(
         weight_ns=_weight_ns(batch, samples),
         clock_offset_ms=clock_offset_ms,
         stack_ends={reason: column[used] for reason, column in stack_ends.items()},
+        python_ends={reason: column[used] for reason, column in python_ends.items()},
         lost_by_reason=lost_by_reason(batch.lost),
         events=events,
         events_dropped=len(batch.events) - len(events),

@@ -166,7 +166,7 @@ class GroupCommit:
         for batch in batches:
             series_ids = [series[key.key_hash] for key in batch.series]
             data = encode_sections(make_sections(batch, ids_of(batch.hashes, stacks), series_ids))
-            ends = make_ends(batch.stack_ends, batch.rate_millihertz, series_ids)
+            ends = make_ends(batch.stack_ends, batch.rate_millihertz, series_ids, batch.python_ends)
             tier_s = TIER_10S if batch.start_ns >= oldest_ns else TIER_60S
             encoded.append(EncodedBatch(batch, data, encode_ends(ends), tier_s))
         return encoded
@@ -199,6 +199,8 @@ class GroupCommit:
             self._metrics.dropped.labels("event_out_of_time").inc(batch.events_dropped)
             for reason, column in batch.stack_ends.items():
                 self._metrics.stack_ends.labels(reason).inc(int(column.sum()))
+            for reason, column in batch.python_ends.items():
+                self._metrics.python_ends.labels(reason).inc(int(column.sum()))
 
 
 def _settle(waiting: _Waiting, answer: Answer | AggregatorError) -> None:

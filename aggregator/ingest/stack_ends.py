@@ -1,33 +1,50 @@
 """What a batch says of how its stacks ended, checked. Pure."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.ingest.errors import BadValueError
-from aggregator.profiles.stack_ends import known_reason
+from aggregator.profiles.stack_ends import PYTHON_REASONS, REASONS, known_reason
 from wire.schema import Batch
+
+Ends = dict[str, NDArray[np.int64]]
 
 
 def read_stack_ends(
     batch: Batch, row_series: NDArray[np.int64], counts: NDArray[np.int64]
-) -> dict[str, NDArray[np.int64]]:
-    """Samples by known reason, an int64 a series of `batch`; words unknown here are one reason.
+) -> tuple[Ends, Ends]:
+    """Samples by known reason, of stacks and of their Python parts: an int64 a series of `batch`.
+    Words unknown here are one reason.
 
     `row_series` and `counts` are the columns of its rows. Raises BadValueError for a series with
     more ends than samples.
     """
-    ends: dict[str, NDArray[np.int64]] = {}
-    said = np.zeros(len(batch.series), np.int64)
-    for word, column in batch.stack_ends.items():
-        samples = np.frombuffer(column, "<u4").astype(np.int64)
-        said += samples
-        reason = known_reason(word)
-        ends[reason] = ends[reason] + samples if reason in ends else samples
     counted = np.zeros(len(batch.series), np.int64)
     np.add.at(counted, row_series, counts)
+    return (
+        _read("stack_ends", batch.stack_ends, REASONS, counted),
+        _read("python_ends", batch.python_ends, PYTHON_REASONS, counted),
+    )
+
+
+def _read(
+    field: str,
+    columns: Mapping[str, bytes],
+    reasons: Sequence[str],
+    counted: NDArray[np.int64],
+) -> Ends:
+    ends: Ends = {}
+    said = np.zeros(len(counted), np.int64)
+    for word, column in columns.items():
+        samples = np.frombuffer(column, "<u4").astype(np.int64)
+        said += samples
+        reason = known_reason(word, reasons)
+        ends[reason] = ends[reason] + samples if reason in ends else samples
     if np.any(said > counted):
         worst = int(np.argmax(said - counted))
         raise BadValueError(
-            f"stack_ends say {said[worst]} samples of series {worst}, which has {counted[worst]}"
+            f"{field} say {said[worst]} samples of series {worst}, which has {counted[worst]}"
         )
     return ends

@@ -4,11 +4,17 @@ from array import array
 from typing import NamedTuple
 
 from node_agent.collectors.stacks import SampleKey
-from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD, STACK_END_MASK, STACK_END_SHIFT
+from node_agent.kernel.structs import (
+    PYTHON_END_MASK,
+    PYTHON_END_SHIFT,
+    SAMPLE_KERNEL_THREAD,
+    STACK_END_MASK,
+    STACK_END_SHIFT,
+)
 from node_agent.normalize import Normalizer
 from node_agent.processes.identity import OTHER, Identities
 from wire.limits import MAX_SERIES
-from wire.schema import STACK_ENDS, Series
+from wire.schema import PYTHON_ENDS, STACK_ENDS, Series
 
 # Hashes don't compress: more rows than this could pass the message's limit of 8 MiB.
 MAX_ROWS = 400_000
@@ -25,6 +31,7 @@ class Columns(NamedTuple):
     samples: int
     lost: int
     stack_ends: dict[str, bytes]
+    python_ends: dict[str, bytes]
 
     def ends(self) -> dict[str, int]:
         """Samples by how the user part of their stack ended, all series together."""
@@ -41,6 +48,7 @@ def build_columns(
     process_rows: dict[tuple[object, ...], int] = {}
     rows: dict[tuple[int, bytes], int] = {}
     ends: dict[tuple[int, int], int] = {}  # by end and series
+    python_ends: dict[tuple[int, int], int] = {}
     samples = lost = 0
     for key, count in counts.items():
         process = key[1:5]  # tgid, start_ns, exec_id, cgroup_id
@@ -63,6 +71,9 @@ def build_columns(
         end = (key.flags & STACK_END_MASK) >> STACK_END_SHIFT
         if end:
             ends[end, row] = ends.get((end, row), 0) + count
+        end = (key.flags & PYTHON_END_MASK) >> PYTHON_END_SHIFT
+        if end:
+            python_ends[end, row] = python_ends.get((end, row), 0) + count
     return Columns(
         series,
         b"".join(stack_hash for _, stack_hash in rows),
@@ -70,14 +81,17 @@ def build_columns(
         array("I", rows.values()).tobytes(),
         samples,
         lost,
-        _end_columns(ends, len(series)),
+        _end_columns(ends, STACK_ENDS, len(series)),
+        _end_columns(python_ends, PYTHON_ENDS, len(series)),
     )
 
 
-def _end_columns(ends: dict[tuple[int, int], int], series: int) -> dict[str, bytes]:
+def _end_columns(
+    ends: dict[tuple[int, int], int], words: tuple[str, ...], series: int
+) -> dict[str, bytes]:
     columns: dict[str, array[int]] = {}
     for (end, row), count in ends.items():
-        reason = STACK_ENDS[end - 1] if end <= len(STACK_ENDS) else OTHER
+        reason = words[end - 1] if end <= len(words) else OTHER
         column = columns.setdefault(reason, array("I", bytes(4 * series)))
         column[row] = min(count, _MAX_COUNT)
     return {reason: column.tobytes() for reason, column in columns.items()}

@@ -162,6 +162,7 @@ class Intake:
             },
             stack_ends=columns.stack_ends,
             events=list(events),
+            python_ends=columns.python_ends,
         )
         self.stack_ends = columns.ends()
         self.normalizer.end_interval()

@@ -35,12 +35,13 @@ def get(client):
 def batch_of(stack_of):
     """A batch of three series with 100, 50 and 40 samples, and how their stacks ended."""
 
-    def make(node, ends, start_s, **changes):
+    def make(node, ends, start_s, python_ends=None, **changes):
         return node.batch(
             {stack_of(n): count for n, count in enumerate((100, 50, 40))},
             series=[Series(labels) for labels in APP],
             series_index=u32(0, 1, 2),
             stack_ends={reason: u32(*counts) for reason, counts in ends.items()},
+            python_ends={reason: u32(*counts) for reason, counts in (python_ends or {}).items()},
             start_ns=start_s * 10**9,
             **changes,
         )
@@ -76,8 +77,10 @@ async def test_coverage_over_hosts_labels_and_time(get, new_node, batch_of):
 async def test_shares_by_service(get, new_node, batch_of):
     web, cache = new_node("web-1"), new_node("cache-1")
     start_s = minute_start(3)
+    ends, python_ends = {"complete": (90, 40, 0), "no_rows": (5, 0, 40)}, {"complete": (60, 0, 0)}
     for node in (web, cache):
-        await node.send(batch_of(node, {"complete": (90, 40, 0), "no_rows": (5, 0, 40)}, start_s))
+        await node.send(batch_of(node, ends, start_s, python_ends))
+        python_ends = {"complete": (50, 0, 0), "off": (0, 7, 0)}
     answer = await get("/api/v1/stack_ends", **{"from": str(start_s), "until": str(start_s + 10)})
     assert answer.pop("services") == [
         {
@@ -85,9 +88,19 @@ async def test_shares_by_service(get, new_node, batch_of):
             "samples": 270,
             "complete_share": round(260 / 270, 6),
             "stack_ends": {"complete": 260, "no_rows": 10},
+            "python_ends": {"complete": 110, "off": 7},
+            "python_complete_share": round(110 / 117, 6),
         },
-        {"service": "db", "samples": 80, "complete_share": 0, "stack_ends": {"no_rows": 80}},
+        {
+            "service": "db",
+            "samples": 80,
+            "complete_share": 0,
+            "stack_ends": {"no_rows": 80},
+            "python_ends": {},
+            "python_complete_share": None,
+        },
     ]
+    assert answer["python_ends"] == {"complete": 110, "off": 7}
     assert (answer["samples"], answer["stack_ends"]) == (350, {"complete": 260, "no_rows": 90})
     assert answer["complete_share"] == round(260 / 350, 6)
     assert answer["effective_until"] == time.strftime(
@@ -107,21 +120,25 @@ async def test_a_minute_keeps_them_and_they_go_with_their_rows(
     start_s = minute_start()
     for step in range(6):
         ends = {"complete": (90 + step, 50, step), "no_room": (step, 0, 1)}
-        await node.send(batch_of(node, ends, start_s + 10 * step))
+        python_ends = {"complete": (80, step, 0), "truncated": (0, 0, 1)}
+        await node.send(batch_of(node, ends, start_s + 10 * step, python_ends))
 
     async def ends():
         coverage = (await get("/api/v1/flamegraph"))["coverage"]
         services = (await get("/api/v1/stack_ends"))["services"]
-        return coverage["stack_ends"], coverage["complete_share"], services
+        python = coverage["python_ends"], coverage["python_complete_share"]
+        return coverage["stack_ends"], coverage["complete_share"], services, python
 
     before = await ends()
     assert before[0] == {"complete": 540 + 15 + 300 + 15, "no_room": 15 + 6}
+    python_ends = {"complete": 480 + 15, "truncated": 6}
+    assert before[3] == (python_ends, round(495 / 501, 6))
     assert compact(database) == 1
     assert await ends() == before
     rows("DELETE FROM node_prof WHERE tier_s = 10")
     assert await ends() == before
     rows("DELETE FROM node_prof")
-    assert await ends() == ({}, None, [])
+    assert await ends() == ({}, None, [], ({}, None))
 
 
 async def test_late_batches_have_them_in_the_minute(get, new_node, batch_of):
@@ -134,7 +151,8 @@ async def test_late_batches_have_them_in_the_minute(get, new_node, batch_of):
 
 async def test_a_batch_sent_again_counts_once(get, new_node, batch_of, client):
     node = new_node("web-1")
-    batch = batch_of(node, {"complete": (9, 0, 0), "word_of_2030": (0, 3, 0)}, minute_start())
+    ends = {"complete": (9, 0, 0), "word_of_2030": (0, 3, 0)}
+    batch = batch_of(node, ends, minute_start(), {"off": (0, 7, 0)})
     assert [(await node.send(batch)).status for _ in range(3)] == ["stored"] + 2 * ["duplicate"]
     found = (await get("/api/v1/flamegraph"))["coverage"]["stack_ends"]
     assert found == {"complete": 9, "other": 3}
@@ -145,6 +163,8 @@ async def test_a_batch_sent_again_counts_once(get, new_node, batch_of, client):
     assert 'flamefleet_stack_ends_total{reason="complete"} 9.0' in counted
     assert 'flamefleet_stack_ends_total{reason="other"} 3.0' in counted
     assert 'flamefleet_stack_ends_total{reason="read_fault"} 0.0' in counted
+    assert 'flamefleet_python_ends_total{reason="off"} 7.0' in lines
+    assert 'flamefleet_python_ends_total{reason="complete"} 0.0' in lines
 
 
 async def test_an_agent_that_does_not_say_is_not_held_against_the_others(
@@ -177,8 +197,11 @@ async def test_more_ends_than_samples_write_nothing(new_node, batch_of, error_of
     node = new_node("web-1")
     batch = batch_of(node, {"complete": (101, 0, 0)}, minute_start())
     assert await error_of(node.post("/api/v1/batches", batch)) == (422, "bad_value")
-    batch = batch_of(node, {"No Rows": (1, 0, 0)}, minute_start())
-    assert await error_of(node.post("/api/v1/batches", batch)) == (400, "malformed")
+    batch = batch_of(node, {}, minute_start(), {"complete": (0, 51, 0)})
+    assert await error_of(node.post("/api/v1/batches", batch)) == (422, "bad_value")
+    for ends in ({"No Rows": (1, 0, 0)}, {}), ({}, {"No Rows": (1, 0, 0)}):
+        batch = batch_of(node, ends[0], minute_start(), ends[1])
+        assert await error_of(node.post("/api/v1/batches", batch)) == (400, "malformed")
     assert rows("SELECT count(*) FROM node_prof") == [(0,)]
 
 

@@ -8,6 +8,7 @@ from aggregator.profiles.reading import StoredRow
 from aggregator.profiles.samples import SampleSums, decode_rows
 from aggregator.profiles.stack_ends import (
     NOTHING,
+    PYTHON_REASONS,
     REASONS,
     EndSums,
     decode_ends,
@@ -15,12 +16,17 @@ from aggregator.profiles.stack_ends import (
     known_reason,
     make_ends,
 )
-from wire.schema import STACK_ENDS
+from wire.schema import PYTHON_ENDS, STACK_ENDS
 
 
 def blob(samples, series_ids=(7, 3), rate=19_000):
     columns = {reason: np.array(counts, np.int64) for reason, counts in samples.items()}
     return encode_ends(make_ends(columns, rate, series_ids))
+
+
+def python_blob(samples, series_ids=(7, 3)):
+    columns = {reason: np.array(counts, np.int64) for reason, counts in samples.items()}
+    return encode_ends(make_ends({}, 19_000, series_ids, columns))
 
 
 def sums_of(*blobs):
@@ -35,7 +41,11 @@ def test_the_numbers_of_stored_reasons_never_change():
         *("other", "complete", "truncated", "no_mapping", "no_rows", "no_room"),
         *("unsupported_rule", "read_fault"),
     ) == REASONS
+    assert (
+        *("other", "complete", "truncated", "no_thread_state", "read_fault", "off"),
+    ) == PYTHON_REASONS
     assert all(known_reason(word) == word for word in STACK_ENDS)
+    assert all(known_reason(word, PYTHON_REASONS) == word for word in PYTHON_ENDS)
     assert known_reason("word_of_2030") == "other"
 
 
@@ -66,6 +76,8 @@ def test_nothing_takes_no_room_and_has_no_share():
 def test_a_reason_of_a_later_release_counts_as_other():
     late = Section(200, 19_000, np.array([3]), np.array([5]))
     assert sums_of(encode_sections([late])).of(None).samples == {"other": 5}
+    late = Section(120, 19_000, np.array([3]), np.array([5]))
+    assert sums_of(encode_sections([late])).of(None).python == {"other": 5}
 
 
 def test_merging_on_the_way_changes_nothing(monkeypatch):
@@ -113,3 +125,17 @@ def test_a_series_takes_few_bytes():
     }
     ids = random.choice(5_000, 50, replace=False).tolist()
     assert len(encode_ends(make_ends(samples, 19_000, ids))) < 5 * 50
+
+
+def test_ends_of_python_parts_are_summed_apart():
+    sums = sums_of(
+        blob({"complete": [90, 5]}),
+        python_blob({"complete": [70, 5], "off": [20, 0]}),
+        python_blob({"complete": [10, 0], "read_fault": [0, 1]}),
+    )
+    ends = sums.of(None)
+    assert (ends.samples, ends.total) == ({"complete": 95}, 95)
+    assert ends.python == {"complete": 85, "off": 20, "read_fault": 1}
+    assert ends.python_complete_share == round(85 / 106, 6)
+    assert sums.of(lambda series_id: series_id == 3).python == {"complete": 5, "read_fault": 1}
+    assert sums_of(blob({"complete": [1, 0]})).of(None).python_complete_share is None

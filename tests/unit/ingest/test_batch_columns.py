@@ -94,9 +94,22 @@ def test_more_ends_than_samples_are_refused():
         prepare(stack_ends={"read_fault": u32(0, 2**32 - 1)})
 
 
+def test_ends_of_python_parts_are_read_like_those_of_stacks():
+    ends = {"complete": u32(9, 0), "no_thread_state": u32(1, 1), "word_of_2030": u32(0, 1)}
+    found = prepare(python_ends=ends).python_ends
+    assert {reason: column.tolist() for reason, column in found.items()} == {
+        "complete": [9, 0],
+        "no_thread_state": [1, 1],
+        "other": [0, 1],
+    }
+    with pytest.raises(BadValueError, match="python_ends say 14 samples of series 0, which has 13"):
+        prepare(python_ends={"complete": u32(13, 0), "off": u32(1, 0)})
+
+
 def test_the_digest_does_not_cover_ends():
     ends = {"complete": u32(1, 1)}
     assert content_digest(batch(stack_ends=ends)) == content_digest(batch())
+    assert content_digest(batch(python_ends=ends)) == content_digest(batch())
 
 
 def test_sections_add_up_rows_of_one_stack_and_series():

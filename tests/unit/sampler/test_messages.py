@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
-from node_agent.collectors.stacks import SampleKey, StackEnd
-from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD, STACK_END_SHIFT
+from node_agent.collectors.stacks import PythonEnd, SampleKey, StackEnd
+from node_agent.kernel.structs import PYTHON_END_SHIFT, SAMPLE_KERNEL_THREAD, STACK_END_SHIFT
 from node_agent.processes.identity import Identities
 from node_agent.sampler import batches, definitions
 from node_agent.sampler.batches import build_columns
@@ -13,7 +13,7 @@ from node_agent.sampler.definitions import DefinitionBook, build_definitions
 from node_agent.symbols.modules import UNKNOWN, ModuleRegistry
 from wire.codec import decode, encode
 from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
-from wire.schema import STACK_ENDS, Definitions, Module, ModuleKind
+from wire.schema import PYTHON_ENDS, STACK_ENDS, Definitions, Module, ModuleKind
 from wire.validate import check_definitions
 
 RUN = bytes(16)
@@ -125,24 +125,26 @@ def test_rows_beyond_the_limit_are_counted_as_lost(
 
 
 def test_the_kernels_ends_have_the_words_of_the_wire() -> None:
-    words = tuple(end.name.lower() for end in StackEnd if end is not StackEnd.NO_USER)
-    assert words == STACK_ENDS
+    assert tuple(end.name.lower() for end in StackEnd) == ("no_user", *STACK_ENDS)
     assert list(StackEnd) == list(range(len(STACK_ENDS) + 1))
+    assert tuple(end.name.lower() for end in PythonEnd) == ("none", *PYTHON_ENDS)
+    assert list(PythonEnd) == list(range(len(PYTHON_ENDS) + 1))
 
 
 def test_ends_of_stacks_are_counted_by_series(bench, own, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in range(4):
         bench.normalizer.add(own.raw(own.addresses[key], key=key))
 
-    def ended(key: SampleKey, end: int) -> SampleKey:
-        return key._replace(flags=key.flags | end << STACK_END_SHIFT)
+    def ended(key: SampleKey, end: int, python_end: int = 0) -> SampleKey:
+        flags = key.flags | end << STACK_END_SHIFT | python_end << PYTHON_END_SHIFT
+        return key._replace(flags=flags)
 
     counts = {
-        ended(_key(0), 1): 50,
-        ended(_key(0, 3), 7): 2,
+        ended(_key(0), 1, 1): 50,
+        ended(_key(0, 3), 7, 2): 2,
         ended(_key(1, 9, thread="ksoftirqd/0"), 1): 30,
         ended(_key(1, 4, thread="ksoftirqd/1"), 4): 5,
-        ended(_key(1, 5), 15): 1,  # a number that this release has no word for
+        ended(_key(1, 5), 15, 15): 1,  # a number that this release has no word for
         _key(2): 8,  # no user part
     }
     columns = build_columns(counts, bench.normalizer, Identities({}))
@@ -150,6 +152,8 @@ def test_ends_of_stacks_are_counted_by_series(bench, own, monkeypatch: pytest.Mo
     ends = {name: struct.unpack("<2I", column) for name, column in columns.stack_ends.items()}
     assert ends == {"complete": (50, 30), "read_fault": (2, 0), "no_rows": (0, 5), "other": (1, 0)}
     assert columns.ends() == {"complete": 80, "read_fault": 2, "no_rows": 5, "other": 1}
+    ends = {name: struct.unpack("<2I", column) for name, column in columns.python_ends.items()}
+    assert ends == {"complete": (50, 0), "truncated": (2, 0), "other": (1, 0)}
 
     # What had no room in the batch is not among the ends either.
     monkeypatch.setattr(batches, "MAX_ROWS", 1)
@@ -160,4 +164,4 @@ def test_ends_of_stacks_are_counted_by_series(bench, own, monkeypatch: pytest.Mo
 
 def test_an_interval_without_samples_is_empty(bench) -> None:
     columns = build_columns({}, bench.normalizer, Identities({}))
-    assert columns == ([], b"", b"", b"", 0, 0, {})
+    assert columns == ([], b"", b"", b"", 0, 0, {}, {})
