@@ -17,15 +17,24 @@ from wire.schema import Batch, Overhead, Series
 Send = Callable[..., None]
 
 
+def columns(ends: dict[str, int]) -> dict[str, bytes]:
+    return {reason: count.to_bytes(4, "little") for reason, count in ends.items()}
+
+
 @pytest.fixture
 def send(postgres_url: str, aggregator_url: str) -> Send:
-    """send(samples, ends): a batch of host web-1 of one stack and service, ended just now."""
+    """send(samples, ends, service, python ends): a batch of host web-1 of one stack, ended now."""
     engine = create_sync_database(postgres_url)
     with session_scope(engine) as session:
         token = create_token(session, "web-1")
     engine.dispose()
 
-    def send_batch(samples: int, ends: dict[str, int], service: str = "shop") -> None:
+    def send_batch(
+        samples: int,
+        ends: dict[str, int],
+        service: str = "shop",
+        python: dict[str, int] | None = None,
+    ) -> None:
         batch = Batch(
             node="web-1",
             run=os.urandom(16),
@@ -42,7 +51,8 @@ def send(postgres_url: str, aggregator_url: str) -> Send:
             lost={},
             overhead=Overhead(0, 0, 0, 0, 0, 0, 0.0, 0.0),
             agent_version="0.1.0",
-            stack_ends={reason: count.to_bytes(4, "little") for reason, count in ends.items()},
+            stack_ends=columns(ends),
+            python_ends=columns(python or {}),
         )
         headers = {"Authorization": f"Bearer {token}"}
         with urlopen(Request(f"{aggregator_url}api/v1/batches", encode(batch), headers)) as answer:
@@ -96,11 +106,17 @@ def test_where_no_agent_tells_nothing_is_said(
     page_at: Callable[[str], Any], aggregator_url: str, send: Send
 ) -> None:
     send(100, {}, service="old")
-    send(100, {"no_mapping": 100}, service="broken")
+    python = {"complete": 30, "off": 10}
+    send(100, {"no_mapping": 100}, service="broken", python=python)
     page = page_at(aggregator_url).open('?query={service="old"}')
     assert not page.find("#whole").is_displayed()
     page.open('?query={service="broken"}')
     assert page.find("#whole").text == "0.00 % stacks whole"
     page.find("#whole").click()
-    assert table(page) == [["Whole", "0.00 %", "0"], ["No mapping", "100.00 %", "100"]]
+    assert table(page) == [
+        ["Whole", "0.00 %", "0"],
+        ["No mapping", "100.00 %", "100"],
+        ["Python: whole", "75.00 %", "30"],
+        ["Python: off", "25.00 %", "10"],
+    ]
     assert page.console() == []

@@ -14,14 +14,24 @@ const WORDS = {
   other: ["Other", "A reason that this aggregator has no words for: its agent is newer."],
 };
 
+// Of Python programs: how the Python part of their stacks ended.
+const PYTHON_WORDS = {
+  complete: ["Python: whole", "Read to the thread’s first Python frame."],
+  truncated: ["Python: truncated", "Deeper than 192 frames: the outermost are missing."],
+  no_thread_state: ["Python: no thread state", "The interpreter’s own record of the thread was not found."],
+  read_fault: ["Python: read fault", "The interpreter’s memory could not be read."],
+  off: ["Python: off", "The agent left Python frames out for a while, to stay in its budget."],
+  other: ["Python: other", WORDS.other[1]],
+};
+
 // Whole ones first, then the commonest reason: [{name, meaning, samples, share}]. Pure.
-export function endsOf(samplesByReason) {
+export function endsOf(samplesByReason, words = WORDS) {
   const total = Object.values(samplesByReason).reduce((a, b) => a + b, 0);
   const rank = ([reason, samples]) => (reason === "complete" ? Infinity : samples);
   return Object.entries({ complete: 0, ...samplesByReason })
     .sort((a, b) => rank(b) - rank(a))
     .map(([reason, samples]) => {
-      const [name, meaning] = WORDS[reason] ?? [reason, ""];
+      const [name, meaning] = words[reason] ?? [reason, ""];
       return { name, meaning, samples, share: total ? samples / total : 0 };
     });
 }
@@ -45,7 +55,9 @@ export function showWhole(coverage) {
     : `Of ${samples}, by how the user part of the stack ended. ` +
       `${plural(coverage.samples - told, "more sample")} ran in the kernel alone, or came from agents ` +
       "that don’t tell.";
-  $("#ends-table tbody").replaceChildren(...ends.map(row));
+  const hasPython = coverage.python_complete_share != null;
+  const python = hasPython ? endsOf(coverage.python_ends, PYTHON_WORDS) : [];
+  $("#ends-table tbody").replaceChildren(...ends.map(row), ...python.map(row));
 }
 
 export function clearWhole() {
