@@ -14,6 +14,7 @@ from aggregator.config import DEFAULT_PORT
 from aggregator.errors import AggregatorError, ConfigError
 from aggregator.local.errors import LocalError
 from aggregator.local.options import DEFAULT_PRESET, PRESETS
+from aggregator.on_demand.commands import add_profile
 from aggregator.symbols.commands import add_symbols
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_db(commands)
     _add_token(commands)
     add_symbols(commands, _add_centre_flags, _session)
+    add_profile(commands)
     return parser
 
 
@@ -216,7 +218,9 @@ def _add_token(commands: Any) -> None:
         owner = parser.add_mutually_exclusive_group(required=True)
         owner.add_argument("node", nargs="?", metavar="NODE", help="the node's name")
         owner.add_argument(
-            "--operator", metavar="NAME", help="who uploads symbols: a person, a build system"
+            "--operator",
+            metavar="NAME",
+            help="who uploads symbols or asks for profiles: a person, a build system",
         )
         parser.add_argument("--json", action="store_true")
         _add_centre_flags(parser)

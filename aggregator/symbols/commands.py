@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,14 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aggregator.config import DEFAULT_PORT
-from aggregator.errors import AggregatorError, ConfigError
+from aggregator.client import add_centre_address, read_centre
+from aggregator.errors import AggregatorError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-TOKEN_VARIABLE = "FLAMEFLEET_OPERATOR_TOKEN"
-DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 OpenSession = Callable[[argparse.Namespace], "AbstractContextManager[Session]"]
 
 
@@ -29,11 +26,7 @@ def add_symbols(
     actions = group.add_subparsers(metavar="ACTION", required=True)
     upload = actions.add_parser("upload", help="send ELF files with debug information")
     upload.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    upload.add_argument("--url", default=DEFAULT_URL, help="the centre; default: %(default)s")
-    token = upload.add_mutually_exclusive_group()
-    token.add_argument("--token", metavar="TOKEN", help=f"an operator's; or {TOKEN_VARIABLE}")
-    token.add_argument("--token-file", type=Path, metavar="FILE")
-    upload.add_argument("--ca-file", type=Path, metavar="FILE", help="trusted for https://")
+    add_centre_address(upload)
     upload.add_argument("--json", action="store_true", help="one line of JSON a file")
     upload.set_defaults(run=_run_upload)
     listed = actions.add_parser("list", help="each module's symbols and where they are from")
@@ -45,11 +38,11 @@ def add_symbols(
 def _run_upload(options: argparse.Namespace) -> int:
     from aggregator.symbols.client import upload_file
 
-    token = _read_token(options)
+    centre = read_centre(options, "an upload")
     failed = 0
     for path in options.files:
         try:
-            answer = upload_file(path, options.url, token, options.ca_file)
+            answer = upload_file(path, centre)
         except AggregatorError as error:
             print(f"flamefleet: {error.message}\n  what to do: {error.remedy}", file=sys.stderr)
             failed += 1
@@ -62,22 +55,6 @@ def _run_upload(options: argparse.Namespace) -> int:
                 what = "functions only: the file has no debug information"
             print(f"{path}: build {answer['build_id']}, {what}; {answer['frames']} frames waiting")
     return 1 if failed else 0
-
-
-def _read_token(options: argparse.Namespace) -> str:
-    token = options.token or os.environ.get(TOKEN_VARIABLE, "")
-    if options.token_file is not None:
-        try:
-            token = options.token_file.read_text()
-        except OSError as error:
-            raise ConfigError(f"cannot read {options.token_file}: {error.strerror}") from error
-    if not token.strip() or not token.strip().isascii():
-        raise ConfigError(
-            "an upload needs an operator's token",
-            remedy=f"give --token-file or {TOKEN_VARIABLE}; "
-            "`flamefleet token create --operator NAME` makes one",
-        )
-    return token.strip()
 
 
 def _run_list(options: argparse.Namespace, session: OpenSession) -> int:

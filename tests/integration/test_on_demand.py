@@ -168,9 +168,9 @@ async def test_it_outlives_the_aggregator_and_the_sampler(call, send, node, cent
     await send(-20)
     await send(-10, says(asked["id"], "begun", "began", 0, 199.0))
     await send(0.01)
-    async with TestClient(TestServer(create_app(centre_config))) as another:
-        async with another.get(asked["url"]) as response:
-            assert (await response.json())["state"] == "running"
+    another = TestClient(TestServer(create_app(centre_config)))
+    async with another, another.get(asked["url"]) as response:
+        assert (await response.json())["state"] == "running"
     node.run, node.sequence = bytes(16), 0
     await send(15)
     shortened = (await call("GET", asked["url"]))[1]
