@@ -44,7 +44,7 @@ def main() -> None:
     document = {
         "file": Path(path).name,
         "file_mb": Path(path).stat().st_size / 1e6,
-        "rows": len(rows.rows) // 8 if rows is not None else 0,
+        "rows": rows.row_count if rows is not None else 0,
         "refused": built[0].refused,
         "wall_s": time.monotonic() - started,
         "cpu_s": used.ru_utime + used.ru_stime,

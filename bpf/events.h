@@ -43,11 +43,10 @@ enum python_end {
 };
 
 /*
- * How to find the caller of the code from `pc` up to the next row. CFA is the value that the stack
- * pointer has in the caller; the return address always lies just below it.
+ * How to find the caller of a range of code. CFA is the value that the stack pointer has in the
+ * caller; the return address always lies just below it.
  */
-struct unwind_row {
-	__u32 pc;  /* ELF address less the module's lowest, page-aligned one */
+struct row_rule {
 	__s16 cfa; /* in words of 8 bytes */
 	__s8 rbp;  /* where the caller's rbp is saved, in words from the CFA; 0: still in rbp */
 	__u8 rule; /* enum unwind_rule */
@@ -87,9 +86,9 @@ struct unwind_process {
 struct unwind_mapping {
 	__u64 start;
 	__u64 end;
-	__u64 bias;	 /* pc of a row = address - bias */
-	__u32 first_row; /* without rows: enum mapping_kind */
-	__u32 row_count;
+	__u64 bias;	  /* pc = address - bias: ELF address less the module's lowest page */
+	__u32 first_cell; /* where the module's row_block begins; without: enum mapping_kind */
+	__u32 cell_count;
 };
 
 enum mapping_kind {
@@ -100,17 +99,42 @@ enum mapping_kind {
 };
 
 /*
- * Entry i of ff_rows lies in shard i / ROWS_PER_SHARD at i % ROWS_PER_SHARD; ff_mappings alike.
- * User space makes shards as it needs them. Rows and mappings that belong together lie one behind
- * the other and may cross shards.
+ * The rows of a module. A row says which rule holds from its pc on, up to the next row; it is a
+ * slot of 16 bits: the pc's lowest bits (its place in a page of ROW_PAGE_BITS), above them a code.
+ * The commonest rules have a code below `short_codes`. For the others, two slots of the same pc
+ * stand together, of codes a and b: rule number short_codes + (b - short_codes) * 64 + a.
+ *
+ * One behind the other: row_block, its regions and one more for the end, the rules, for each region
+ * that has rows the ends of its pages (u16, in slots from the region's first), all slots.
  */
-#define ROWS_PER_SHARD	    32768
+struct row_block {
+	__u32 first_region; /* pc >> ROW_REGION_BITS of the first row */
+	__u32 region_count;
+	__u32 rule_count;
+	__u32 short_codes;
+};
+
+/* In units of 2 bytes from the row_block on. */
+struct row_region {
+	__u32 first; /* slot; that of the next row where the region has none */
+	__u32 pages; /* the ends of its pages; 0: it has no row */
+};
+
+#define ROW_PAGE_BITS	10
+#define ROW_REGION_BITS 16
+
+/*
+ * Cell i of ff_rows, 16 bytes, lies in shard i / ROW_CELLS_PER_SHARD, which is one value; entry i
+ * of ff_mappings in shard i / MAPPINGS_PER_SHARD at i % MAPPINGS_PER_SHARD. User space makes shards
+ * as it needs them. What belongs together lies one behind the other and may cross shards.
+ */
+#define ROW_CELL_BYTES	    16
+#define ROW_CELLS_PER_SHARD 16384
 #define MAPPINGS_PER_SHARD  4096
 #define MAX_ROW_SHARDS	    64
 #define MAX_MAPPING_SHARDS  64
 #define MAX_KNOWN_PROCESSES 8192
-#define MAX_MAPPINGS	    4096       /* of one process */
-#define MAX_ROWS	    (1U << 21) /* of one mapping */
+#define MAX_MAPPINGS	    4096 /* of one process */
 
 /*
  * What can be excluded: bits of settings.exclusions, and `kind` of an entry of ff_exclusions.

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* What user stacks are walked by: the maps that user space fills, and the search in them. */
+/* What user stacks are walked by: processes, their mappings, and where a walk stands. */
 #ifndef FLAMEFLEET_TABLES_H
 #define FLAMEFLEET_TABLES_H
 
 #include "registers.h"
 
 #define MAPPING_STEPS 13 /* of a binary search among MAX_MAPPINGS */
-#define ROW_STEPS     22 /* among MAX_ROWS */
-#define KNOWN_ROWS    1024
+#define KNOWN_RULES   1024
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -35,28 +34,24 @@ struct {
 	__array(values, struct mapping_shard);
 } ff_mappings SEC(".maps");
 
-struct row_shard {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct unwind_row));
-	__uint(max_entries, ROWS_PER_SHARD);
-	__uint(map_flags, BPF_F_MMAPABLE);
+/*
+ * The rule of an address that was met before: most are, and finding it again among mappings and
+ * rows would cost some ten misses of the processor's caches.
+ */
+struct known_rule {
+	__u64 address;
+	__u32 version; /* of the mappings */
+	struct row_rule rule;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__type(key, __u32);
-	__uint(max_entries, MAX_ROW_SHARDS);
-	__array(values, struct row_shard);
-} ff_rows SEC(".maps");
-
 /*
- * The row of an address that was met before: most are, and finding it again among mappings and rows
- * would cost some ten misses of the processor's caches.
+ * A search among the slots of a page. In a map, as the verifier would follow every way that numbers
+ * on the stack can go.
  */
-struct known_row {
-	__u64 address;
-	struct unwind_row row; /* with the version of the mappings in place of `pc` */
+struct row_search {
+	__u32 low;
+	__u32 high;
+	__u32 place; /* of the pc in its page */
 };
 
 /* Where a walk stands. In a map: functions that are verified on their own take only numbers. */
@@ -65,13 +60,14 @@ struct unwind_state {
 	__u64 sp;
 	__u64 bp;
 	struct unwind_mapping mapping; /* the last one found */
-	struct unwind_row row;	       /* likewise */
+	struct row_rule rule;	       /* likewise */
+	struct row_search search;
 	__u32 first_mapping;
 	__u32 mapping_count;
 	__u32 is_exact; /* ip is where the thread stands, not where a call returns to */
 	__u32 version;	/* of the mappings */
 	struct saved_registers saved; /* of the user's code, in a sample of kernel code */
-	struct known_row known[KNOWN_ROWS];
+	struct known_rule known[KNOWN_RULES];
 };
 
 struct {
@@ -92,14 +88,6 @@ static __always_inline struct unwind_mapping *mapping_at(__u32 index)
 {
 	__u32 number = index / MAPPINGS_PER_SHARD, slot = index % MAPPINGS_PER_SHARD;
 	void *shard = bpf_map_lookup_elem(&ff_mappings, &number);
-
-	return shard ? bpf_map_lookup_elem(shard, &slot) : NULL;
-}
-
-static __always_inline struct unwind_row *row_at(__u32 index)
-{
-	__u32 number = index / ROWS_PER_SHARD, slot = index % ROWS_PER_SHARD;
-	void *shard = bpf_map_lookup_elem(&ff_rows, &number);
 
 	return shard ? bpf_map_lookup_elem(shard, &slot) : NULL;
 }
@@ -133,36 +121,6 @@ __noinline int find_mapping(__u64 address)
 	if (!mapping || address < mapping->start || address >= mapping->end)
 		return 0;
 	state->mapping = *mapping;
-	return 1;
-}
-
-/* Makes state->row the row of `pc` in state->mapping; 0 where there is none. */
-__noinline int find_row(__u32 pc)
-{
-	struct unwind_state *state = unwind_state();
-	struct unwind_row *row;
-	__u32 first, low, high, middle;
-
-	if (!state)
-		return 0;
-	first = low = state->mapping.first_row;
-	high = low + state->mapping.row_count;
-	for (int i = 0; i < ROW_STEPS && low < high; i++) {
-		middle = low + (high - low) / 2;
-		row = row_at(middle);
-		if (!row)
-			return 0;
-		if (row->pc <= pc)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low == first)
-		return 0;
-	row = row_at(low - 1);
-	if (!row)
-		return 0;
-	state->row = *row;
 	return 1;
 }
 

@@ -8,7 +8,7 @@
 #ifndef FLAMEFLEET_UNWIND_H
 #define FLAMEFLEET_UNWIND_H
 
-#include "tables.h"
+#include "rows.h"
 
 static __always_inline int leave_signal(struct unwind_state *state)
 {
@@ -68,18 +68,18 @@ static __always_inline int leave_by_frame_pointer(struct unwind_state *state, bo
 	return 0;
 }
 
-/* One frame up by a row; 0, or how the walk ends. */
-static __always_inline int leave_by_row(struct unwind_state *state, struct unwind_row row)
+/* One frame up by a rule; 0, or how the walk ends. */
+static __always_inline int leave_by_rule(struct unwind_state *state, struct row_rule rule)
 {
-	__s64 slot = row.rbp;
+	__s64 slot = rule.rbp;
 	__u64 cfa, saved[2], bp = state->bp;
 
-	switch (row.rule) {
+	switch (rule.rule) {
 	case ROW_CFA_RSP:
-		cfa = state->sp + row.cfa * 8LL;
+		cfa = state->sp + rule.cfa * 8LL;
 		break;
 	case ROW_CFA_RBP:
-		cfa = state->bp + row.cfa * 8LL;
+		cfa = state->bp + rule.cfa * 8LL;
 		break;
 	case ROW_CFA_PLT:
 		cfa = state->sp + ((state->ip & 15) >= 11 ? 16 : 8);
@@ -90,18 +90,18 @@ static __always_inline int leave_by_row(struct unwind_state *state, struct unwin
 		return leave_signal(state);
 	case ROW_CFA_RSP_DEREF:
 	case ROW_CFA_RBP_DEREF:
-		cfa = row.rule == ROW_CFA_RSP_DEREF ? state->sp : state->bp;
-		if (bpf_probe_read_user(&cfa, 8, (void *)(cfa + row.cfa * 8LL)))
+		cfa = rule.rule == ROW_CFA_RSP_DEREF ? state->sp : state->bp;
+		if (bpf_probe_read_user(&cfa, 8, (void *)(cfa + rule.cfa * 8LL)))
 			return STACK_READ_FAULT;
 		cfa += (slot & 7) * 8;
 		slot >>= 3;
-		if (!slot && row.rule == ROW_CFA_RBP_DEREF &&
+		if (!slot && rule.rule == ROW_CFA_RBP_DEREF &&
 		    bpf_probe_read_user(&bp, 8, (void *)bp))
 			return STACK_READ_FAULT;
 		break;
 	default: /* cfa 0: a gap between what is described */
 		return leave_by_frame_pointer(state, false,
-					      row.cfa ? STACK_UNSUPPORTED_RULE : STACK_NO_ROWS);
+					      rule.cfa ? STACK_UNSUPPORTED_RULE : STACK_NO_ROWS);
 	}
 	if (cfa <= state->sp) /* callers lie above: the registers are not what the row is for */
 		return STACK_READ_FAULT;
@@ -124,7 +124,7 @@ static __always_inline int leave_by_row(struct unwind_state *state, struct unwin
 
 static __always_inline int leave_without_rows(struct unwind_state *state)
 {
-	switch (state->mapping.first_row) {
+	switch (state->mapping.first_cell) {
 	case MAPPING_FRAME_POINTER:
 		return leave_by_frame_pointer(state, true, STACK_NO_ROWS);
 	case MAPPING_NO_ROWS:
@@ -140,25 +140,25 @@ static __always_inline int leave_without_rows(struct unwind_state *state)
 __noinline int leave_frame(void)
 {
 	struct unwind_state *state = unwind_state();
-	struct known_row *known;
+	struct known_rule *known;
 	__u64 ip;
 
 	if (!state)
 		return STACK_READ_FAULT;
 	ip = state->ip - !state->is_exact;
-	known = &state->known[(__u32)mix(state->version, ip) % KNOWN_ROWS];
-	if (known->address != ip || known->row.pc != state->version) {
+	known = &state->known[(__u32)mix(state->version, ip) % KNOWN_RULES];
+	if (known->address != ip || known->version != state->version) {
 		if (!find_mapping(ip))
 			return STACK_NO_MAPPING;
-		if (!state->mapping.row_count)
+		if (!state->mapping.cell_count)
 			return leave_without_rows(state);
-		if (!find_row(ip - state->mapping.bias))
+		if (!find_rule(ip - state->mapping.bias))
 			return leave_by_frame_pointer(state, false, STACK_NO_ROWS);
 		known->address = ip;
-		known->row = state->row;
-		known->row.pc = state->version;
+		known->version = state->version;
+		known->rule = state->rule;
 	}
-	return leave_by_row(state, known->row);
+	return leave_by_rule(state, known->rule);
 }
 
 /* Walks from state on, into the event behind its `kernel_depth` addresses. Returns the end. */

@@ -24,7 +24,7 @@ MAX_EXCLUDED_BYTES = 126
 
 GIVEN_UP_PYTHON = 1 << 0
 
-# struct unwind_row, rule
+# struct row_rule, rule
 ROW_UNSUPPORTED = 0
 ROW_CFA_RSP = 1
 ROW_CFA_RBP = 2
@@ -33,18 +33,20 @@ ROW_END = 4
 ROW_SIGNAL = 5
 ROW_CFA_RSP_DEREF = 6
 ROW_CFA_RBP_DEREF = 7
-# struct unwind_mapping, first_row of those without rows
+# struct unwind_mapping, first_cell of those without rows
 MAPPING_FRAME_POINTER = 1
 MAPPING_NO_ROWS = 2
 MAPPING_NO_ROOM = 3
 MAPPING_PENDING = 4
-ROWS_PER_SHARD = 32768
+ROW_PAGE_BITS = 10
+ROW_REGION_BITS = 16
+ROW_CELL_BYTES = 16
+ROW_CELLS_PER_SHARD = 16384
 MAPPINGS_PER_SHARD = 4096
 MAX_ROW_SHARDS = 64
 MAX_MAPPING_SHARDS = 64
 MAX_KNOWN_PROCESSES = 8192
 MAX_MAPPINGS = 4096
-MAX_ROWS = 1 << 21
 
 
 class ExclusionC(ctypes.Structure):
@@ -122,12 +124,27 @@ class SettingsC(ctypes.Structure):
     )
 
 
-class UnwindRowC(ctypes.Structure):
+class RowRuleC(ctypes.Structure):
     _fields_ = (
-        ("pc", ctypes.c_uint32),
         ("cfa", ctypes.c_int16),
         ("rbp", ctypes.c_int8),
         ("rule", ctypes.c_uint8),
+    )
+
+
+class RowBlockC(ctypes.Structure):
+    _fields_ = (
+        ("first_region", ctypes.c_uint32),
+        ("region_count", ctypes.c_uint32),
+        ("rule_count", ctypes.c_uint32),
+        ("short_codes", ctypes.c_uint32),
+    )
+
+
+class RowRegionC(ctypes.Structure):
+    _fields_ = (
+        ("first", ctypes.c_uint32),
+        ("pages", ctypes.c_uint32),
     )
 
 
@@ -146,8 +163,8 @@ class UnwindMappingC(ctypes.Structure):
         ("start", ctypes.c_uint64),
         ("end", ctypes.c_uint64),
         ("bias", ctypes.c_uint64),
-        ("first_row", ctypes.c_uint32),
-        ("row_count", ctypes.c_uint32),
+        ("first_cell", ctypes.c_uint32),
+        ("cell_count", ctypes.c_uint32),
     )
 
 
@@ -155,7 +172,9 @@ class UnwindMappingC(ctypes.Structure):
 # The fields come out in the order of the struct, without the reserved ones.
 SAMPLE_KEY = struct.Struct(f"=QQQIII4x{THREAD_NAME_BYTES}s")
 STACK_EVENT_HEADER = struct.Struct(f"=QQQIII4x{THREAD_NAME_BYTES}sIHHH6x")
-UNWIND_ROW = struct.Struct("=IhbB")
+ROW_RULE = struct.Struct("=hbB")
+ROW_BLOCK = struct.Struct("=IIII")
+ROW_REGION = struct.Struct("=II")
 UNWIND_PROCESS = struct.Struct("=QIIII")
 UNWIND_MAPPING = struct.Struct("=QQQII")
 COUNTER_NAMES = tuple(name for name, _ in CountersC._fields_)

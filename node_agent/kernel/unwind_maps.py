@@ -21,10 +21,10 @@ from node_agent.kernel.structs import (
     MAPPINGS_PER_SHARD,
     MAX_MAPPING_SHARDS,
     MAX_ROW_SHARDS,
-    ROWS_PER_SHARD,
+    ROW_CELL_BYTES,
+    ROW_CELLS_PER_SHARD,
     UNWIND_MAPPING,
     UNWIND_PROCESS,
-    UNWIND_ROW,
 )
 
 _REMEDY = "Start the agent again; `flamefleet-agent check` says what this host lacks."
@@ -41,16 +41,24 @@ class ProcessRecord(NamedTuple):
 
 class Shards:
     """An array of `max_shards` arrays, each of `per_shard` entries of `entry_bytes`, addressed as
-    one long array. What has not been written yet is absent, not zero."""
+    one long array. What has not been written yet is absent, not zero. With `is_one_value` a shard
+    is a map of one value, which holds its entries."""
 
     def __init__(
-        self, fd: int, name: str, max_shards: int, per_shard: int, entry_bytes: int
+        self,
+        fd: int,
+        name: str,
+        max_shards: int,
+        per_shard: int,
+        entry_bytes: int,
+        is_one_value: bool = False,
     ) -> None:
         self._fd = fd
         self._name = name
         self._max_shards = max_shards
         self._per_shard = per_shard
         self._entry_bytes = entry_bytes
+        self._values = 1 if is_one_value else per_shard  # of a shard
         self._shards: dict[int, int] = {}  # number -> descriptor
         # Milliseconds: a later process, which finds what the kernel remembers, begins beyond.
         self._next_version = time.monotonic_ns() // 1_000_000
@@ -65,8 +73,8 @@ class Shards:
     def write(self, first: int, entries: bytes | bytearray | memoryview) -> None:
         """Write packed entries from number `first` on; makes the shards that are missing.
 
-        The programs see each entry of 8 bytes as a whole, larger ones perhaps half written: write
-        only where no record leads to. Raises MapError, ValueError where they don't fit.
+        The programs may see entries half written: write only where no record leads to. Raises
+        MapError, ValueError where they don't fit.
         """
         data = memoryview(entries).cast("B")
         count, rest = divmod(len(data), self._entry_bytes)
@@ -119,7 +127,8 @@ class Shards:
             ) from error
 
     def _make(self, number: int) -> int:
-        fd = create_array(self._name, self._entry_bytes, self._per_shard)
+        value_bytes = self._per_shard * self._entry_bytes // self._values
+        fd = create_array(self._name, value_bytes, self._values)
         key, value = ctypes.c_uint32(number), ctypes.c_uint32(fd)
         if self._lib.bpf_map_update_elem(self._fd, ctypes.byref(key), ctypes.byref(value), 0):
             code = ctypes.get_errno()
@@ -174,14 +183,16 @@ class UnwindMaps:
             MAPPINGS_PER_SHARD,
             UNWIND_MAPPING.size,
         )
-        self.rows = Shards(rows_fd, "ff_rows", MAX_ROW_SHARDS, ROWS_PER_SHARD, UNWIND_ROW.size)
+        self.rows = Shards(
+            rows_fd, "ff_rows", MAX_ROW_SHARDS, ROW_CELLS_PER_SHARD, ROW_CELL_BYTES, True
+        )
 
     def put_process(self, tgid: int, record: ProcessRecord) -> bool:
         """Make a process known, or change its record. False when the map is full.
 
-        Its mappings and their rows have to be written before: the kernel program remembers the rows
-        of addresses for as long as the same list of mappings is in use, from one `write` of it to
-        the next. Raises MapError.
+        Its mappings and their rows have to be written before: the kernel program remembers the
+        rules of addresses for as long as the same list of mappings is in use, from one `write` of
+        it to the next. Raises MapError.
         """
         key = ctypes.c_uint32(tgid)
         version = self.mappings.version_of(record.first_mapping)

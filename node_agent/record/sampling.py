@@ -29,7 +29,7 @@ MIN_SETTLE_S = 0.3
 MAX_SETTLE_S = 8.0  # the rows of a large program take a second, on a busy host several
 MAX_SAMPLES = 200_000
 PERF_MAP_BURST_BYTES = 64 << 20
-ROWS_BYTES = 16 << 20  # twice the sampler's: it is for a short time
+ROWS_BYTES = 8 << 20  # twice the sampler's: it is for a short time
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

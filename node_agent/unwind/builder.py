@@ -13,7 +13,7 @@ from node_agent.unwind.cache import RowCache
 from node_agent.unwind.child import WALL_S, read_result
 from node_agent.unwind.mapped_image import open_source
 from node_agent.unwind.row_file import MAX_FILE_BYTES
-from node_agent.unwind.rows import Rows
+from node_agent.unwind.rows import PackedRows
 
 MAX_QUEUED = 512
 MAX_AT_ONCE = 12  # files a child
@@ -29,7 +29,7 @@ class Built(NamedTuple):
     """What became of a request: rows, or the reason why there are none."""
 
     build_id: bytes
-    rows: Rows | None
+    rows: PackedRows | None
     refused: str
 
 
@@ -200,7 +200,7 @@ class RowBuilder:
     def _take(self, job: _Job) -> None:
         size = min(os.fstat(job.output).st_size, MAX_FILE_BYTES)
         made = read_result(job.request.build_id, os.pread(job.output, size, 0))
-        if not isinstance(made, Rows):
+        if not isinstance(made, PackedRows):
             self._refuse(job, made or "the reader of the file wrote nonsense")
             return
         if self._cache is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from node_agent.unwind.errors import RowFileError
 from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
-from node_agent.unwind.rows import Rows
+from node_agent.unwind.rows import PackedRows
 
 LIMIT_BYTES = 64 << 20
 LEFT_FREE_BYTES = 64 << 20  # of the disk: rows can be made again, batches can't
@@ -35,7 +35,7 @@ class RowCache:
         except OSError as error:
             self._trouble("unwritable", error)
 
-    def get(self, build_id: bytes) -> Rows | None:
+    def get(self, build_id: bytes) -> PackedRows | None:
         """The rows of a build; None when there are none, or they were broken and are gone now."""
         path = self._path(build_id)
         try:
@@ -55,7 +55,7 @@ class RowCache:
         self._count("found")
         return rows
 
-    def put(self, build_id: bytes, rows: Rows) -> None:
+    def put(self, build_id: bytes, rows: PackedRows) -> None:
         """Keep the rows of a build."""
         data = encode_rows(build_id, rows)
         if len(data) > self._limit_bytes:

@@ -16,7 +16,7 @@ from node_agent.children.jobs import read_request
 from node_agent.symbols.build_ids import read_build_id
 from node_agent.unwind.errors import NoRowsError, RowFileError
 from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
-from node_agent.unwind.rows import Rows
+from node_agent.unwind.rows import PackedRows
 
 CPU_S = 20  # a file: the largest here takes less than one
 WALL_S = 120  # a file
@@ -52,7 +52,7 @@ def make(job: dict[str, Any]) -> bytes:
     return _REFUSED + reason.encode()[:_MAX_REASON_BYTES] + b"\n"
 
 
-def read_result(build_id: bytes, output: bytes) -> Rows | str | None:
+def read_result(build_id: bytes, output: bytes) -> PackedRows | str | None:
     """What a child has written: rows, or why there are none; None when it is incomplete."""
     if output.startswith(_REFUSED) and output.endswith(b"\n"):
         return output.removeprefix(_REFUSED).decode("utf-8", "replace").strip()
@@ -62,7 +62,7 @@ def read_result(build_id: bytes, output: bytes) -> Rows | str | None:
         return None
 
 
-def _read_rows(job: dict[str, Any]) -> Rows:
+def _read_rows(job: dict[str, Any]) -> PackedRows:
     descriptor = job["input"]
     size = os.fstat(descriptor).st_size
 
@@ -77,8 +77,9 @@ def _read_rows(job: dict[str, Any]) -> Rows:
         raise NoRowsError("the file has been replaced by another build")
     # Only here: the sampler too imports this module, for what is answered.
     from node_agent.unwind.elf_rows import build_rows
+    from node_agent.unwind.packing import pack_rows
 
-    return build_rows(read, size, job["is_image"])
+    return pack_rows(build_rows(read, size, job["is_image"]))
 
 
 def _limit_time() -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from node_agent.kernel.structs import ROW_SIGNAL, UNWIND_ROW
+from node_agent.kernel.structs import ROW_CELL_BYTES
 from node_agent.kernel.unwind_maps import UnwindMaps
 from node_agent.processes.mappings import Mapping
 from node_agent.symbols.modules import ModuleRegistry, Source
@@ -20,8 +20,6 @@ SETTLED_FOLDERS = (b"/usr/", b"/lib")  # whose files are replaced, never written
 IDENTIFIED_S = 30.0
 MAX_ASKED = 8  # at a time: who is sampled most is asked for first, and that may change
 MAX_IDENTIFIED = 4_096
-_MAX_SIGNALS = 16  # of a module
-_RULE_AT = UNWIND_ROW.size - 1
 
 
 class RowSource(Protocol):
@@ -118,7 +116,7 @@ class Modules:
                 if not is_go:
                     self._count("no_rows")
                 continue
-            extent = self._table.allocate(module, len(rows.rows) // UNWIND_ROW.size)
+            extent = self._table.allocate(module, len(rows.rows) // ROW_CELL_BYTES)
             if extent is None:
                 self._count("rows_full")
                 continue
@@ -127,7 +125,7 @@ class Modules:
                 extent,
                 rows.base,
                 tuple(Segment(s.offset, s.vaddr, s.size) for s in rows.segments),
-                tuple(_signal_pcs(rows.rows)),
+                rows.signals,
             )
             self._table.settle(module, place)
         return settled
@@ -143,14 +141,3 @@ class Modules:
 
     def _count(self, reason: str) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + 1
-
-
-def _signal_pcs(rows: bytes) -> list[int]:
-    """Where rows of the rule ROW_SIGNAL begin."""
-    found: list[int] = []
-    rules = rows[_RULE_AT :: UNWIND_ROW.size]
-    at = rules.find(ROW_SIGNAL)
-    while at >= 0 and len(found) < _MAX_SIGNALS:
-        found.append(UNWIND_ROW.unpack_from(rows, at * UNWIND_ROW.size)[0])
-        at = rules.find(ROW_SIGNAL, at + 1)
-    return found

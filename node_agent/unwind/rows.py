@@ -5,8 +5,12 @@ Apart from what makes them (elf_rows.py): that is for the child only, not to sta
 
 from typing import NamedTuple
 
+from node_agent.kernel.structs import MAX_ROW_SHARDS, ROW_CELL_BYTES, ROW_CELLS_PER_SHARD
+
 ROW_BYTES = 8
-MAX_ROWS = 1 << 21  # of one mapping: more than that the kernel side can't search
+MAX_ROWS = 1 << 21  # of one file: twice those of the largest seen
+MAX_BLOCK_BYTES = MAX_ROW_SHARDS * ROW_CELLS_PER_SHARD * ROW_CELL_BYTES
+MAX_SIGNALS = 16  # of a file
 
 
 class CodeSegment(NamedTuple):
@@ -20,8 +24,9 @@ class CodeSegment(NamedTuple):
 class Rows(NamedTuple):
     """Unwind rows of one ELF file.
 
-    `rows`: 8 bytes each as in `struct unwind_row` of bpf/events.h, of strictly ascending pcs, which
-    are addresses less `base` (the lowest segment's page). A row holds up to the next one's pc.
+    `rows`: 8 bytes each, see rules.py; packing.py makes the kernel's form of them. Pcs ascend
+    strictly and are addresses less `base` (the lowest segment's page). A row holds up to the next
+    one's pc.
     `frame_pointers`: where there is no row, the code keeps frame pointers (Go). `notes` counts what
     is unsupported or left out, by reason.
     """
@@ -31,3 +36,19 @@ class Rows(NamedTuple):
     segments: tuple[CodeSegment, ...]
     notes: dict[str, int]
     frame_pointers: bool = False
+
+
+class PackedRows(NamedTuple):
+    """Rows in the form that the kernel program searches: see packing.py.
+
+    `rows` is a row_block of bpf/events.h, whole cells of it; `row_count`: how many rows it holds;
+    `signals`: pcs of the code that signal handlers return to. All else is as in Rows.
+    """
+
+    rows: bytes
+    row_count: int
+    base: int
+    segments: tuple[CodeSegment, ...]
+    notes: dict[str, int]
+    frame_pointers: bool = False
+    signals: tuple[int, ...] = ()

@@ -126,7 +126,7 @@ def _continues(last: Part, part: Part) -> bool:
 
 
 def _locate(part: Part, look: Look) -> tuple[int, int, int]:
-    """bias, first_row, row_count."""
+    """bias, first_cell, cell_count."""
     found = part.kind if part.module is None else look(part.module)
     if isinstance(found, Kind):
         return 0, found, 0

@@ -7,7 +7,7 @@ that were sampled less than half as much. The half keeps two equals from taking 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from node_agent.kernel.structs import MAX_ROWS, ROWS_PER_SHARD
+from node_agent.kernel.structs import ROW_CELLS_PER_SHARD
 from node_agent.unwind.arena import Arena, Extent
 from node_agent.unwind.spaces import Kind, Place
 
@@ -20,7 +20,7 @@ class _Module:
     """What is known of one module. (Without words here `dataclasses` runs all of `inspect`.)"""
 
     state: Place | Kind = Kind.PENDING
-    rows: int = 0  # that it needs, once that is known
+    cells: int = 0  # that its rows take, once that is known
     score: float = 0.0  # samples of the processes that map it, decaying
     users: int = 0  # lists of mappings that it is in
     unused: int = 0  # ended intervals without any
@@ -30,8 +30,8 @@ class _Module:
 class RowTable:
     """The modules that known processes map, by their hashes."""
 
-    def __init__(self, max_rows: int, grace_s: float, shard: int = ROWS_PER_SHARD) -> None:
-        self.arena = Arena(shard, max_rows, grace_s)
+    def __init__(self, max_cells: int, grace_s: float, shard: int = ROW_CELLS_PER_SHARD) -> None:
+        self.arena = Arena(shard, max_cells, grace_s)
         self._modules: dict[int, _Module] = {}
 
     def look(self, module: int) -> Place | Kind:
@@ -62,7 +62,7 @@ class RowTable:
                 if known.state is Kind.PENDING
                 and known.users
                 and not known.asked
-                and (known.rows == 0 or self.arena.fits(known.rows))
+                and (known.cells == 0 or self.arena.fits(known.cells))
             ),
             key=lambda module: -self._modules[module].score,
         )
@@ -71,14 +71,14 @@ class RowTable:
         """The rows of a module are being made: until `settle` or `allocate` it is not wanted."""
         self._modules[module].asked = True
 
-    def allocate(self, module: int, rows: int) -> Extent | None:
+    def allocate(self, module: int, cells: int) -> Extent | None:
         """Room for the rows of a module, which are ready; None, and the module has no room."""
         known = self._modules.setdefault(module, _Module())
         known.asked = False
-        known.rows = rows
-        extent = self.arena.allocate(rows) if 0 < rows <= MAX_ROWS else None
+        known.cells = cells
+        extent = self.arena.allocate(cells) if cells else None
         if extent is None:
-            known.state = Kind.NO_ROOM if rows else Kind.NO_ROWS
+            known.state = Kind.NO_ROOM if cells else Kind.NO_ROWS
         return extent
 
     def settle(self, module: int, state: Place | Kind) -> None:
@@ -106,12 +106,12 @@ class RowTable:
         starved = [
             module
             for module, known in self._modules.items()
-            if known.state is Kind.NO_ROOM and known.users and known.rows <= self.arena.limit
+            if known.state is Kind.NO_ROOM and known.users and known.cells <= self.arena.limit
         ]
         starved.sort(key=lambda module: -self._modules[module].score)
         for module in starved:
             known = self._modules[module]
-            if self.arena.could_hold(known.rows, [extent for _, extent in leaving]):
+            if self.arena.could_hold(known.cells, [extent for _, extent in leaving]):
                 known.state = Kind.PENDING
                 continue
             losers = self._losers(known, [extent for _, extent in leaving])
@@ -168,17 +168,17 @@ class RowTable:
         taken: list[tuple[int, Extent]] = []
         for _, module, extent in weaker:
             taken.append((module, extent))
-            if self.arena.could_hold(starved.rows, spare + [extent for _, extent in taken]):
-                return self._needed(starved.rows, spare, taken)
+            if self.arena.could_hold(starved.cells, spare + [extent for _, extent in taken]):
+                return self._needed(starved.cells, spare, taken)
         return []
 
     def _needed(
-        self, rows: int, spare: list[Extent], taken: list[tuple[int, Extent]]
+        self, cells: int, spare: list[Extent], taken: list[tuple[int, Extent]]
     ) -> list[tuple[int, Extent]]:
         """`taken` without those, the most sampled first, that the room doesn't take."""
         kept = list(taken)
         for loser in reversed(taken[:-1]):
             fewer = [other for other in kept if other != loser]
-            if self.arena.could_hold(rows, spare + [extent for _, extent in fewer]):
+            if self.arena.could_hold(cells, spare + [extent for _, extent in fewer]):
                 kept = fewer
         return kept

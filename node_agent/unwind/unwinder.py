@@ -7,58 +7,32 @@ file mapped there. How a stack ended says what the kernel program was missing.
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd, end_of
 from node_agent.kernel.errors import MapError
-from node_agent.kernel.structs import MAX_KNOWN_PROCESSES, UNWIND_MAPPING, UNWIND_ROW
+from node_agent.kernel.structs import MAX_KNOWN_PROCESSES, ROW_CELL_BYTES, UNWIND_MAPPING
 from node_agent.kernel.unwind_maps import UnwindMaps
 from node_agent.processes.address_space import AddressSpace
 from node_agent.symbols.modules import ModuleRegistry
 from node_agent.unwind.layouts import Layout, Layouts
+from node_agent.unwind.loading import Found, KnownProcess, Loading
 from node_agent.unwind.modules import Modules, RowSource
-from node_agent.unwind.spaces import Part, fit, plan_parts
 from node_agent.unwind.tables import DECAY, RowTable
 
-ROWS_BYTES = 8 << 20
+ROWS_BYTES = 4 << 20  # nearly two million rows
 MAPPINGS_BYTES = 2 << 20
 MAX_PROCESSES = MAX_KNOWN_PROCESSES - 192  # a hash map that is quite full gets slow
-MAX_WAITING = 4_096
-MAX_LOADS = 64  # a step
 GRACE_S = 2.0  # longer than any sample takes
-RELOAD_S = 0.5  # how long a process's mappings are believed, at least
-MAX_RELOAD_S = 30.0
-COST_FACTOR = 400  # a reload that takes 1 ms is not repeated before 0.4 s
 LOOK_FOR_GONE = 3  # intervals
 _NO_ADDRESSES: frozenset[int] = frozenset()
-# How soon the mappings are doubted by a stack that ended so.
-_DOUBTS = {
-    StackEnd.NO_MAPPING: 1,
-    StackEnd.READ_FAULT: 20,
-    StackEnd.UNSUPPORTED_RULE: 20,
-    StackEnd.NO_ROWS: 20,
-}
 
 
 def split_limit(limit_bytes: int) -> tuple[int, int]:
-    """Kernel memory for rows and for mappings: a library has thousands of rows for a mapping."""
-    return limit_bytes * 4 // 5, limit_bytes // 5
-
-
-class _Process:
-    """A process that the kernel program knows."""
-
-    __slots__ = ("layout", "read_s", "score", "space", "version", "wait_s")
-
-    def __init__(self, space: AddressSpace, layout: Layout, now_s: float) -> None:
-        self.space = space
-        self.layout = layout
-        self.version = space.version
-        self.score = 1.0  # it was sampled, or nobody would know it
-        self.read_s = now_s
-        self.wait_s = RELOAD_S
+    """Kernel memory for rows and for mappings: a library has thousands of rows, each process its
+    own mappings."""
+    return limit_bytes * 2 // 3, limit_bytes // 3
 
 
 class Unwinder:
@@ -80,14 +54,12 @@ class Unwinder:
         self.lost: dict[str, int] = {}
         self.last_error = ""
         self._maps = maps
-        self._space_of = space_of
-        self._table = RowTable(rows_bytes // UNWIND_ROW.size, GRACE_S)
+        self._table = RowTable(rows_bytes // ROW_CELL_BYTES, GRACE_S)
         self._layouts = Layouts(maps, self._table, mappings_bytes // UNWIND_MAPPING.size, GRACE_S)
         self._modules = Modules(maps, registry, source, self._table)
-        self._processes: dict[ProcessKey, _Process] = {}
+        self._loading = Loading(space_of, self._modules.identify)
+        self._processes: dict[ProcessKey, KnownProcess] = {}
         self._by_tgid: dict[int, ProcessKey] = {}
-        self._waiting: dict[ProcessKey, None] = {}
-        self._doubted: dict[ProcessKey, None] = {}
         self._intervals = 0
 
     def note(self, raw: RawStack) -> None:
@@ -96,14 +68,11 @@ class Unwinder:
             return
         known = self._processes.get(raw.process)
         if known is None:
-            self._wait(raw.process)
-        elif raw.end in _DOUBTS:
-            if raw.end is StackEnd.NO_MAPPING:
-                self._table.hint(known.layout.modules)
-            wait_s = known.wait_s * _DOUBTS[raw.end]
-            changed = known.version != known.space.version
-            if changed or time.monotonic() - known.read_s >= wait_s:
-                self._doubted[raw.process] = None
+            self._loading.wait(raw.process)
+            return
+        if raw.end is StackEnd.NO_MAPPING:
+            self._table.hint(known.layout.modules)
+        self._loading.note(raw, known)
 
     def step(self) -> None:
         """Take in finished rows, load processes, publish what changed. Never waits for anything."""
@@ -111,10 +80,10 @@ class Unwinder:
         self._reclaim(now_s)
         try:
             finished = self._modules.collect()
-            found: list[tuple[ProcessKey, AddressSpace, tuple[Part, ...]]] = []
-            if self._waiting or self._doubted:
+            found: list[Found] = []
+            if self._loading.is_needed:
                 with using(*OTHER_PROCESSES):
-                    found = self._read(now_s)
+                    found = self._loading.read(self._processes, now_s)
             if finished or found or self._layouts.is_dirty:
                 with using(*KERNEL_PROGRAMS):
                     for module in self._modules.place(finished):
@@ -141,15 +110,14 @@ class Unwinder:
         modules: dict[int, int] = {}
         for process, count in samples.items():
             held = self._processes.get(process)
-            if held is None:
-                self._wait(process)  # a fork that the kernel program walks by its parent's record
+            if held is None:  # a fork that the kernel program walks by its parent's record
+                self._loading.wait(process)
                 continue
             held.score += count
             lists[held.layout] = lists.get(held.layout, 0) + count
             for module in held.layout.modules:
                 modules[module] = modules.get(module, 0) + count
-            if held.version != held.space.version:
-                self._doubted[process] = None
+            self._loading.compare(process, held)
         self._table.credit(modules)
         self._layouts.credit(lists)
         self._intervals += 1
@@ -172,7 +140,7 @@ class Unwinder:
     @property
     def is_settled(self) -> bool:
         """Whether all that was noted is in the kernel, as far as it can be."""
-        busy = self._waiting or self._doubted or self._layouts.is_dirty
+        busy = self._loading.is_needed or self._layouts.is_dirty
         return not (busy or self._modules.pending or self._modules.is_awake)
 
     def signals(self, process: ProcessKey) -> frozenset[int]:
@@ -188,17 +156,17 @@ class Unwinder:
         """What there is, for `status --json`."""
         return {
             "processes": len(self._processes),
-            "processes_waiting": len(self._waiting),
+            "processes_waiting": self._loading.waiting,
             "mapping_lists": len(self._layouts),
             "mapping_lists_without_room": len(self._layouts.starved()),
             "mappings": self._layouts.arena.used,
             "mappings_limit": self._layouts.arena.limit,
             "modules": self._table.kinds(),
-            "rows": self._table.arena.used,
-            "rows_limit": self._table.arena.limit,
+            "row_bytes": self._table.arena.used * ROW_CELL_BYTES,
+            "row_bytes_limit": self._table.arena.limit * ROW_CELL_BYTES,
             "rows_asked": self._modules.pending,
             "map_bytes": self.map_bytes(),
-            "lost": self.lost | self._layouts.lost | self._modules.lost,
+            "lost": self.lost | self._loading.lost | self._layouts.lost | self._modules.lost,
             "error": self.last_error,
         }
 
@@ -206,48 +174,12 @@ class Unwinder:
         """End a running child."""
         self._modules.close()
 
-    def _wait(self, process: ProcessKey) -> None:
-        if len(self._waiting) < MAX_WAITING:
-            self._waiting[process] = None
-        else:
-            self._count("waiting_full")
-
     def _reclaim(self, now_s: float) -> None:
         if self._table.arena.reclaim(now_s):
             self._modules.wake()
         self._layouts.arena.reclaim(now_s)
 
-    def _read(self, now_s: float) -> list[tuple[ProcessKey, AddressSpace, tuple[Part, ...]]]:
-        """Mappings of processes that are not known yet, or doubted."""
-        found = []
-        for key in [*self._waiting, *self._doubted][:MAX_LOADS]:
-            self._waiting.pop(key, None)
-            self._doubted.pop(key, None)
-            started_s = time.monotonic()
-            known = self._processes.get(key)
-            space = self._space_of(key) if known is None else known.space
-            if known is not None and known.version == space.version:
-                space.refresh()
-            if not space.is_readable() or space.mappings is None or space.gone:
-                self._count("process_gone" if space.gone else "process_unreadable")
-                continue
-            if known is not None:
-                known.read_s = now_s
-                if known.version == space.version:
-                    known.wait_s = min(2 * known.wait_s, MAX_RELOAD_S)
-                    continue
-                known.version = space.version
-            identify = partial(self._modules.identify, key.tgid)
-            parts = fit(plan_parts(space.mappings.entries, identify))
-            if known is not None:
-                took_s = time.monotonic() - started_s
-                known.wait_s = max(RELOAD_S, COST_FACTOR * took_s)
-            found.append((key, space, parts))
-        return found
-
-    def _apply(
-        self, found: list[tuple[ProcessKey, AddressSpace, tuple[Part, ...]]], now_s: float
-    ) -> None:
+    def _apply(self, found: list[Found], now_s: float) -> None:
         left: list[tuple[ProcessKey, Layout]] = []
         for key, space, parts in found:
             known = self._processes.get(key)
@@ -262,7 +194,7 @@ class Unwinder:
                 left.append((before, self._processes.pop(before).layout))
             elif len(self._processes) >= MAX_PROCESSES:
                 self._shed(now_s)
-            self._processes[key] = _Process(space, self._layouts.join(key, parts), now_s)
+            self._processes[key] = KnownProcess(space, self._layouts.join(key, parts), now_s)
             self._by_tgid[key.tgid] = key
         self._layouts.publish(now_s)
         for key, layout in left:

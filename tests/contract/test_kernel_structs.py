@@ -22,7 +22,9 @@ MIRRORS = {
     "counters": structs.CountersC,
     "settings": structs.SettingsC,
     "exclusion": structs.ExclusionC,
-    "unwind_row": structs.UnwindRowC,
+    "row_rule": structs.RowRuleC,
+    "row_block": structs.RowBlockC,
+    "row_region": structs.RowRegionC,
     "unwind_process": structs.UnwindProcessC,
     "unwind_mapping": structs.UnwindMappingC,
     "python_layout": python_structs.PythonLayoutC,
@@ -39,8 +41,9 @@ CONSTANTS = (
     *("ROW_UNSUPPORTED", "ROW_CFA_RSP", "ROW_CFA_RBP", "ROW_CFA_PLT", "ROW_END", "ROW_SIGNAL"),
     *("ROW_CFA_RSP_DEREF", "ROW_CFA_RBP_DEREF"),
     *("MAPPING_FRAME_POINTER", "MAPPING_NO_ROWS", "MAPPING_NO_ROOM", "MAPPING_PENDING"),
-    *("ROWS_PER_SHARD", "MAPPINGS_PER_SHARD", "MAX_ROW_SHARDS", "MAX_MAPPING_SHARDS"),
-    *("MAX_KNOWN_PROCESSES", "MAX_MAPPINGS", "MAX_ROWS"),
+    *("ROW_PAGE_BITS", "ROW_REGION_BITS", "ROW_CELL_BYTES"),
+    *("ROW_CELLS_PER_SHARD", "MAPPINGS_PER_SHARD", "MAX_ROW_SHARDS", "MAX_MAPPING_SHARDS"),
+    *("MAX_KNOWN_PROCESSES", "MAX_MAPPINGS"),
 )
 PYTHON_CONSTANTS = (
     *("MAX_PYTHON_PROCESSES", "MAX_PYTHON_LAYOUTS", "MAX_PYTHON_RANGES", "MAX_PYTHON_NAMES"),
@@ -123,10 +126,13 @@ def test_packed_layouts_read_what_the_structs_hold() -> None:
     assert values == (1, 2, 3, 4, 5, 6, b"worker".ljust(16, b"\0"), 7, 8, 9, 10)
     assert structs.SAMPLE_KEY.unpack(bytes(key)) == values[:7]
 
-    row = structs.UnwindRowC(0xFFFFFFFF, -3, -2, structs.ROW_CFA_RBP)
+    rule = structs.RowRuleC(-3, -2, structs.ROW_CFA_RBP)
+    block, region = structs.RowBlockC(1, 2, 3, 4), structs.RowRegionC(5, 6)
     process = structs.UnwindProcessC(1, 2, 3, 4, 5)
     mapping = structs.UnwindMappingC(1, 2, 3, 4, 5)
-    assert structs.UNWIND_ROW.unpack(bytes(row)) == (0xFFFFFFFF, -3, -2, 2)
+    assert structs.ROW_RULE.unpack(bytes(rule)) == (-3, -2, 2)
+    assert structs.ROW_BLOCK.unpack(bytes(block)) == (1, 2, 3, 4)
+    assert structs.ROW_REGION.unpack(bytes(region)) == (5, 6)
     assert structs.UNWIND_PROCESS.unpack(bytes(process)) == (1, 2, 3, 4, 5)
     assert structs.UNWIND_MAPPING.unpack(bytes(mapping)) == (1, 2, 3, 4, 5)
 

@@ -54,14 +54,16 @@ def running(programs: list[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
 class Watcher:
     """An unwinder that looks at some processes only."""
 
-    def __init__(self, collector: CpuCollector, pids: list[int], rows: int, mappings: int) -> None:
+    def __init__(
+        self, collector: CpuCollector, pids: list[int], row_bytes: int, mappings: int
+    ) -> None:
         maps = collector.unwind_maps
         assert maps is not None
         self.maps: UnwindMaps = maps
         self._spaces: dict[ProcessKey, AddressSpace] = {}
         self.builder = RowBuilder()
         self.unwinder = Unwinder(
-            maps, ModuleRegistry(), self.builder, self._space, rows * 8, mappings * 32, False
+            maps, ModuleRegistry(), self.builder, self._space, row_bytes, mappings * 32
         )
         self.pids = pids
         self._collector = collector
@@ -108,14 +110,14 @@ def collector() -> Iterator[CpuCollector]:
     collector.stop()
 
 
-def rows_of(collector: CpuCollector, process: subprocess.Popen[bytes]) -> int:
-    """How many rows a program has, with the vdso's."""
+def row_bytes_of(collector: CpuCollector, process: subprocess.Popen[bytes]) -> int:
+    """What the rows of a program take, with the vdso's."""
     watcher = Watcher(collector, [process.pid], 1 << 20, 1 << 12)
     watcher.until(process.pid, StackEnd.COMPLETE)
-    rows = int(watcher.unwinder.status()["rows"])
+    row_bytes = int(watcher.unwinder.status()["row_bytes"])
     watcher.unwinder.close()
     watcher.maps.clear()
-    return rows
+    return row_bytes
 
 
 def test_the_busier_program_has_the_room(
@@ -123,8 +125,8 @@ def test_the_busier_program_has_the_room(
 ) -> None:
     first, second = running
     os.kill(second.pid, signal.SIGSTOP)
-    rows = rows_of(collector, first)
-    watcher = Watcher(collector, [first.pid, second.pid], rows + rows // 2, 1 << 12)
+    row_bytes = row_bytes_of(collector, first)
+    watcher = Watcher(collector, [first.pid, second.pid], row_bytes + row_bytes // 2, 1 << 12)
 
     watcher.until(first.pid, StackEnd.COMPLETE)
     os.kill(first.pid, signal.SIGSTOP)
@@ -137,7 +139,7 @@ def test_the_busier_program_has_the_room(
     watcher.unwinder.close()
     assert status["modules"]["no_room"] == 1
     assert status["lost"]["rows_full"] >= 1
-    assert status["rows"] <= status["rows_limit"]
+    assert status["row_bytes"] <= status["row_bytes_limit"]
 
 
 def test_lists_without_room_are_counted_and_their_processes_not_known(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector
-from node_agent.kernel.structs import MAX_ROWS, ROWS_PER_SHARD, UNWIND_ROW
+from node_agent.kernel.structs import MAX_ROW_SHARDS, ROW_CELL_BYTES, ROW_CELLS_PER_SHARD
 from node_agent.kernel.unwind_maps import ProcessRecord
 
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ def test_every_kind_of_frame_is_walked_and_every_end_is_told(
 
 def test_the_memory_of_shards_is_counted(walked: dict[str, Any]) -> None:
     # the two shards that rows lie across and a third; mappings: 18 lists of 1,401 entries
-    rows, mappings = 3 * ROWS_PER_SHARD * UNWIND_ROW.size, 18 * 1401 * 32
+    rows, mappings = 3 * ROW_CELLS_PER_SHARD * ROW_CELL_BYTES, 18 * 1401 * 32
     assert rows + mappings < walked["shard_bytes"] < rows + mappings + 250_000
     assert walked["map_bytes"] > walked["shard_bytes"] + 500_000
 
@@ -47,19 +47,20 @@ def test_maps_refuse_what_does_not_fit_and_give_memory_back() -> None:
     try:
         maps = collector.unwind_maps
         assert maps is not None
+        cells = MAX_ROW_SHARDS * ROW_CELLS_PER_SHARD
         empty_bytes = collector.map_bytes()
         with pytest.raises(ValueError, match="ff_rows"):
-            maps.rows.write(MAX_ROWS - 1, bytes(16))
+            maps.rows.write(cells - 1, bytes(32))
         with pytest.raises(ValueError, match="ff_rows"):
             maps.rows.write(0, bytes(7))
-        last = bytes(range(8))
-        maps.rows.write(MAX_ROWS - 1, last)
-        assert maps.rows.read(MAX_ROWS - 2, 2) == bytes(8) + last
-        assert collector.map_bytes() >= empty_bytes + ROWS_PER_SHARD * 8
+        last = bytes(range(16))
+        maps.rows.write(cells - 1, last)
+        assert maps.rows.read(cells - 2, 2) == bytes(16) + last
+        assert collector.map_bytes() >= empty_bytes + ROW_CELLS_PER_SHARD * ROW_CELL_BYTES
 
-        maps.rows.drop(MAX_ROWS // ROWS_PER_SHARD - 1)
+        maps.rows.drop(MAX_ROW_SHARDS - 1)
         maps.rows.drop(0)
-        assert maps.rows.read(MAX_ROWS - 1, 1) == bytes(8)
+        assert maps.rows.read(cells - 1, 1) == bytes(16)
         assert collector.map_bytes() == empty_bytes
 
         fits = [maps.put_process(tgid, ProcessRecord(1, 2, 3, 4)) for tgid in range(1, 8194)]

@@ -8,6 +8,7 @@ how its stacks ended and their user addresses, with counts. Judging is for the t
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -22,26 +23,29 @@ from node_agent.kernel.structs import (
     MAPPING_NO_ROOM,
     MAPPING_NO_ROWS,
     MAPPING_PENDING,
+    ROW_CELL_BYTES,
+    ROW_CELLS_PER_SHARD,
     ROW_SIGNAL,
     ROW_UNSUPPORTED,
-    ROWS_PER_SHARD,
     UNWIND_MAPPING,
-    UNWIND_ROW,
 )
 from node_agent.kernel.unwind_maps import ProcessRecord, UnwindMaps
+from node_agent.unwind.packing import pack_rows
+from node_agent.unwind.rows import Rows
 
 RATE_HZ = 199
 LIMIT_S = 90.0
 WANTED = 5  # samples of each
-FIRST_ROW = ROWS_PER_SHARD - 5  # the rows lie across two shards
-FIRST_GAP_ROW = 3 * ROWS_PER_SHARD
+FIRST_CELL = ROW_CELLS_PER_SHARD - 5  # the rows lie across two shards
+FIRST_GAP_CELL = 3 * ROW_CELLS_PER_SHARD
+_ROW = struct.Struct("=IhbB")
 NEIGHBOURS = 700  # mappings on each side: their lists lie across shards too
 
 
 class Case(NamedTuple):
     mode: str
     kind: int = 0  # of the mapping; 0: with rows
-    first_row: int = FIRST_ROW
+    first_cell: int = FIRST_CELL
     exec_ids_off: int | None = 0  # None: no record at all
 
 
@@ -51,7 +55,7 @@ CASES = {
     "deep": Case("d"),
     "too_deep": Case("t"),
     "signal": Case("s"),
-    "signal_without_row": Case("s", 0, FIRST_GAP_ROW),
+    "signal_without_row": Case("s", 0, FIRST_GAP_CELL),
     "kernel": Case("k"),
     "unsupported": Case("u"),
     "fault": Case("f"),
@@ -62,20 +66,20 @@ CASES = {
     "no_room": Case("r", MAPPING_NO_ROOM),
     "pending": Case("r", MAPPING_PENDING),
     "unknown": Case("r", 0, 0, None),
-    "another_program": Case("r", 0, FIRST_ROW, 1),
+    "another_program": Case("r", 0, FIRST_CELL, 1),
     "fork": Case("c"),
 }
 
 
 def make_known(
-    maps: UnwindMaps, number: int, case: Case, process: ProcessKey, row_count: int
+    maps: UnwindMaps, number: int, case: Case, process: ProcessKey, cell_count: int
 ) -> None:
     if case.exec_ids_off is None:
         return
     lines = Path(f"/proc/{process.tgid}/maps").read_text().splitlines()
     code = next(line for line in lines if "/walk" in line and " r-xp " in line)
     start, end = (int(word, 16) for word in code.split()[0].split("-"))
-    place = (case.kind, 0) if case.kind else (case.first_row, row_count)
+    place = (case.kind, 0) if case.kind else (case.first_cell, cell_count)
     # neighbours below and above, that no address is in
     below = [(number * 8, number * 8 + 4, 0, 0, 0) for number in range(NEIGHBOURS)]
     above = [(end + 99 + number, end + 100 + number, 0, 0, 0) for number in range(NEIGHBOURS)]
@@ -89,11 +93,14 @@ def make_known(
 
 
 def without_signal(rows: bytes) -> bytes:
-    found = UNWIND_ROW.iter_unpack(rows)
+    found = _ROW.iter_unpack(rows)
     return b"".join(
-        UNWIND_ROW.pack(*place, ROW_UNSUPPORTED if rule == ROW_SIGNAL else rule)
-        for *place, rule in found
+        _ROW.pack(*place, ROW_UNSUPPORTED if rule == ROW_SIGNAL else rule) for *place, rule in found
     )
+
+
+def packed(rows: bytes) -> bytes:
+    return pack_rows(Rows(rows, 0, (), {})).rows
 
 
 def main() -> None:
@@ -119,9 +126,12 @@ def walk_all(
 ) -> dict[str, object]:
     maps = collector.unwind_maps
     assert maps is not None
-    maps.rows.write(FIRST_ROW, rows)
-    maps.rows.write(FIRST_GAP_ROW, without_signal(rows))
-    assert maps.rows.read(FIRST_ROW, len(rows) // 8) == rows
+    block = packed(rows)
+    cell_count = len(block) // ROW_CELL_BYTES
+    assert cell_count > 5
+    maps.rows.write(FIRST_CELL, block)
+    maps.rows.write(FIRST_GAP_CELL, packed(without_signal(rows)))
+    assert maps.rows.read(FIRST_CELL, cell_count) == block
     names = {child.pid: name for name, child in children.items()}
     end = time.monotonic() + LIMIT_S
     known: set[str] = set()
@@ -131,7 +141,7 @@ def walk_all(
             name = names.get(stack.process.tgid)
             if stack.thread_name == "walk" and name is not None and name not in known:
                 number = list(CASES).index(name)
-                make_known(maps, number, CASES[name], stack.process, len(rows) // 8)
+                make_known(maps, number, CASES[name], stack.process, cell_count)
                 known.add(name)
     collector.take_interval()
     # some of these belong to the interval that runs now

@@ -16,7 +16,7 @@ from node_agent.unwind import child
 from node_agent.unwind.builder import MAX_AT_ONCE, MAX_QUEUED, Built, RowBuilder
 from node_agent.unwind.cache import RowCache
 from node_agent.unwind.row_file import MAX_FILE_BYTES, encode_rows
-from node_agent.unwind.rows import Rows
+from node_agent.unwind.rows import PackedRows
 
 
 @pytest.fixture
@@ -68,7 +68,9 @@ def test_rows_of_several_files_and_then_from_the_cache(
         ids.append(build_id)
     answers = finish(builder)
     assert set(answers) == set(ids)
-    assert all(isinstance(built.rows, Rows) and not built.refused for built in answers.values())
+    assert all(
+        isinstance(built.rows, PackedRows) and not built.refused for built in answers.values()
+    )
     assert builder.counts == {"made": len(files)}
     assert children.started == -(-len(files) // MAX_AT_ONCE)
     build_id, descriptor = opened(libc)
@@ -222,7 +224,7 @@ def test_close_ends_the_child_and_frees_what_waits(
 
 
 def test_a_result_is_taken_only_whole() -> None:
-    rows = Rows(bytes(8), 0, (), {})
+    rows = PackedRows(bytes(16), 1, 0, (), {})
     whole = encode_rows(b"id", rows)
     assert child.read_result(b"id", whole) == rows
     assert child.read_result(b"id", b"refused: why\n") == "why"

@@ -9,25 +9,27 @@ import pytest
 from node_agent.unwind.cache import RowCache
 from node_agent.unwind.errors import RowFileError
 from node_agent.unwind.row_file import decode_rows, encode_rows
-from node_agent.unwind.rows import CodeSegment, Rows
+from node_agent.unwind.rows import CodeSegment, PackedRows
 
 BUILD = bytes(range(20))
-ROWS = Rows(
+ROWS = PackedRows(
     bytes(range(256)) * 4,
+    200,
     0x400000,
     (CodeSegment(0x1000, 0x401000, 0x5000), CodeSegment(0x8000, 0x409000, 0x10)),
     {"CFA undefined": 3},
     True,
+    (0x1234, 0xFFFFFFFF),
 )
 
 
-def make(rows: int) -> Rows:
-    return ROWS._replace(rows=bytes(8 * rows))
+def make(cells: int) -> PackedRows:
+    return ROWS._replace(rows=bytes(16 * cells))
 
 
 def test_a_file_of_rows_is_read_as_it_was_written() -> None:
     assert decode_rows(BUILD, encode_rows(BUILD, ROWS)) == ROWS
-    empty = Rows(b"", 0, (), {})
+    empty = PackedRows(b"", 0, 0, (), {})
     assert decode_rows(b"x", encode_rows(b"x", empty)) == empty
 
 
@@ -112,10 +114,10 @@ def test_what_was_not_used_for_longest_gives_way(tmp_path: Path) -> None:
     cache = RowCache(tmp_path, 30_000)
     builds = [bytes((number,)) * 20 for number in range(4)]
     for number, build in enumerate(builds[:3]):
-        cache.put(build, make(1_000))
+        cache.put(build, make(500))
         os.utime(tmp_path / f"{build.hex()}.rows", (number, number))
     assert cache.get(builds[0]) is not None  # which makes it the latest
-    cache.put(builds[3], make(1_000))
+    cache.put(builds[3], make(500))
     assert cache.get(builds[1]) is None
     assert all(cache.get(builds[number]) is not None for number in (0, 2, 3))
     assert cache.counts["evicted"] == 1

@@ -13,6 +13,7 @@ from node_agent.symbols.elf import HEADER, SECTION, SEGMENT
 from node_agent.unwind import cfi
 from node_agent.unwind.elf_rows import build_rows
 from node_agent.unwind.errors import NoRowsError
+from node_agent.unwind.packing import pack_rows
 from node_agent.unwind.row_file import decode_rows, encode_rows
 from node_agent.unwind.rules import Rule
 
@@ -81,7 +82,13 @@ def check(data: bytes, is_image: bool = False) -> bool:
     assert all(before < after for before, after in pairwise(pcs))
     assert set(rows.rows[7::8]) <= set(Rule)
     assert all(count >= 0 and reason for reason, count in rows.notes.items())
-    assert decode_rows(b"id", encode_rows(b"id", rows)) == rows
+    try:
+        packed = pack_rows(rows)
+    except NoRowsError as error:
+        assert str(error)
+        return False
+    assert packed.row_count <= len(pcs)
+    assert decode_rows(b"id", encode_rows(b"id", packed)) == packed
     return True
 
 
