@@ -36,11 +36,11 @@ GOAL_ROWS_MB = 150.0
 PY_SPY_OPTIONS: tuple[list[str], ...] = (["--native"], [])
 _EVALUATOR = re.compile(r"_?PyEval_|_PyFunction_Vectorcall$|method_vectorcall$")
 _SHOWN = 5  # differences of each comparison
-# What is known of the rival's part in a difference; the figures stay as they were measured.
+# What is known of a difference; the figures stay as they were measured.
 NOTES = {
-    "routines": "perf's event on one process finds it too often where it sleeps and wakes"
-    " (runtime.usleep, runtime.futex): perf record -a in the same seconds has 0.6 and 1.9 %"
-    " there, perf record -p 2.0 and 3.2 % (docs/overhead.md)",
+    "routines": "its threads sleep for microseconds (runtime.usleep, runtime.futex); tasks are"
+    " switched with interrupts off, of which a timer per CPU (ours, perf record -a) sees less than"
+    " perf's timer per task, and both see too little (docs/overhead.md)",
 }
 
 

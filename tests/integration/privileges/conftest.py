@@ -114,7 +114,7 @@ class Agent:
 
     def wait_for(self, condition: Callable[[dict[str, Any]], Any], what: str) -> Any:
         """Wait until `condition` of the status is true; its value."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             found = condition(self.status())
             if found:

@@ -20,8 +20,8 @@ RESIDENT = r"""
 #include <unistd.h>
 __attribute__((constructor)) static void reside(void)
 {
-	if (mlockall(MCL_CURRENT) == 0)
-		(void)!write(1, "resident\n", 9);
+	if (mlockall(MCL_CURRENT) || write(1, "resident\n", 9) != 9)
+		_exit(1);
 }
 """
 
