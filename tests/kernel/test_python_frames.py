@@ -193,7 +193,12 @@ def check_subinterpreter(recorded: Recorded) -> None:
     assert seen[True] >= 0.95 * total, recorded.stacks
 
 
-def test_python_frames_of_a_subinterpreter(cpython: Path, record: Record) -> None:
+def test_python_frames_of_a_subinterpreter(record: Record) -> None:
+    check_subinterpreter(record("/usr/bin/python3", SUBINTERPRETERS, samples=FEW_SAMPLES))
+
+
+@pytest.mark.long
+def test_python_frames_of_a_subinterpreter_of_every_version(cpython: Path, record: Record) -> None:
     check_subinterpreter(record(cpython, SUBINTERPRETERS, samples=FEW_SAMPLES))
 
 
