@@ -1,10 +1,10 @@
 """What to give up when the agent costs more than its budget, and when to take it back. Pure.
 
 Down: the highest rate of the ladder that is expected to fit, at the lowest rate the dearest
-feature, and when nothing is left to give up a pause. Up: one step at a time, and only after the
-cost has left room for it for some time, which doubles whenever a step up turns out too dear. So a
-load that swings does not make the rate swing with it. One interval a little over its limit calls
-for nothing yet, two in a row do.
+features, as many as it takes, and when nothing is left to give up a pause. Up: one step at a time,
+and only after the cost has left room for it for some time, which doubles whenever a step up turns
+out too dear. So a load that swings does not make the rate swing with it. One interval a little over
+its limit calls for nothing yet, two in a row do.
 
 Costs are taken to grow with the rate. They have a fixed part too, so a step down may save less
 than expected: then the next interval takes the next step.
@@ -17,12 +17,14 @@ RATES_HZ = (199, 99, 49, 19, 11)
 MEMORY_BYTES = 50 << 20
 AIM = 0.9  # of the limit: what a step down has to fit into
 ROOM = 0.7  # of the limit: what a step up has to fit into
+WORTH = 0.02  # of the cost of everything else: what a feature has to save to be given up
 AT_ONCE = 1.5  # of the limit: where one interval is enough for a step down
 CALM_S = 60.0
 MAX_CALM_S = 3600.0
 PAUSE_S = 60.0
 MEMORY_WAIT_S = 30.0  # memory is given back slowly
 SETTLE_S = 60.0  # at first every process and every stack is new: that passes by itself
+_MIN_REST = 0.05  # of the cost: so much has a sample without any feature
 SETTLING = 3.0  # of the limit: what is too much even then
 
 
@@ -36,7 +38,7 @@ class Budget(NamedTuple):
 
 class Cost(NamedTuple):
     """What an interval cost. `features` are the shares of the host, in percent, that each feature
-    took; they are in `cpu_percent` too."""
+    took that is on; they are in `cpu_percent` too."""
 
     cpu_percent: float
     user_percent_of_core: float
@@ -125,10 +127,12 @@ class Governor:
         self._settle_s = settle_s
         self._first_s: float | None = None  # when the first interval ended
 
-    def go_on_at(self, rate_hz: int, now_s: float) -> None:
-        """Begin at a lower rate, that the process before this one was at when it ended."""
-        if 0 < rate_hz < self.level.rate_hz:
-            self.level, self.since_s = Level(rate_hz), now_s
+    def go_on_at(self, rate_hz: int, shed: Sequence[str], now_s: float) -> None:
+        """Begin with what the process before this one had given up when it ended."""
+        lower_hz = min(rate_hz or self.lowest_hz, self.level.rate_hz)
+        before, self.level = self.level, Level(lower_hz, tuple(shed))
+        if self.level != before:
+            self.since_s = now_s
 
     def ask(self, rate_hz: int, now_s: float) -> Step | None:
         """From now on aim at `rate_hz`, which takes the place of the configured rate. The step to
@@ -153,8 +157,8 @@ class Governor:
             if now_s - self._changed_s < PAUSE_S:
                 return None
             return self._change(_Pressure("pause over", 0, 0), self._resumed(), now_s)
+        rest = max(cost.cpu_percent - sum(cost.features.values()), cost.cpu_percent * _MIN_REST)
         for feature, percent in cost.features.items():
-            rest = cost.cpu_percent - percent
             self._feature_costs[feature] = percent / rest if rest > 0 else 0.0
         cpu, memory = self._pressures(cost)
         if self._first_s is None:
@@ -168,9 +172,9 @@ class Governor:
                 return None
             return self._change(cpu, self._lower(cpu.share), now_s)
         if memory.share > 1:
-            lower = self._lower(1.0)
-            if now_s - self._changed_s < MEMORY_WAIT_S or lower.rate_hz == 0:
-                return None  # a pause would give back nothing
+            lower = self._lower_rate(1.0)
+            if now_s - self._changed_s < MEMORY_WAIT_S or lower is None:
+                return None  # what else there is would give back nothing
             return self._change(memory, lower, now_s)
         return self._consider_more(cpu, memory, now_s)
 
@@ -182,18 +186,28 @@ class Governor:
 
     def _lower(self, share: float) -> Level:
         """The level below that should bring `share` of the limit under AIM."""
+        return self._lower_rate(share) or self._without_features(share) or Level(0, self.level.shed)
+
+    def _lower_rate(self, share: float) -> Level | None:
         rate, shed = self.level
         lower = [step for step in self._ladder if step < rate]
-        for step in lower:
-            if share * step / rate <= AIM:
-                return Level(step, shed)
-        if lower:
-            return Level(lower[-1], shed)
-        left = [feature for feature in self._features if feature not in shed]
-        if left:
-            dearest = max(left, key=lambda feature: self._feature_costs.get(feature, 0.0))
-            return Level(rate, (*shed, dearest))
-        return Level(0, shed)
+        fitting = [step for step in lower if share * step / rate <= AIM] or lower[-1:]
+        return Level(fitting[0], shed) if fitting else None
+
+    def _without_features(self, share: float) -> Level | None:
+        """Without the dearest features, as many as it takes; those that cost next to nothing stay,
+        as nothing would be saved."""
+        rate, shed = self.level
+        costs = {name: self._feature_costs.get(name, 0.0) for name in self._features}
+        left = [name for name in costs if name not in shed and costs[name] >= WORTH]
+        rest = share / (1 + sum(costs[name] for name in left))
+        given_up: list[str] = []
+        for name in sorted(left, key=lambda name: -costs[name]):
+            given_up.append(name)
+            share -= rest * costs[name]
+            if share <= AIM:
+                break
+        return Level(rate, (*shed, *given_up)) if given_up else None
 
     def _resumed(self) -> Level:
         return Level(self.lowest_hz, self.level.shed)

@@ -14,7 +14,9 @@ from node_agent.config import AgentConfig
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.errors import KernelError
 from node_agent.overhead.governor import RATES_HZ, Budget, Cost, Governor, Step
+from node_agent.sampler.events import Events
 from node_agent.sampler.facts import clip
+from node_agent.sampler.features import Feature
 from wire.schema import Overhead
 
 MAX_STEPS = 20  # remembered for the status
@@ -48,14 +50,23 @@ class Governing:
     them. They stay in the overhead that is shown."""
 
     def __init__(
-        self, config: AgentConfig, collector: Adjustable, ceiling_hz: int = RATES_HZ[0]
+        self,
+        config: AgentConfig,
+        collector: Adjustable,
+        features: Sequence[Feature] = (),
+        events: Events | None = None,
+        ceiling_hz: int = RATES_HZ[0],
     ) -> None:
-        """`ceiling_hz` bounds what `ask` may ask for; the configured rate always may."""
+        """`features` are what may be given up; every step becomes one of `events`. `ceiling_hz`
+        bounds what `ask` may ask for; the configured rate always may."""
+        self._features = {feature.name: feature for feature in features}
+        self._events = Events() if events is None else events
         self.ceiling_hz = max(ceiling_hz, config.rate_hz)
         self._config = config
         budget = Budget(config.budget_percent, config.budget_user_percent)
-        self._governor = Governor(config.rate_hz, budget)
-        self._governor.go_on_at(collector.rate_hz, time.monotonic())
+        self._governor = Governor(config.rate_hz, budget, tuple(self._features))
+        given_up = [feature.name for feature in features if not feature.is_on]
+        self._governor.go_on_at(collector.rate_hz, given_up, time.monotonic())
         self.asked_hz = config.rate_hz  # at present: the configured one, or that of `ask`
         if collector.rate_hz > config.rate_hz:  # for the process before this one: until is_due
             self.asked_hz = collector.rate_hz
@@ -107,8 +118,9 @@ class Governing:
             missed["paused"] = round(ticks)
         return replace(interval, lost=interval.lost | missed) if missed else interval
 
-    def end_interval(self, overhead: Overhead, duration_ns: int) -> None:
-        """React to what the interval that just ended cost."""
+    def end_interval(self, overhead: Overhead, interval: Interval) -> None:
+        """React to what `interval`, which just ended, cost."""
+        duration_ns = interval.duration_ns
         children_ns = _children_cpu_ns()
         spent_ns, self._children_ns = children_ns - self._children_ns, children_ns
         of_core = 100 * spent_ns / max(duration_ns, 1)
@@ -116,7 +128,7 @@ class Governing:
             max(overhead.cpu_percent - of_core / len(online_cpus()), 0.0),
             max(overhead.user_percent_of_core - of_core, 0.0),
             overhead.memory_bytes,
-            {},
+            self._feature_percents(interval),
         )
         self._spent.append((cost, duration_ns))
         judged_s = min(MIN_JUDGED_S, self._config.interval_s / 2)
@@ -133,16 +145,44 @@ class Governing:
             if step is not None:
                 self._take(step)
 
+    def _feature_percents(self, interval: Interval) -> dict[str, float]:
+        """Of the host; only what was on all the time, which is what is on now."""
+        whole_ns = len(online_cpus()) * max(interval.duration_ns, 1)
+        return {
+            name: 100 * feature.cost_ns(interval) / whole_ns
+            for name, feature in self._features.items()
+            if name not in self._governor.level.shed
+        }
+
     def _take(self, step: Step) -> None:
         try:
             with using(*KERNEL_PROGRAMS):
-                self._change_rate(step.before.rate_hz, step.after.rate_hz)
+                self._turn_features(step.before.shed, step.after.shed)
+                if step.before.rate_hz != step.after.rate_hz:
+                    self._change_rate(step.before.rate_hz, step.after.rate_hz)
         except KernelError as error:
             self._governor.level = step.before
             _say(f"the governor cannot go to {step.after.words}: {error}")
             return
         self._steps.append(_Taken(time.time(), step))
+        self._events.add(
+            "governor",
+            step.reason,
+            step.words,
+            step.value,
+            step.limit,
+            step.before.words,
+            step.after.words,
+        )
         _say(f"governor: {step.words}")
+
+    def _turn_features(self, before: Sequence[str], after: Sequence[str]) -> None:
+        for name in before:
+            if name not in after:
+                self._features[name].turn(True)
+        for name in after:
+            if name not in before:
+                self._features[name].turn(False)
 
     def _change_rate(self, before_hz: int, after_hz: int) -> None:
         """Every interval has one rate, by which its samples are weighed: those taken since the

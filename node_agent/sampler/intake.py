@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from node_agent.processes.excluded import ExcludedProcesses
 from node_agent.processes.identity import Identities
 from node_agent.sampler.batches import build_columns
 from node_agent.sampler.definitions import DefinitionBook, build_definitions
+from node_agent.sampler.events import Events
 from node_agent.sampler.extraction import Extractor
 from node_agent.spool import Spool
 from node_agent.symbols.kallsyms import KernelFrames
@@ -31,7 +32,7 @@ from node_agent.symbols.modules import ModuleRegistry
 from node_agent.unwind.builder import RowBuilder
 from node_agent.unwind.cache import RowCache
 from node_agent.unwind.unwinder import Unwinder, split_limit
-from wire.schema import Batch, Definitions, Event, Overhead
+from wire.schema import Batch, Definitions, Overhead
 
 COLLECTOR = "cpu"
 
@@ -66,6 +67,7 @@ class Intake:
         self.lost: dict[str, int] = {}
         self.stack_ends: dict[str, int] = {}  # samples of the last interval, by reason
         self.registry = ModuleRegistry()
+        self.events = Events()
         self.definitions = DefinitionBook(config.max_samples)
         self.normalizer = Normalizer(
             self.registry, KernelFrames(self.registry), self.definitions, config.max_samples
@@ -122,10 +124,9 @@ class Intake:
         overhead: Overhead,
         rate_hz: int,
         facts: Mapping[str, str],
-        events: Sequence[Event] = (),
     ) -> None:
-        """Store the interval as the next batch, with `facts` and `events` of its own. Raises
-        SpoolError; the batch is then kept and tried once more with the next one."""
+        """Store the interval as the next batch, with `facts` of its own and the `events` that
+        wait. Raises SpoolError; the batch is then kept and tried once more with the next one."""
         self.children.note_own(overhead.cpu_percent, interval.duration_ns)
         if self.unwinder is not None:
             self.unwinder.end_interval(interval.counts)
@@ -161,7 +162,7 @@ class Intake:
                 **facts,
             },
             stack_ends=columns.stack_ends,
-            events=list(events),
+            events=self.events.take(),
             python_ends=columns.python_ends,
         )
         self.stack_ends = columns.ends()
@@ -219,6 +220,7 @@ class Intake:
                 for given_up in waiting[position:-1]:
                     # A gap in the sequence tells the centre; the stacks are defined again.
                     self._count("intervals")
+                    self.events.put_back(given_up.batch.events)
                     self.definitions.forget(given_up.hashes)
                 self._held = new
                 raise

@@ -19,6 +19,7 @@ from node_agent.kernel.errors import PerfEventError
 from node_agent.overhead import Meter, calibrate_interrupt_ns
 from node_agent.sampler.detached import breaker_facts, report_detached
 from node_agent.sampler.facts import mode_facts
+from node_agent.sampler.features import PythonFrames
 from node_agent.sampler.governing import Governing
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.notify import Notifier
@@ -141,7 +142,10 @@ class _Loop:
         self._meter = meter
         self._intake = intake
         self._watch = watch
-        self._governing = Governing(config, collector, config.on_demand_max_rate_hz)
+        features = [PythonFrames(collector)] if collector.python_maps is not None else []
+        self._governing = Governing(
+            config, collector, features, intake.events, config.on_demand_max_rate_hz
+        )
         self._on_demand = OnDemand(config, self._governing)
         self._status = SamplerStatus(config, spool, intake, self._governing)
         self._last_error = ""
@@ -220,15 +224,15 @@ class _Loop:
         overhead = self._meter.measure(usage, interval.duration_ns, interval.samples)
         rate_hz = self._governing.rate_hz
         try:
-            events = self._on_demand.take_events()
-            self._intake.put(interval, overhead, rate_hz, self._governing.facts, events)
+            self._intake.events.put_back(self._on_demand.take_events())
+            self._intake.put(interval, overhead, rate_hz, self._governing.facts)
             self._last_error = ""
         except SpoolError as error:
             words = f"{error}; the last interval is kept in memory"
             if words != self._last_error:
                 self._last_error = words
                 say(words)
-        self._governing.end_interval(overhead, interval.duration_ns)
+        self._governing.end_interval(overhead, interval)
         self._status.note(interval, rate_hz, overhead, self._last_error)
 
     def _calibrate(self) -> None:

@@ -1,4 +1,5 @@
-"""The governor in a real sampler: a budget that nothing fits into ends in a pause."""
+"""The governor in a real sampler: a budget that nothing fits into takes the rate, then the Python
+frames, then all; one with room gives all of it back."""
 
 import signal
 import subprocess
@@ -14,15 +15,40 @@ from node_agent.spool import Spool
 from wire.codec import decode
 from wire.schema import Batch
 
+# Its waits are short, and what Python frames cost here does not matter.
 RUN = """
 import sys
 from pathlib import Path
 from node_agent.config import load_config
-from node_agent.sampler import run_sampler
-overrides = {"name": "web-1", "preset": "debug", "interval_s": 0.5, "budget_percent": 0.001}
+from node_agent.overhead import governor
+from node_agent.sampler import governing, run_sampler
+
+governor.CALM_S, governor.PAUSE_S, governor.SETTLE_S, governor.WORTH = 0.1, 1.0, 0.0, 0.0
+
+
+class Budget:
+    user_percent_of_core, memory_bytes = 1e6, 1 << 40
+
+    @property
+    def cpu_percent(self):
+        return 1e4 if Path(sys.argv[2]).exists() else 1e-3
+
+
+governing.Budget = lambda *limits: Budget()
+overrides = {"name": "web-1", "preset": "debug", "interval_s": 0.5}
 overrides["spool_dir"] = Path(sys.argv[1])
 sys.exit(run_sampler(load_config(None, {}, overrides)))
 """
+DEEP = """
+def deep(n):
+    if n:
+        return deep(n - 1)
+    while True:
+        sum(range(1000))
+
+deep(100)
+"""
+LIMIT_S = 240
 
 
 @pytest.fixture
@@ -33,9 +59,19 @@ def spool(tmp_path: Path) -> Spool:
 
 
 @pytest.fixture
-def sampler(spool: Spool, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def python_load() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", DEEP])
+    yield
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def sampler(spool: Spool, tmp_path: Path, python_load: None) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(tmp_path / "spool")], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", RUN, str(tmp_path / "spool"), str(tmp_path / "room")],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     yield process
     if process.poll() is None:
@@ -44,37 +80,78 @@ def sampler(spool: Spool, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def batches(tmp_path: Path) -> Callable[[], list[Batch]]:
-    def read() -> list[Batch]:
-        paths = sorted((tmp_path / "spool" / "batches").glob("*.batch"))
-        return [decode(path.read_bytes(), Batch) for path in paths]
+def wait_for(spool: Spool) -> Callable[[Callable[[dict[str, Any]], bool]], dict[str, Any]]:
+    def wait(is_there: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The sampler's status as soon as it is so."""
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            status = spool.read_status("sampler") or {}
+            if status and is_there(status):
+                return status
+            time.sleep(0.05)
+        pytest.fail(f"after {LIMIT_S} s the sampler says {spool.read_status('sampler')}")
 
-    return read
+    return wait
 
 
-def test_a_budget_that_nothing_fits_into_ends_in_a_pause(
-    spool: Spool, sampler: subprocess.Popen[str], batches: Callable[[], list[Batch]]
+def steps_of(status: dict[str, Any]) -> list[str]:
+    return [step["words"] for step in status["governor"]]
+
+
+def test_everything_is_given_up_in_order_and_comes_back(
+    sampler: subprocess.Popen[str],
+    tmp_path: Path,
+    wait_for: Callable[[Callable[[dict[str, Any]], bool]], dict[str, Any]],
 ) -> None:
-    def status() -> dict[str, Any]:
-        return spool.read_status("sampler") or {}
+    # GIVEN a budget that nothing fits into, from when the Python frames are read on
+    paused = wait_for(lambda status: "sampling (paused)" in status.get("shed", []))
+    levels = [words.partition(":")[0] for words in steps_of(paused)]
+    assert levels == [
+        "199 Hz -> 11 Hz",
+        "11 Hz -> 11 Hz without Python frames",
+        "11 Hz without Python frames -> paused without Python frames",
+    ]
+    assert {step["reason"] for step in paused["governor"]} == {"cpu"}
+    assert paused["shed"] == ["sampling (paused)", "Python frames"]
+    assert paused["shed_since"] is not None
 
-    deadline = time.monotonic() + 90
-    while not (batches() and "paused" in batches()[-1].lost) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    found, shown = batches(), status()
+    # WHEN there is room
+    (tmp_path / "room").touch()
+
+    # THEN it comes back in the opposite order
+    whole = wait_for(lambda status: status.get("shed") == [] and status["python"]["ends"])
+    levels = [words.partition(":")[0] for words in steps_of(whole)]
+    assert levels[-5:] == [
+        "11 Hz without Python frames -> 11 Hz",
+        "11 Hz -> 19 Hz",
+        "19 Hz -> 49 Hz",
+        "49 Hz -> 99 Hz",
+        "99 Hz -> 199 Hz",
+    ]
+    assert whole["shed_since"] is None
+    wait_for(lambda status: status["python"]["ends"].get("complete", 0) > 0)
     sampler.send_signal(signal.SIGTERM)
-    log = sampler.communicate(timeout=60)[1]
-
+    log = sampler.communicate(timeout=LIMIT_S)[1]
     assert sampler.returncode == 0
-    rates = [batch.rate_millihertz for batch in found]
-    assert rates == sorted(rates, reverse=True)
-    assert (rates[0], rates[-1]) == (199_000, 11_000)
-    assert found[-1].lost["paused"] > 0
-    assert found[-1].counts == b""
-    assert shown["shed"] == ["sampling (paused)"]
-    assert [step["reason"] for step in shown["governor"]] == ["cpu", "cpu"]
-    # each step once in the log, and as a fact of the batches behind it
-    for step in shown["governor"]:
-        assert log.count(f"governor: {step['words']}\n") == 1
-    assert found[-1].facts["governor"].startswith(shown["governor"][-1]["words"])
-    assert "governor" not in found[0].facts
+
+    paths = sorted((tmp_path / "spool" / "batches").glob("*.batch"))
+    batches = [decode(path.read_bytes(), Batch) for path in paths]
+    rates = [batch.rate_millihertz for batch in batches]
+    assert {11_000, 19_000, 49_000, 99_000, 199_000} <= set(rates)
+    in_pause = [batch for batch in batches if "paused" in batch.lost]
+    assert in_pause
+    assert in_pause[0].facts["governor"].startswith(steps_of(paused)[-1])
+    assert in_pause[0].counts == b""
+    assert "governor" not in batches[0].facts
+    assert "governor" not in batches[-1].facts
+
+    # every step is one event, with its numbers, and one line of the log
+    events = [event for batch in batches for event in batch.events]
+    assert {event.kind for event in events} == {"governor"}
+    told = [event.words for event in events]
+    assert told[: len(steps_of(paused))] == steps_of(paused)
+    assert told[-5:] == steps_of(whole)[-5:]
+    assert events[0].value > events[0].limit == 1e-3
+    assert (events[0].before, events[0].after) == ("199 Hz", "11 Hz")
+    for words in told:
+        assert log.count(words) == told.count(words)

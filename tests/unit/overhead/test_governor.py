@@ -103,17 +103,38 @@ def test_user_space_has_a_limit_of_its_own() -> None:
     assert step.words.endswith("3.50 % of one core in user space, limit 2")
 
 
-def test_at_the_lowest_rate_the_dearest_feature_goes_first_and_then_it_pauses() -> None:
+@pytest.mark.parametrize(
+    ("percent", "costs", "levels"),
+    [
+        # one is enough: the dearest
+        (0.8, {"python": 0.2, "offcpu": 0.4}, [Level(11, ("offcpu",))]),
+        (1.0, {"python": 0.3, "offcpu": 0.4}, [Level(11, ("offcpu", "python"))]),
+        # what costs next to nothing saves nothing
+        (0.8, {"python": 0.4, "offcpu": 0.001}, [Level(11, ("python",))]),
+        (0.8, {"python": 0.001, "offcpu": 0.0}, [Level(0)]),
+    ],
+)
+def test_at_the_lowest_rate_the_dearest_features_go_as_many_as_it_takes(
+    percent: float, costs: dict[str, float], levels: list[Level]
+) -> None:
+    governor = running(11, PRODUCTION, ("python", "offcpu"))
+    fixed = percent - sum(costs.values())
+
+    def host(level: Level) -> Cost:
+        on = {name: cost for name, cost in costs.items() if name not in level.shed}
+        return Cost(fixed + sum(on.values()), 0.1, 30 * MIB, on)
+
+    assert [step.after for step in play(governor, host, 30)] == levels
+
+
+def test_where_features_are_not_enough_it_pauses_after_them() -> None:
     governor = running(11, PRODUCTION, ("python", "offcpu"))
     dear = Cost(2.0, 0.1, 30 * MIB, {"python": 0.3, "offcpu": 0.4})
+    still = dear._replace(cpu_percent=1.3, features={})
 
-    levels = [step.after for at in (10, 20, 30) if (step := governor.observe(dear, at))]
+    levels = [step.after for cost in (dear, still) if (step := governor.observe(cost, 10))]
 
-    assert levels == [
-        Level(11, ("offcpu",)),
-        Level(11, ("offcpu", "python")),
-        Level(0, ("offcpu", "python")),
-    ]
+    assert levels == [Level(11, ("offcpu", "python")), Level(0, ("offcpu", "python"))]
 
 
 def test_a_pause_ends_by_itself_at_the_lowest_rate() -> None:
@@ -292,3 +313,50 @@ def test_where_something_is_given_up_the_asked_rate_waits_for_room() -> None:
     step = governor.ask(19, 500)
     assert step is not None
     assert step.after == Level(19)
+
+
+@pytest.mark.parametrize(
+    ("load_us", "levels"),
+    [
+        # CPython alone is too dear at 11 Hz: what is left fits, and the load's end brings all back
+        ([(60, 10), (300, 400)], ["49 Hz", "19 Hz", "11 Hz", "11 Hz without python"]),
+        ([(60, 10), (900, 400)], ["11 Hz", "11 Hz without python", "paused without python"]),
+    ],
+)
+def test_a_recorded_load_takes_rate_then_python_then_all_and_gives_all_back(
+    load_us: list[tuple[float, float]], levels: list[str]
+) -> None:
+    governor = running(99, PRODUCTION, ("python",))
+    steps, at = [], 0.0
+    for a_sample_us, python_us in load_us:
+        steps += play(governor, load(a_sample_us, python_us=python_us), 60, at)
+        at += 60
+    down = [step.after.words for step in steps if step.reason == "cpu"]
+    assert [words for words in down if words in levels] == [
+        words for words in levels if words in down
+    ]
+    assert down[-1] == levels[-1]
+
+    steps = play(governor, load(20, python_us=10), 1800, start_s=at)
+
+    assert governor.level == Level(99)
+    assert governor.since_s is None
+    up = [step.after.words for step in steps if step.reason == "room"]
+    assert up == ["11 Hz", "19 Hz", "49 Hz", "99 Hz"]
+
+
+def test_memory_gives_up_no_feature() -> None:
+    governor = running(19, DEVELOPMENT, ("python",))
+
+    play(governor, load(10, python_us=10, memory_mib=80), 3600)
+
+    assert governor.level == Level(11)
+
+
+def test_a_run_goes_on_with_what_the_one_before_had_given_up() -> None:
+    governor = running(99, DEVELOPMENT, ("python",))
+
+    governor.go_on_at(11, ["python"], 5)
+
+    assert (governor.level, governor.since_s) == (Level(11, ("python",)), 5)
+    assert [step.after for step in play(governor, load(1), 70, start_s=5)] == [Level(11)]

@@ -11,6 +11,7 @@ from node_agent.collectors.stacks import Interval
 from node_agent.config import AgentConfig, load_config
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.errors import PerfEventError
+from node_agent.sampler.events import Events
 from node_agent.sampler.governing import Governing
 from wire.schema import Overhead
 
@@ -34,6 +35,10 @@ class Collector:
         self.rates.append(rate_hz)
 
 
+def lasting(seconds: float, python_ns: int = 0) -> Interval:
+    return Interval({}, {}, 0, 0, 0, round(seconds * SECOND_NS), python_ns=python_ns)
+
+
 @pytest.fixture
 def config() -> AgentConfig:
     return load_config(None, {}, {"name": "host-1", "preset": "development"})
@@ -55,7 +60,7 @@ def spend(governing: Governing) -> Callable[[float], None]:
 
     def end(percent: float) -> None:
         overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, percent, 0.1)
-        governing.end_interval(overhead, 10 * SECOND_NS)
+        governing.end_interval(overhead, lasting(10))
 
     return end
 
@@ -132,7 +137,7 @@ def test_the_cost_of_children_is_no_reason(config: AgentConfig, collector: Colle
     # 0.3 s of a child in 10 s are 3 % of a core, which the meter has in its figures
     percent = 3.0 / len(online_cpus())
     overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, percent + 0.5, 3.4)
-    governing.end_interval(overhead, 10 * SECOND_NS)
+    governing.end_interval(overhead, lasting(10))
 
     assert collector.rates == []
 
@@ -189,7 +194,7 @@ def test_the_rate_that_a_run_before_was_asked_for_ends_with_its_interval(
 
     assert governing.is_due
     assert governing.rate_hz == 199  # its samples are weighed by that
-    governing.end_interval(Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, 0.5, 0.1), SECOND_NS)
+    governing.end_interval(Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, 0.5, 0.1), lasting(1))
 
     assert collector.rates == [0, 99]
     assert governing.rate_hz == 99
@@ -198,8 +203,60 @@ def test_the_rate_that_a_run_before_was_asked_for_ends_with_its_interval(
 def test_short_intervals_are_judged_together(governing: Governing, collector: Collector) -> None:
     for percent in (9.0, 0.1, 0.1, 0.1):  # 1.0 % in ten seconds
         overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, percent, 0.1)
-        governing.end_interval(overhead, SECOND_NS)
+        governing.end_interval(overhead, lasting(1))
 
     assert collector.rates == []
-    governing.end_interval(Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, 9.0, 0.1), SECOND_NS)
+    governing.end_interval(Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, 9.0, 0.1), lasting(1))
     assert collector.rates == [0, 19]  # 3.7 %
+
+
+class Python:
+    """A feature as node_agent.sampler.features.PythonFrames is one."""
+
+    name = "Python frames"
+
+    def __init__(self) -> None:
+        self.is_on = True
+        self.turned: list[bool] = []
+
+    def cost_ns(self, interval: Interval) -> int:
+        return interval.python_ns
+
+    def turn(self, is_on: bool) -> None:
+        self.is_on = is_on
+        self.turned.append(is_on)
+
+
+def test_python_frames_go_when_the_rate_cannot_sink_further_and_all_steps_are_events(
+    config: AgentConfig, collector: Collector
+) -> None:
+    python, events = Python(), Events()
+    governing = Governing(config, collector, [python], events)
+    python_ns = 10 * SECOND_NS // 100 * len(online_cpus())  # 1 % of the host
+
+    def spend(percent: float) -> None:
+        overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, percent, 0.1)
+        governing.end_interval(overhead, lasting(10, python_ns if python.is_on else 0))
+
+    for percent in (100.0, 8.0, 0.8, 9.0):
+        spend(percent)
+
+    assert collector.rates == [0, 11, 0, 0]
+    assert python.turned == [False]
+    assert governing.status()["shed"] == ["sampling (paused)", "Python frames"]
+    told = events.take()
+    assert [(event.kind, event.reason, event.before, event.after) for event in told] == [
+        ("governor", "cpu", "99 Hz", "11 Hz"),
+        ("governor", "cpu", "11 Hz", "11 Hz without Python frames"),
+        ("governor", "cpu", "11 Hz without Python frames", "paused without Python frames"),
+    ]
+    assert [(event.value, event.limit) for event in told] == [(100.0, 1.0), (8.0, 1.0), (9.0, 1.0)]
+
+
+def test_features_that_the_run_before_had_given_up_stay_so(config: AgentConfig) -> None:
+    python = Python()
+    python.is_on = False
+
+    governing = Governing(config, Collector(rate_hz=11), [python])
+
+    assert governing.status()["shed"] == ["rate (11 of 99 Hz)", "Python frames"]
