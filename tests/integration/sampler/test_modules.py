@@ -1,0 +1,49 @@
+"""What the running sampler has imported, which is the larger part of its memory."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+# A module that is in place without having been run is of another type.
+RUN = """
+import sys, types
+from node_agent.cli import main
+code = main(sys.argv[1:])
+print(*(name for name, module in sys.modules.items() if type(module) is types.ModuleType))
+sys.exit(code)
+"""
+# Each costs 0.1 MB and more, or brings what does.
+HEAVY = {
+    *("argparse", "ast", "asyncio", "bz2", "concurrent.futures", "dis", "email", "gettext"),
+    *("hashlib", "http", "importlib.metadata", "inspect", "ipaddress", "locale", "logging"),
+    *("lzma", "msgspec.inspect", "multiprocessing", "random", "shutil", "socket", "ssl"),
+    *("subprocess", "tempfile", "threading", "tokenize", "typing_extensions", "unittest"),
+    # Work of the children, of another command, or of the other process.
+    *("node_agent.unwind.elf_rows", "node_agent.unwind.cfi", "node_agent.unwind.cfi_programs"),
+    *("node_agent.unwind.gaps", "node_agent.unwind.stack_heights", "node_agent.arguments"),
+    *("node_agent.preflight", "node_agent.record", "node_agent.shipper", "aggregator"),
+}
+
+
+def test_a_sampler_that_has_written_batches_has_imported_nothing_heavy(tmp_path: Path) -> None:
+    flags = ["run", "--spool-dir", str(tmp_path), "--interval", "1", "--preset", "debug"]
+    sampler = subprocess.Popen(
+        [sys.executable, "-c", RUN, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while len(list((tmp_path / "batches").glob("*.batch"))) < 3:
+            assert sampler.poll() is None, "it ended"
+            assert time.monotonic() < deadline, "no three batches within three minutes"
+            time.sleep(0.1)
+        sampler.send_signal(signal.SIGTERM)
+        imported, _ = sampler.communicate(timeout=120)
+    finally:
+        sampler.kill()
+        sampler.wait()
+    modules = set(imported.split())
+    assert {"node_agent.sampler.intake", "msgspec", "ctypes"} <= modules
+    assert modules & HEAVY == set()

@@ -1,0 +1,46 @@
+"""What the running shipper has imported, which is the larger part of its memory."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[4]
+# A module that is in place without having been run is of another type.
+RUN = """
+import sys, types
+from node_agent.cli import main
+code = main(sys.argv[1:])
+print(*(name for name, module in sys.modules.items() if type(module) is types.ModuleType))
+sys.exit(code)
+"""
+# Each costs 0.1 MB and more, or brings what does.
+HEAVY = {
+    *("argparse", "ast", "asyncio", "bz2", "concurrent.futures", "ctypes", "dis", "gettext"),
+    *("hashlib", "importlib.metadata", "inspect", "ipaddress", "logging", "lzma"),
+    *("msgspec.inspect", "multiprocessing", "shutil", "ssl", "subprocess", "tempfile"),
+    *("threading", "tokenize", "typing_extensions", "unittest"),
+    *("node_agent.arguments", "node_agent.collectors", "node_agent.kernel", "node_agent.sampler"),
+    *("node_agent.symbols", "node_agent.unwind", "aggregator"),
+}
+
+
+def test_a_shipper_that_has_delivered_has_imported_nothing_heavy(
+    peer, sampler, token_file, until
+) -> None:
+    sampler.put()
+    flags = ["--url", peer.url, "--token-file", str(token_file)]
+    flags += ["--spool-dir", str(sampler.spool.root)]
+    shipper = subprocess.Popen(
+        [sys.executable, "-c", RUN, "ship", *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: not sampler.spool.pending())
+        shipper.send_signal(signal.SIGTERM)
+        imported, _ = shipper.communicate(timeout=120)
+    finally:
+        shipper.kill()
+        shipper.wait()
+    modules = set(imported.split())
+    assert {"node_agent.shipper.client", "msgspec"} <= modules
+    assert modules & HEAVY == set()
