@@ -8,10 +8,11 @@ FLAMEFLEET_LABELS="team=web,zone=a". What [agent.exclude] names is said in the f
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from node_agent.errors import ConfigError
 from node_agent.exclusions import ExcludeConfig, check_exclude
@@ -34,8 +35,7 @@ _MAX_CONFIG_BYTES = 1 << 20
 _TABLES = ("labels", "exclude")  # of [agent]
 
 
-@dataclass(frozen=True)
-class ShipConfig:
+class ShipConfig(msgspec.Struct, frozen=True):
     """Where the shipper delivers to. `url` and `token_file` are needed by `ship` only."""
 
     url: str | None = None
@@ -45,8 +45,7 @@ class ShipConfig:
     timeout_s: float = DEFAULT_TIMEOUT_S
 
 
-@dataclass(frozen=True)
-class AgentConfig:
+class AgentConfig(msgspec.Struct, frozen=True):
     """Everything that both processes of the agent are told."""
 
     name: str  # the node's name: `host` in queries
@@ -66,9 +65,9 @@ class AgentConfig:
     unwind_limit_bytes: int = DEFAULT_UNWIND_LIMIT_BYTES  # of kernel memory, taken as needed
     on_demand_max_rate_hz: int = DEFAULT_ON_DEMAND_MAX_RATE_HZ  # 0: no profiles on demand
     on_demand_collectors: tuple[str, ...] = EVERY_COLLECTOR  # that profiles may be asked of
-    labels: Mapping[str, str] = field(default_factory=dict)
-    exclude: ExcludeConfig = field(default_factory=ExcludeConfig)
-    ship: ShipConfig = field(default_factory=ShipConfig)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    exclude: ExcludeConfig = msgspec.field(default_factory=ExcludeConfig)
+    ship: ShipConfig = msgspec.field(default_factory=ShipConfig)
 
 
 def load_config(

@@ -1,8 +1,9 @@
 """What the configuration excludes from profiling: `[agent.exclude]`. Pure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from node_agent.settings import SettingError, nearest
 
@@ -15,8 +16,7 @@ _UNIT_SUFFIXES = (".service", ".scope", ".slice")
 _GLOB = frozenset("*?[]")
 
 
-@dataclass(frozen=True)
-class ExcludeConfig:
+class ExcludeConfig(msgspec.Struct, frozen=True):
     """Who is never sampled; each list may be empty."""
 
     units: tuple[str, ...] = ()  # systemd units with their suffix, all below them included

@@ -16,7 +16,8 @@ sys.exit(code)
 """
 # Each costs 0.1 MB and more, or brings what does.
 HEAVY = {
-    *("argparse", "ast", "asyncio", "bz2", "concurrent.futures", "ctypes", "dis", "gettext"),
+    *("argparse", "ast", "asyncio", "bz2", "concurrent.futures", "ctypes", "dataclasses"),
+    *("dis", "gettext"),
     *("hashlib", "importlib.metadata", "inspect", "ipaddress", "logging", "lzma"),
     *("msgspec.inspect", "multiprocessing", "shutil", "ssl", "subprocess", "tempfile"),
     *("threading", "tokenize", "typing_extensions", "unittest"),
