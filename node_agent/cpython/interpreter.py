@@ -35,6 +35,7 @@ GLUE = (
     *("call_function", "function_code_fastcall", "_PyFunction_Vectorcall"),
     *("_PyFunction_FastCallDict", "_PyEval_EvalCodeWithName", "_PyEval_EvalCode"),
     *("_PyEval_Vector", "PyEval_EvalCodeEx", "PyEval_EvalCode", "PyEval_EvalFrameEx"),
+    "py_trampoline_evaluator",  # under -X perf
 )
 _PY_VERSION, _RUNTIME = "Py_Version", "_PyRuntime"
 _RUNTIME_SECTION = ".PyRuntime"
