@@ -53,6 +53,7 @@ def summarize(
         "overhead": _table(sampler, "overhead"),
         "breaker": _table(sampler, "breaker"),
         "shed": _list(sampler, "shed"),
+        "on_demand": _table(sampler, "on_demand"),
         "dropped": _counts(sampler, "dropped"),
         "labels_folded": int(_number(sampler, "labels_folded")),
         "degraded": [str(words) for words in _list(sampler, "degraded")],
@@ -89,6 +90,7 @@ def render(status: Report) -> str:
             ("samples", f"{status['samples']}, lost: {_listed(status['lost'])}"),
             *_whole(status["stack_ends"]),
             ("shed", ", ".join(map(str, status["shed"])) or "nothing"),
+            *_profile(status),
         ]
     batches = "1 batch" if spool["batches"] == 1 else f"{spool['batches']} batches"
     waiting = f"{batches}, {_bytes(spool['bytes'])} of"
@@ -116,6 +118,17 @@ def render(status: Report) -> str:
 def _mode_reason(status: Report) -> list[tuple[str, str]]:
     reason = status["mode_reason"]
     return [("", f"because {reason}")] if reason else []
+
+
+def _profile(status: Report) -> list[tuple[str, str]]:
+    """The profile on demand that is under way, if there is one."""
+    profile = (status["on_demand"] or {}).get("profile")
+    if not isinstance(profile, Mapping):
+        return []
+    what = "running" if profile.get("running") else "about to begin"
+    seconds = _number(profile, "end") - _number(profile, "begin")
+    words = f"{profile.get('id')}, {profile.get('rate_hz')} Hz for {seconds:g} s, {what}"
+    return [("profile", words)]
 
 
 def _agent(status: Report) -> str:

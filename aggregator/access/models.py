@@ -23,7 +23,7 @@ class NodeToken(Model):
 
 
 class OperatorToken(Model):
-    """A token of a person or a build system that uploads symbols. It is no node's."""
+    """A token of a person or a build system (`aggregator.access.operators`). It is no node's."""
 
     __tablename__ = "operator_tokens"
 

@@ -147,7 +147,7 @@ class _Loop:
             config, collector, features, intake.events, config.on_demand_max_rate_hz
         )
         self._on_demand = OnDemand(config, self._governing)
-        self._status = SamplerStatus(config, spool, intake, self._governing)
+        self._status = SamplerStatus(config, spool, intake, self._governing, self._on_demand)
         self._last_error = ""
 
     def run(self, notifier: Notifier, waiter: Waiter) -> Opened | None:

@@ -17,6 +17,7 @@ from node_agent.kernel.cpus import online_cpus
 from node_agent.overhead import ShipperUsage
 from node_agent.sampler.governing import Governing
 from node_agent.sampler.intake import Intake
+from node_agent.sampler.on_demand import OnDemand
 from node_agent.spool import Spool
 from wire.schema import Overhead
 
@@ -27,12 +28,18 @@ class SamplerStatus:
     """Collects and writes it; a spool that can't be written is no reason to stop."""
 
     def __init__(
-        self, config: AgentConfig, spool: Spool, intake: Intake, governing: Governing
+        self,
+        config: AgentConfig,
+        spool: Spool,
+        intake: Intake,
+        governing: Governing,
+        on_demand: OnDemand,
     ) -> None:
         self._config = config
         self._spool = spool
         self._intake = intake
         self._governing = governing
+        self._on_demand = on_demand
         self._state = "starting"
         self._interval: dict[str, Any] = {}
         self._effective_rate_hz: float | None = None
@@ -105,6 +112,7 @@ class SamplerStatus:
             "unwind": intake.unwinder.status() if intake.unwinder is not None else None,
             "python": intake.programs.status() if intake.programs is not None else None,
             **self._governing.status(),
+            "on_demand": self._on_demand.status(),
             "children": intake.children.status(),
             "unplaced": intake.normalizer.counts | intake.registry.lost,
             "labels_folded": intake.identities.folded,

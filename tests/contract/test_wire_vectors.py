@@ -18,6 +18,9 @@ from wire.schema import (
     Event,
     Module,
     ModuleKind,
+    ProfileDirective,
+    ProfileEndDirective,
+    SymbolDirective,
     SymbolExtract,
 )
 from wire.validate import check_batch, check_definitions
@@ -142,6 +145,15 @@ def test_answer_of_version_1() -> None:
     assert (directive.module_kind, directive.build_id) == (ModuleKind.NATIVE, LIBC_ID)
 
 
+def test_answer_of_version_1_with_profiles() -> None:
+    answer = decode(_read("answer_profile"), Answer)
+    assert answer.directives == [
+        SymbolDirective(ModuleKind.NATIVE, LIBC_ID),
+        ProfileDirective(12, "cpu", 199, 60, 300),
+        ProfileEndDirective(11),
+    ]
+
+
 def test_module_and_name_hashes_are_those_of_the_release() -> None:
     definitions = decode(_read("definitions"), Definitions)
     assert [module_hash(module) for module in definitions.modules] == MODULE_HASHES
@@ -184,6 +196,7 @@ def test_a_module_is_its_id_and_not_its_name() -> None:
         ("symbol_extract", SymbolExtract),
         ("symbol_extract_refused", SymbolExtract),
         ("answer", Answer),
+        ("answer_profile", Answer),
     ],
 )
 def test_decoded_messages_encode_to_the_same_message(name: str, kind: type) -> None:

@@ -128,6 +128,13 @@ def test_trouble_is_shown():
     assert "1 batch, 4.9 KiB of 256.0 MiB, the oldest 3 days old" in text
 
 
+@pytest.mark.parametrize(("running", "words"), [(True, "running"), (False, "about to begin")])
+def test_a_profile_on_demand_is_shown(running, words):
+    profile = {"id": 7, "rate_hz": 199, "running": running, "begin": NOW, "end": NOW + 60}
+    text = render(status(SAMPLER | {"on_demand": {"profile": profile}}, SHIPPER))
+    assert f"profile   7, 199 Hz for 60 s, {words}" in text
+
+
 def test_reports_of_the_wrong_shape_are_survived():
     odd = {
         "at": NOW,
