@@ -1,14 +1,14 @@
 """Call frame instructions (DWARF 5, section 6.4.2) to rows, for x86-64.
 
-Millions of instructions have to become rows in seconds, so nothing is interpreted twice: a regular
-expression cuts a program at the instructions that advance the address, and whole programs as well
-as the steps from state to state are remembered by their bytes. The memories are bounded; hostile
+Millions of instructions have to become rows in seconds, so nothing is interpreted twice: a program
+is cut at the instructions that advance the address (cfi_steps.py), and whole programs as well as
+the steps from state to state are remembered by their bytes. The memories are bounded; hostile
 programs make them useless, not large.
 """
 
-import re
 from typing import NamedTuple
 
+from node_agent.unwind.cfi_steps import cut, cut_all, instructions, is_cut_short, lebs
 from node_agent.unwind.expressions import RBP, signed_leb, unsigned_leb
 from node_agent.unwind.rules import (
     ELSEWHERE,
@@ -26,24 +26,6 @@ MAX_REMEMBERED_STEPS = 1 << 14
 MAX_PROGRAM_BYTES = 1 << 18
 MAX_DEPTH = 64  # of DW_CFA_remember_state
 UNREADABLE = "instructions that can't be read"
-
-_LEB = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
-_BLOCK = b"(?:%b)" % b"|".join(rb"\x%02x.{%d}" % (size, size) for size in range(1, 128))
-_INSTRUCTION = b"|".join(
-    (
-        rb"[\x80-\xbf]" + _LEB,
-        rb"[\xc0-\xff\x00\x0a\x0b]",
-        rb"[\x06-\x08\x0d\x0e\x13\x2e]" + _LEB,
-        rb"[\x05\x09\x0c\x11\x12\x14\x15]" + _LEB + _LEB,
-        rb"\x0f" + _BLOCK,
-        rb"[\x10\x16]" + _LEB + _BLOCK,
-    )
-)
-# What comes before an advance, and the advance: nothing at the end, or one byte where it can't be
-# read. It matches everywhere, so it is never tried a second time.
-_STEPS = re.compile(rb"((?:%b)*)([\x40-\x7f]|\x02.|\x03..|\x04....|\Z|.)" % _INSTRUCTION, re.DOTALL)
-_INSTRUCTIONS = re.compile(_INSTRUCTION, re.DOTALL)
-_LEBS = re.compile(_LEB)
 
 
 class Remembered(NamedTuple):
@@ -67,6 +49,9 @@ class Program(NamedTuple):
 
     rows: tuple[int, ...]
     reasons: tuple[str, ...]
+
+
+_UNREADABLE_PROGRAM = Program((UNSUPPORTED,), (UNREADABLE,))
 
 
 class _Node:
@@ -99,36 +84,45 @@ class Interpreter:
         self._rows = 0
         self._distances: dict[bytes, int | None] = {}
         node: _Node | None = self._node(self._initial)
-        for chunk, advance in _STEPS.findall(initial):
+        for chunk, advance in cut_all(initial):
             node = None if advance or node is None else self._step(node, chunk)
         # Without a beginning nothing is known: every row of it is UNSUPPORTED.
         self._initial = node.state if node is not None else self._initial
         self._root = self._node(self._initial)
 
-    def program(self, instructions: bytes) -> Program:
+    def program(self, code: bytes) -> Program:
         """The rows of a function with these instructions."""
-        found = self.programs.get(instructions)
+        found = self.programs.get(code)
         if found is not None:
             return found
-        made = self._interpret(instructions)
+        made = self._interpret(code)
         self._rows += len(made.rows)
         if self._rows > MAX_REMEMBERED_ROWS or len(self.programs) >= MAX_REMEMBERED_PROGRAMS:
             self.programs.clear()
             self._rows = len(made.rows)
-        self.programs[instructions] = made
+        self.programs[code] = made
         return made
 
-    def _interpret(self, instructions: bytes) -> Program:
-        if len(instructions) > MAX_PROGRAM_BYTES:
-            return Program((UNSUPPORTED,), (UNREADABLE,))
+    def _interpret(self, code: bytes) -> Program:
+        if len(code) > MAX_PROGRAM_BYTES:
+            return _UNREADABLE_PROGRAM
         if self._steps > MAX_REMEMBERED_STEPS:
-            self._forget()
+            self._nodes.clear()
+            self._steps, self._root = 0, self._node(self._initial)
+        return (
+            self._follow(cut(code))
+            or self._follow(cut_all(code), is_whole=True)
+            or _UNREADABLE_PROGRAM
+        )
+
+    def _follow(self, steps: list[tuple[bytes, bytes]], is_whole: bool = False) -> Program | None:
+        """The rows of a program. None where a block ends the steps, unless they are `is_whole`."""
         node = self._root
         rows: list[int] = []
         reasons: list[str] = []
         distance, last = 0, -1
         distances = self._distances
-        for chunk, advance in _STEPS.findall(instructions):
+        for chunk, advance in steps:
             if chunk:
                 node = node.steps.get(chunk) or self._step(node, chunk)
             try:
@@ -136,6 +130,8 @@ class Interpreter:
             except KeyError:
                 moved = distances[advance] = self._distance(advance)
             if moved is None:
+                if is_cut_short(advance) and not is_whole:
+                    return None
                 rows.append(distance | UNSUPPORTED)
                 reasons.append(UNREADABLE)
                 break
@@ -157,11 +153,6 @@ class Interpreter:
             return (advance[0] & 0x3F) * self._code_factor
         return int.from_bytes(advance[1:], "little") * self._code_factor if advance[1:] else None
 
-    def _forget(self) -> None:
-        self._nodes.clear()
-        self._steps = 0
-        self._root = self._node(self._initial)
-
     def _node(self, state: State) -> _Node:
         node = self._nodes.get(state)
         if node is None:
@@ -170,8 +161,8 @@ class Interpreter:
 
     def _step(self, node: _Node, chunk: bytes) -> _Node:
         state = node.state
-        for match in _INSTRUCTIONS.finditer(chunk):
-            state = self._apply(state, match[0])
+        for instruction in instructions(chunk):
+            state = self._apply(state, instruction)
         self._steps += 1
         node.steps[chunk] = after = self._node(state)
         return after
@@ -189,7 +180,7 @@ class Interpreter:
             return State(frame, before, state.depth - 1)
         if code == 0x0F:  # def_cfa_expression
             return state._replace(frame=state.frame._replace(cfa=rest[1:]))
-        numbers = _LEBS.findall(rest) if code not in (0x10, 0x16) else _LEBS.findall(rest)[:1]
+        numbers = lebs(rest) if code not in (0x10, 0x16) else lebs(rest)[:1]
         if code >= 0x80:
             register = code & 0x3F
             if code >= 0xC0:

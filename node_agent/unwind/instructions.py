@@ -58,6 +58,19 @@ def _one_byte_map() -> tuple[frozenset[int], dict[int, int]]:
 
 
 _MODRM, _IMMEDIATES = _one_byte_map()
+# Opcodes whose effect is looked at; those with a ModRM byte by `_modrm_effect`.
+_TOLD_APART = (
+    frozenset(
+        (*range(0x50, 0x60), 0x68, 0x6A, *range(0x70, 0x80), *range(0xE0, 0xE4), 0xE8, 0xE9, 0xEB)
+    )
+    | frozenset(
+        (0xC2, 0xC3, 0xCA, 0xCB, 0xCC, 0xF4, 0xC9, 0x90, 0x9C, 0x9D, 0xFF, 0x8F, 0x81, 0x83, 0x8D)
+    )
+    | frozenset(
+        (0x31, 0x33, 0x89, 0x8B, 0x87, 0x01, 0x29, 0x21, 0x09, 0xC7, 0x03, 0x2B, 0x23, 0x63)
+    )
+)
+_PLAIN = tuple(Instruction(size) for size in range(64))  # without an effect
 _INVALID = frozenset(
     b"\x06\x07\x0e\x16\x17\x1e\x1f\x27\x2f\x37\x3f\x60\x61\x82\x9a\xce\xd4\xd5\xd6\xea"
 )
@@ -110,6 +123,8 @@ def _decode(code: bytes, start: int) -> Instruction | None:
     end = at + size
     if end > len(code):
         return None
+    if op not in _TOLD_APART:
+        return _PLAIN[end - start]
     effect, value = _effect(code, op, rex, operand_at, at, size)
     return Instruction(end - start, effect, value)
 

@@ -8,12 +8,11 @@ there is no row.
 
 from array import array
 from collections.abc import Collection
-from typing import NamedTuple
 
-from node_agent.unwind.instructions import Effect, decode
-from node_agent.unwind.rules import END, GAP, SIGNAL, Rule, word
+from node_agent.unwind.heights import ENTRY, START, Height, after, word_of
+from node_agent.unwind.instructions import Effect, Instruction, decode
+from node_agent.unwind.rules import SIGNAL
 
-_RBP = 5  # as instructions number it
 _RT_SIGRETURN = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"  # mov $15, %rax; syscall
 _ENDBR64 = b"\xf3\x0f\x1e\xfa"
 _KEPT = (3, 5, 12, 13, 14, 15)  # registers that functions save
@@ -21,53 +20,49 @@ _RETURNS_TO = 1  # the kernel side looks a byte before a return address
 _LAST = (Effect.END, Effect.JUMP, Effect.JUMP_ELSEWHERE)
 
 
-class _Height(NamedTuple):
-    """Where the CFA is: `bytes` above rsp, or 16 above rbp. `rbp`: where it is saved, from the CFA;
-    0 when it isn't."""
-
-    bytes: int
-    rbp: int = 0
-    has_frame: bool = False
-    is_entry: bool = False
-
-
-_START = _Height(8)
-_ENTRY = _Height(8, is_entry=True)
-
-
 def follow(code: bytes, address: int, starts: Collection[int], entry: int) -> list[int]:
     """Rows (pc | word, ascending) of the `code` at `address`. `starts` are addresses of functions,
     more are found where they are called or their address is taken; `entry` is where the program
     begins."""
-    first = _Walk(code, {start - address for start in starts}, entry - address)
+    decoded: dict[int, Instruction | None] = {}
+    first = _Walk(code, {start - address for start in starts}, entry - address, decoded)
     first.run()
     # The second time every function that is called is known: some calls don't return, and then the
     # next function must not be taken for what follows.
-    second = _Walk(code, first.starts, entry - address)
+    second = _Walk(code, first.starts, entry - address, decoded)
     second.run()
     return second.rows(address)
 
 
 class _Walk:
-    """Follows the flow of control from all functions; offsets are into `code`."""
+    """Follows the flow of control from all functions; offsets are into `code`. `decoded` are the
+    instructions that were decoded before, and those that are now."""
 
-    def __init__(self, code: bytes, starts: set[int], entry: int) -> None:
+    def __init__(
+        self,
+        code: bytes,
+        starts: set[int],
+        entry: int,
+        decoded: "dict[int, Instruction | None]",
+    ) -> None:
         self.starts = {start for start in starts if 0 <= start < len(code)}
         self._code = code
         self._entry = entry
         # What holds at each instruction: 0 where none was seen, else an index of `_heights`.
         self._marks = array("H", bytes(2 * len(code)))
-        self._heights: list[_Height | None] = [None, None, _START]
-        self._numbers: dict[_Height | None, int] = {None: 1, _START: 2}
-        self._ways: list[tuple[int, _Height | None]] = []  # still to be followed
-        self._ends: dict[int, tuple[Effect, _Height | None]] = {}  # where a flow ends, and how
+        self._stops = bytearray(len(code) + 1)  # 1 where there is a mark or the end of a flow
+        self._decoded = decoded
+        self._heights: list[Height | None] = [None, None, START]
+        self._numbers: dict[Height | None, int] = {None: 1, START: 2}
+        self._ways: list[tuple[int, Height | None]] = []  # still to be followed
+        self._ends: dict[int, tuple[Effect, Height | None]] = {}  # where a flow ends, and how
 
     def run(self) -> None:
         """Follow everything."""
         for start in sorted(self.starts, reverse=True):
-            self._ways.append((start, _START))
+            self._ways.append((start, START))
         if 0 <= self._entry < len(self._code):
-            self._ways.append((self._entry, _ENTRY))
+            self._ways.append((self._entry, ENTRY))
         self._follow_ways()
         # Beginnings that only pointers lead to come first: jumps from there tell the heights of
         # more code than the guesses about what is left.
@@ -78,7 +73,7 @@ class _Walk:
         """Rows of what has been followed."""
         rows: list[int] = []
         last, signal_end = -1, 0
-        words = [_word(height) for height in self._heights]
+        words = [word_of(height) for height in self._heights]
         for at, mark in enumerate(self._marks):
             if not mark or at < signal_end:
                 continue
@@ -101,20 +96,21 @@ class _Walk:
             if 0 <= at < size and not marks[at]:
                 self._follow(at, height)
 
-    def _follow(self, at: int, height: _Height | None) -> None:
+    def _follow(self, at: int, height: Height | None) -> None:
         """From `at` on, until nothing follows or it has been followed before."""
-        code, marks, ways = self._code, self._marks, self._ways
+        code, marks, stops, ways = self._code, self._marks, self._stops, self._ways
         number = self._number(height)
         is_first = True
         while at < len(code) and not marks[at]:
             if not is_first and at in self.starts:
                 return
             is_first = False
-            instruction = decode(code, at)
+            instruction = self._decode(at)
             marks[at] = number
+            stops[at] = 1
             if instruction is None:
                 marks[at] = 1
-                self._ends[at + 1] = Effect.LOSE, None
+                self._end(at + 1, Effect.LOSE, None)
                 return
             at += instruction.size
             effect, value = instruction.effect, instruction.value
@@ -124,24 +120,24 @@ class _Walk:
                 if 0 <= at + value < len(code):
                     self.starts.add(at + value)
                 if effect is Effect.CALL and self._begins_after(at):
-                    self._ends[at] = Effect.END, None
+                    self._end(at, Effect.END, None)
                     return
             elif effect is Effect.BRANCH:
                 ways.append((at + value, height))
             elif effect in _LAST:
                 if effect is Effect.JUMP:
                     ways.append((at + value, height))
-                self._ends[at] = effect, height
+                self._end(at, effect, height)
                 return
             else:
-                height = _after(height, effect, value)
+                height = after(height, effect, value)
                 number = self._number(height)
 
     def _follow_rest(self, beginnings_only: bool) -> None:
         """Code that only a table or a pointer leads to, in the order of addresses."""
-        code, marks = self._code, self._marks
+        code, marks, stops = self._code, self._marks, self._stops
         at = 0
-        switched: _Height | None = None  # at the jump by a table that came last
+        switched: Height | None = None  # at the jump by a table that came last
         effect, height = Effect.END, None
         while at < len(code):
             if at in self.starts:
@@ -150,17 +146,17 @@ class _Walk:
                 effect, height = self._ends[at]
                 if effect is Effect.JUMP_ELSEWHERE:
                     switched = height
-            instruction = decode(code, at) if not marks[at] else None
+            instruction = self._decode(at) if not marks[at] else None
             if instruction is None:  # or none can be read there
-                at += 1
-                while at < len(code) and not marks[at] and at not in self._ends:
-                    at += 1
+                at = stops.find(1, at + 1)
+                if at < 0:
+                    return
                 continue
             if instruction.effect is Effect.PADDING:
                 at += instruction.size
                 continue
             if at % 16 == 0 and self._is_beginning(at):
-                self._ways.append((at, _START))
+                self._ways.append((at, START))
             elif beginnings_only:
                 at += instruction.size
                 continue
@@ -168,13 +164,25 @@ class _Walk:
                 self._ways.append((at, height))
             else:
                 is_apart = switched is None or (at % 16 == 0 and effect is Effect.END)
-                self._ways.append((at, _START if is_apart else switched))
+                self._ways.append((at, START if is_apart else switched))
             self._follow_ways()
+
+    def _end(self, at: int, effect: Effect, height: Height | None) -> None:
+        """A flow ends before `at`."""
+        self._ends[at] = effect, height
+        self._stops[at] = 1
+
+    def _decode(self, at: int) -> Instruction | None:
+        try:
+            return self._decoded[at]
+        except KeyError:
+            found = self._decoded[at] = decode(self._code, at)
+            return found
 
     def _begins_after(self, at: int) -> bool:
         """Whether a function seems to begin behind a call that ends at `at`: the call never
         returns then."""
-        while (padding := decode(self._code, at)) and padding.effect is Effect.PADDING:
+        while (padding := self._decode(at)) and padding.effect is Effect.PADDING:
             at += padding.size
         return at % 16 == 0 and self._is_beginning(at)
 
@@ -182,14 +190,14 @@ class _Walk:
         """Whether a function could begin at `at`, by its first instruction."""
         if self._code.startswith(_ENDBR64, at):
             return True
-        instruction = decode(self._code, at)
+        instruction = self._decode(at)
         if instruction is None:
             return False
         if instruction.effect is Effect.PUSH:
             return instruction.value in _KEPT
         return instruction.effect is Effect.MOVE and instruction.value < 0
 
-    def _number(self, height: _Height | None) -> int:
+    def _number(self, height: Height | None) -> int:
         number = self._numbers.get(height)
         if number is None:
             if len(self._heights) > 0xFFFF:
@@ -197,45 +205,3 @@ class _Walk:
             number = self._numbers[height] = len(self._heights)
             self._heights.append(height)
         return number
-
-
-def _after(height: _Height | None, effect: Effect, value: int) -> _Height | None:
-    """The height after an instruction that changes it; None: not known."""
-    if height is None or height.is_entry:
-        return height
-    if effect is Effect.ZERO_RBP and not height.rbp:
-        # The ABI's mark of the outermost frame: compiled code saves rbp before it changes it.
-        return _ENTRY
-    if effect is Effect.SET_FRAME:
-        return height._replace(has_frame=True) if height.rbp == -16 == -height.bytes else height
-    if effect is Effect.LEAVE:
-        return _START if height.has_frame else None
-    if height.has_frame:
-        return _START if effect is Effect.POP and value == _RBP else height
-    if effect is Effect.LOSE:
-        return None
-    if effect is Effect.PUSH or effect is Effect.CALL:  # a call of what follows it
-        rbp = -(height.bytes + 8) if value == _RBP and not height.rbp else height.rbp
-        return _Height(height.bytes + 8, rbp)
-    if effect is Effect.POP:
-        rbp = 0 if value == _RBP and height.rbp == -height.bytes else height.rbp
-        return _sane(_Height(height.bytes - 8, rbp))
-    if effect is Effect.MOVE:
-        return _sane(_Height(height.bytes - value, height.rbp))
-    return height
-
-
-def _sane(height: _Height) -> _Height | None:
-    return height if height.bytes >= 8 and height.bytes % 8 == 0 else None
-
-
-def _word(height: _Height | None) -> int:
-    if height is None:
-        return GAP
-    if height.is_entry:
-        return END
-    if height.has_frame:
-        return word(Rule.CFA_RBP, 2, -2)
-    if height.bytes >= 0x8000 * 8 or height.rbp < -0x400:
-        return GAP
-    return word(Rule.CFA_RSP, height.bytes // 8, height.rbp // 8)
