@@ -1,5 +1,5 @@
-"""Tokens of operators: people and build systems that upload symbols or ask for profiles. No node has
-one, and none of them is taken for a node."""
+"""Tokens of operators: people and build systems that upload symbols or ask for profiles. No node
+has one, and none of them is taken for a node."""
 
 from hashlib import sha256
 from secrets import token_urlsafe

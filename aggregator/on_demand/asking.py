@@ -11,6 +11,7 @@ from wire.limits import MAX_PROFILE_S, MAX_RATE_HZ, PROFILE_STEP_S
 
 RATE_FACT = "on_demand_max_rate_hz"
 COLLECTORS_FACT = "on_demand_collectors"
+BREAKER_FACT = "breaker"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,13 @@ def check_offer(
     """Raise the error that says why `node` would refuse, as far as its newest batch tells."""
     if not was_seen:
         return  # what its agent can do shows when it comes
+    if BREAKER_FACT in facts:
+        raise NotOfferedError(
+            silent_sampler(node, version, facts),
+            remedy="see what opened the breaker; `flamefleet-agent run --reset-breaker` closes it",
+        )
     if RATE_FACT not in facts:
-        raise AgentTooOldError(too_old(node, version))
+        raise AgentTooOldError(silent_sampler(node, version, facts))
     collectors = facts.get(COLLECTORS_FACT, "").split()
     most_hz = int(facts[RATE_FACT]) if facts[RATE_FACT].isdecimal() else 0
     if not most_hz or not collectors:
@@ -72,8 +78,10 @@ def check_offer(
         )
 
 
-def too_old(node: str, version: str) -> str:
-    """The words for an agent that does not know profiles on demand."""
+def silent_sampler(node: str, version: str, facts: Mapping[str, str]) -> str:
+    """Why an agent whose facts lack RATE_FACT makes no profile."""
+    if BREAKER_FACT in facts:
+        return f"the agent on {node} samples nothing, its breaker is open: {facts[BREAKER_FACT]}"
     return f"the agent on {node} ({version or 'of an unknown version'}) knows no profiles on demand"
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Protocol
 from uuid import UUID
 
-from aggregator.on_demand.asking import RATE_FACT, too_old
+from aggregator.on_demand.asking import RATE_FACT, silent_sampler
 from wire.schema import Directive, Event, ProfileDirective, ProfileEndDirective
 
 BEGIN_WITHIN = timedelta(minutes=5)  # after that a node that never came is not waited for
@@ -98,7 +98,7 @@ def told_profiles(events: Sequence[Event]) -> dict[int, list[tuple[Event, str]]]
 def advance(known: Progress, batch: Reported) -> Progress:
     """What is known after a batch of the profile's node was stored."""
     if known.state == "waiting" and RATE_FACT not in batch.facts:
-        reason = too_old("this node", batch.agent_version)
+        reason = silent_sampler("this node", batch.agent_version, batch.facts)
         return replace(known, state="refused", reason=reason)
     for event, words in told_profiles(batch.events).get(known.id, ()):
         known = _hear(known, event, words, batch.run)

@@ -198,7 +198,7 @@ class OnDemand:
         words = f"{profile.cut or 'ended'} after {seconds:.0f} s"
         rate_hz = self._governed.rate_hz
         if rate_hz < profile.rate_hz:
-            words += f", at last at {rate_hz} Hz: the governor keeps the agent inside its budget"
+            words += f", at last at {rate_hz} Hz: more was too dear, or the kernel refused it"
         self._governed.ask(None, 0.0)
         reason = "shortened" if profile.cut else "ended"
         self._remember(profile.id, self._tell(profile.id, reason, words, at_s, seconds))

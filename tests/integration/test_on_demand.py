@@ -1,6 +1,7 @@
 """Profiles on demand through a real aggregator and Postgres, with nodes that speak the wire."""
 
 import time
+from urllib.parse import quote
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -150,6 +151,14 @@ async def test_an_old_agent_is_never_told_and_a_new_node_is_waited_for(call, sen
     assert "never sent a batch" in asked["reason"]
     assert await send(0, facts={"kernel": "6.1"}) == []
     assert (await call("GET", asked["url"]))[1]["state"] == "refused"
+
+
+async def test_a_name_may_be_any(call, new_node):
+    name = 'rack "1"/web ü'
+    new_node(name)
+    status, asked = await call("POST", f"/api/v1/nodes/{quote(name, safe='')}/profiles")
+    assert (status, asked["node"]) == (202, name)
+    assert (await call("GET", asked["url"]))[1]["state"] == "waiting"
 
 
 async def test_a_node_that_never_comes_expires(call, rows, send):

@@ -115,6 +115,8 @@ def test_an_agent_that_is_too_old_is_told_apart() -> None:
     refused = after(waiting(), Stored(0, facts={}, agent_version="0.0.9"))
     assert refused.state == "refused"
     assert "the agent on this node (0.0.9) knows no profiles on demand" in refused.reason
+    detached = after(waiting(), Stored(0, facts={"breaker": "crashes: three in ten minutes"}))
+    assert "its breaker is open: crashes" in detached.reason
 
 
 def test_another_run_ends_it_where_the_last_batch_ended() -> None:
@@ -211,6 +213,12 @@ def test_a_body_that_is_refused(body: bytes, words: str) -> None:
         (Asked(), FACTS | {"on_demand_max_rate_hz": "0"}, NotOfferedError, "takes no profiles"),
         (Asked(), FACTS | {"on_demand_max_rate_hz": "?"}, NotOfferedError, "takes no profiles"),
         (Asked(), FACTS | {"on_demand_collectors": ""}, NotOfferedError, "takes no profiles"),
+        (
+            Asked(),
+            {"breaker": "crashes: three"},
+            NotOfferedError,
+            "breaker is open: crashes: three",
+        ),
     ],
 )
 def test_what_a_node_would_refuse(

@@ -239,7 +239,7 @@ def test_a_rate_that_the_governor_took_back_is_said(
     on_demand.step()
 
     words = told(on_demand)[-1][1]
-    assert "at last at 49 Hz: the governor keeps the agent inside its budget" in words
+    assert "at last at 49 Hz: more was too dear" in words
 
 
 def test_a_missed_moment_is_waited_for_again(
