@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent import normalize
+from node_agent import addresses, normalize
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd
 from node_agent.processes.mappings import read_start_ticks
 
@@ -160,7 +160,7 @@ def test_a_library_loaded_later_is_found_after_a_refresh(
     assert address is not None
     raw = own.raw(address, key=5)
     assert bench.frames(bench.normalizer.add(raw)) == [("[unknown]", "[unmapped]")]
-    for process in bench.normalizer._processes.values():
+    for process in bench.normalizer._addresses.processes.values():
         process.space.refresh_s = 0.0
     monkeypatch.setattr(normalize, "UNSETTLED_S", 0.0)
     bench.normalizer.end_interval()
@@ -189,7 +189,7 @@ def test_stacks_longer_than_the_wire_allows_are_cut_at_the_leaf_end(bench, own) 
 
 
 def test_forgotten_frames_are_found_again(bench, own, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalize, "MAX_CACHED_FRAMES", 3)
+    monkeypatch.setattr(addresses, "MAX_CACHED_FRAMES", 3)
     hashes = [bench.normalizer.add(own.raw(*own.addresses, key=key)) for key in range(4)]
     assert len(set(hashes)) == 1
 
