@@ -133,7 +133,7 @@ struct row_region {
 #define MAPPINGS_PER_SHARD  4096
 #define MAX_ROW_SHARDS	    64
 #define MAX_MAPPING_SHARDS  64
-#define MAX_KNOWN_PROCESSES 8192
+#define MAX_KNOWN_PROCESSES 5376
 #define MAX_MAPPINGS	    4096 /* of one process */
 
 /*

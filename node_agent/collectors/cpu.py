@@ -62,6 +62,7 @@ from node_agent.kernel.unwind_maps import UnwindMaps
 __all__ = ["CpuCollector", "Interval", "ProcessKey", "RawStack", "SampleKey", "Totals"]
 
 HEARTBEAT_LIMIT_S = 60.0
+PYTHON_NAMES_A_CPU = 2_048
 _LOST = ("count_map_full", "stack_error", "ring_full")
 _SKIPPED = ("idle", "foreign_namespace", "other_process", "excluded", "silent")
 # Every interrupt ends in exactly one of these.
@@ -159,7 +160,7 @@ class CpuCollector:
                 PROCESSES: MAX_KNOWN_PROCESSES if self._settings.unwind else 1,
                 PYTHON: MAX_PYTHON_PROCESSES if self._settings.python else 1,
                 LAYOUTS: MAX_PYTHON_LAYOUTS if self._settings.python else 1,
-                NAMES: MAX_PYTHON_NAMES if self._settings.python else MIN_PYTHON_NAMES,
+                NAMES: self._name_entries() if self._settings.python else MIN_PYTHON_NAMES,
             },
             CORE_MAPS,
         )
@@ -177,6 +178,10 @@ class CpuCollector:
             running.close()
             raise
         return running
+
+    def _name_entries(self) -> int:
+        """More CPUs run more code at a time."""
+        return min(PYTHON_NAMES_A_CPU * len(possible_cpus()), MAX_PYTHON_NAMES)
 
     def _resume(self) -> Running | None:
         """What the process before this one left running, if it was made like this one."""

@@ -23,7 +23,7 @@ from node_agent.unwind.tables import DECAY, RowTable
 
 ROWS_BYTES = 4 << 20  # nearly two million rows
 MAPPINGS_BYTES = 2 << 20
-MAX_PROCESSES = MAX_KNOWN_PROCESSES - 192  # a hash map that is quite full gets slow
+MAX_PROCESSES = MAX_KNOWN_PROCESSES - 192  # each takes 96 bytes, used or not
 GRACE_S = 2.0  # longer than any sample takes
 LOOK_FOR_GONE = 3  # intervals
 _NO_ADDRESSES: frozenset[int] = frozenset()

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector
-from node_agent.kernel.structs import MAX_ROW_SHARDS, ROW_CELL_BYTES, ROW_CELLS_PER_SHARD
+from node_agent.kernel.structs import (
+    MAX_KNOWN_PROCESSES,
+    MAX_ROW_SHARDS,
+    ROW_CELL_BYTES,
+    ROW_CELLS_PER_SHARD,
+)
 from node_agent.kernel.unwind_maps import ProcessRecord
 
 HERE = Path(__file__).parent
@@ -63,14 +68,15 @@ def test_maps_refuse_what_does_not_fit_and_give_memory_back() -> None:
         assert maps.rows.read(cells - 1, 1) == bytes(16)
         assert collector.map_bytes() == empty_bytes
 
-        fits = [maps.put_process(tgid, ProcessRecord(1, 2, 3, 4)) for tgid in range(1, 8194)]
-        assert fits == [True] * 8192 + [False]
-        assert maps.put_process(8192, ProcessRecord(5, 6, 7, 8))
-        assert maps.process(8192) == ProcessRecord(5, 6, 7, 8)
-        maps.drop_process(8192)
-        maps.drop_process(8192)
-        assert maps.process(8192) is None
-        assert len(maps.tgids()) == 8191
+        most = MAX_KNOWN_PROCESSES
+        fits = [maps.put_process(tgid, ProcessRecord(1, 2, 3, 4)) for tgid in range(1, most + 2)]
+        assert fits == [True] * most + [False]
+        assert maps.put_process(most, ProcessRecord(5, 6, 7, 8))
+        assert maps.process(most) == ProcessRecord(5, 6, 7, 8)
+        maps.drop_process(most)
+        maps.drop_process(most)
+        assert maps.process(most) is None
+        assert len(maps.tgids()) == most - 1
         maps.clear()
         assert maps.tgids() == []
     finally:
