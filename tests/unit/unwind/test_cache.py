@@ -72,7 +72,7 @@ def test_the_last_of_a_disk_is_left_to_others(tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other", "link", "folder"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "older", "empty", "other", "link", "folder"])
 def test_a_broken_file_is_refused_and_can_be_made_again(tmp_path: Path, damage: str) -> None:
     cache = RowCache(tmp_path)
     cache.put(BUILD, ROWS)
@@ -83,6 +83,8 @@ def test_a_broken_file_is_refused_and_can_be_made_again(tmp_path: Path, damage: 
         path.write_bytes(data[:-1])
     elif damage == "changed":
         path.write_bytes(data[:100] + b"\xff" + data[101:])
+    elif damage == "older":
+        path.write_bytes(data[:6] + b"\1\0" + data[8:])
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "other":
