@@ -88,8 +88,8 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
             "last_seen": row.last_seen_at,
             "agent_version": row.agent_version,
             "facts": row.facts,
-            "rate_hz": None if row.rate_millihertz is None else row.rate_millihertz / 1000,
-            **told_facts(row.facts),
+            "rate_hz": _rate_hz(row),
+            **told_facts(row.facts, _rate_hz(row)),
             "online_cpus": row.online_cpus,
             "clock_offset_ms": row.clock_offset_ms,
             "lost_batches": row.lost_batches,
@@ -114,12 +114,23 @@ async def list_labels(connection: AsyncConnection) -> list[dict[str, Any]]:
     return [{"name": name, "values": values} for name, values in labels.items()]
 
 
-def told_facts(facts: Mapping[str, str]) -> dict[str, Any]:
+def _rate_hz(row: Any) -> float | None:
+    return None if row.rate_millihertz is None else row.rate_millihertz / 1000
+
+
+def told_facts(facts: Mapping[str, str], rate_hz: float | None) -> dict[str, Any]:
     """What a node's facts (`wire.schema.Batch.facts`) say of its rates, its budget and what it
-    gave up to stay inside. They are a node's words: what cannot be read is None."""
+    gave up to stay inside. They are a node's words: what cannot be read is None.
+
+    `rate_hz` is what it samples at. Beyond the configured rate that is a profile on demand, which
+    asked for no less.
+    """
+    asked_hz = _number(facts, "asked_hz")
+    if asked_hz is not None and rate_hz is not None:
+        asked_hz = max(asked_hz, rate_hz)
     shed = [part for part in facts.get("shed", "").split(", ") if part]
     return {
-        "asked_rate_hz": _number(facts, "asked_hz"),
+        "asked_rate_hz": asked_hz,
         "effective_rate_hz": _number(facts, "effective_hz"),
         "budget": {
             "cpu_percent": _number(facts, "budget_percent"),

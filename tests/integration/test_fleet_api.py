@@ -118,9 +118,14 @@ async def test_what_a_node_gave_up_and_its_budget(get, node, stack_of):
 
 @pytest.mark.parametrize("text", ["", "nan", "inf", "-1", "1e300", "many", "\u0660x"])
 def test_facts_that_are_no_numbers_are_unknown(text):
-    told = told_facts({"asked_hz": text, "shed": "rate", "shed_since": text})
+    told = told_facts({"asked_hz": text, "shed": "rate", "shed_since": text}, 19)
     assert (told["asked_rate_hz"], told["shed"], told["shed_since"]) == (None, ["rate"], None)
     assert told["budget"] == {"cpu_percent": None, "user_percent_of_core": None}
+
+
+@pytest.mark.parametrize(("rate_hz", "asked"), [(19, 99), (99, 99), (199, 199), (None, 99)])
+def test_a_profile_on_demand_asked_for_the_rate_beyond_the_configured_one(rate_hz, asked):
+    assert told_facts({"asked_hz": "99"}, rate_hz)["asked_rate_hz"] == asked
 
 
 async def test_labels(get, new_node, stack_of):
