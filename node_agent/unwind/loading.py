@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from node_agent.collectors.stacks import ProcessKey, RawStack, StackEnd
+from node_agent.kernel.structs import MAX_MAPPINGS
 from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.mappings import Mapping as MappedRange
 from node_agent.unwind.layouts import Layout
@@ -50,7 +52,8 @@ class Loading:
     """The processes that wait to be known, and those whose mappings are doubted.
 
     `space_of` gives the mappings of a process as others have read them already; `identify` is
-    Modules.identify. `lost` counts, by reason, the processes that could not be loaded.
+    Modules.identify. `lost` counts, by reason, the processes that could not be loaded, and those
+    of which parts are left out (`mappings_cut`).
     """
 
     def __init__(
@@ -65,10 +68,12 @@ class Loading:
         self._doubted: dict[ProcessKey, None] = {}
 
     def wait(self, process: ProcessKey) -> None:
-        """The kernel program does not know it."""
-        if len(self._waiting) < MAX_WAITING:
-            self._waiting[process] = None
-        else:
+        """The kernel program does not know it. Who was sampled last is read first: where thousands
+        start and end each second, what is sampled again and again is what still runs."""
+        self._waiting.pop(process, None)
+        self._waiting[process] = None
+        if len(self._waiting) > MAX_WAITING:
+            del self._waiting[next(iter(self._waiting))]
             self._count("waiting_full")
 
     def note(self, raw: RawStack, known: KnownProcess) -> None:
@@ -97,7 +102,9 @@ class Loading:
     def read(self, processes: Mapping[ProcessKey, KnownProcess], now_s: float) -> list[Found]:
         """Mappings of processes that are not among `processes` yet, or doubted."""
         found = []
-        for key in [*self._waiting, *self._doubted][:MAX_LOADS]:
+        doubted = list(islice(self._doubted, MAX_LOADS // 2))  # new ones may never cease to come
+        waiting = list(islice(reversed(self._waiting), MAX_LOADS - len(doubted)))
+        for key in [*waiting, *doubted]:
             self._waiting.pop(key, None)
             self._doubted.pop(key, None)
             started_s = time.monotonic()
@@ -114,7 +121,10 @@ class Loading:
                     known.wait_s = min(2 * known.wait_s, MAX_RELOAD_S)
                     continue
                 known.version = space.version
-            parts = fit(plan_parts(space.mappings.entries, self._identify_for(key.tgid)))
+            parts = plan_parts(space.mappings.entries, self._identify_for(key.tgid))
+            if len(parts) > MAX_MAPPINGS:
+                self._count("mappings_cut")
+                parts = fit(parts)
             if known is not None:
                 took_s = time.monotonic() - started_s
                 known.wait_s = max(RELOAD_S, COST_FACTOR * took_s)
