@@ -60,6 +60,7 @@ def centre() -> Iterator[Callable[..., str]]:
     after the other, its last one again and again. What was asked is in `centre.asked`."""
     servers = []
     asked: list[tuple[str, Any]] = []
+    tokens: dict[str, str] = {}
 
     def start(answers: dict[str, list[tuple[int, Any]]]) -> str:
         class Handler(BaseHTTPRequestHandler):
@@ -67,6 +68,7 @@ def centre() -> Iterator[Callable[..., str]]:
                 place = f"{self.command} {self.path.partition('?')[0]}"
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 asked.append((place, json.loads(body) if body else None))
+                tokens[self.command] = self.headers.get("Authorization", "")
                 left = answers[place]
                 status, value = left[0] if len(left) == 1 else left.pop(0)
                 data = json.dumps(value).encode()
@@ -86,6 +88,7 @@ def centre() -> Iterator[Callable[..., str]]:
         servers.append((server, thread))
         return f"http://127.0.0.1:{server.server_port}"
 
+    start.tokens = tokens  # type: ignore[attr-defined]  # a function with an attribute
     start.asked = asked  # type: ignore[attr-defined]  # a function with an attribute
     yield start
     for server, thread in servers:
@@ -111,9 +114,11 @@ def test_it_is_followed_to_its_flamegraph(
             "GET /api/v1/flamegraph": [(200, FLAMEGRAPH)],
         }
     )
-    output = tmp_path / "out.folded"
+    output, read_token = tmp_path / "out.folded", tmp_path / "read-token"
+    read_token.write_text("of-all-readers\n")
+    flags = ["--seconds", "60", "--rate", "99", "--read-token-file", str(read_token)]
 
-    assert run(url, "--seconds", "60", "--rate", "99", "-o", str(output)) == 0
+    assert run(url, *flags, "-o", str(output)) == 0
 
     out, words = capsys.readouterr()
     place, body = centre.asked[0]  # type: ignore[attr-defined]  # see the fixture
@@ -121,6 +126,7 @@ def test_it_is_followed_to_its_flamegraph(
         f"POST {PLACE}",
         {"seconds": 60, "rate_hz": 99, "collector": "cpu"},
     )
+    assert centre.tokens == {"POST": "Bearer ffo_x", "GET": "Bearer of-all-readers"}  # type: ignore[attr-defined]  # see the fixture
     assert out.splitlines() == [
         f"flamegraph: {url}/?from=x",
         "  75.0 %     3.00 s  memcpy (libc.so.6)",
