@@ -95,6 +95,10 @@ def test_max_samples_at_the_limits(value):
     ("name", "value", "allowed"),
     [
         ("rate_hz", 0, "1 to 1000 Hz"),
+        ("on_demand_max_rate_hz", -1, "0 (no profiles on demand) to 1000 Hz"),
+        ("on_demand_max_rate_hz", 1001, "0 (no profiles on demand) to 1000 Hz"),
+        ("on_demand_collectors", ["cpu", "offcpu"], "a list of cpu"),
+        ("on_demand_collectors", 5, "a list of cpu"),
         ("rate_hz", 1001, "1 to 1000 Hz"),
         ("rate_hz", -5, "1 to 1000 Hz"),
         ("rate_hz", True, "1 to 1000 Hz"),
