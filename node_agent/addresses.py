@@ -16,7 +16,7 @@ from node_agent.symbols.perf_map import PerfMap, PerfMaps
 from wire.hashes import pack_frame
 
 MAX_PROCESSES = 4_000
-MAX_CACHED_FRAMES = 60_000  # about 150 bytes each
+MAX_CACHED_FRAMES = 20_000  # about 150 bytes each
 
 
 class KernelFrameSource(Protocol):

@@ -17,10 +17,16 @@ MAX_MAPS_BYTES = 8 << 20  # about 100,000 lines; a process with more keeps the f
 # Shared memory and JIT pages that have an inode but no file that anybody could symbolize.
 _NO_FILE = (b"/memfd:", b"/dev/", b"/SYSV", b"/anon_hugepage")
 _EXECUTABLE = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$", re.M
+    rb"^([0-9a-f]+)-([0-9a-f]+) ..x. (([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*))$", re.M
 )
 
 _ANY = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) (\d+)", re.M)
+
+
+# Every process has the same files mapped: what says which is held once, not once a process. By the
+# text in a maps file: offset, device, inode and path of the mapping.
+_MAX_FILES = 2_048
+_files: dict[bytes, tuple[int, int, int, int, bytes]] = {}
 
 
 class Mapping(NamedTuple):
@@ -66,19 +72,28 @@ class Mappings:
 def parse_maps(text: bytes) -> tuple[Mapping, ...]:
     """The executable entries of the text of a maps file."""
     entries = []
-    for start, end, offset, major, minor, inode, path in _EXECUTABLE.findall(text):
-        entries.append(
-            Mapping(
-                int(start, 16),
-                int(end, 16),
-                int(offset, 16),
-                int(major, 16),
-                int(minor, 16),
-                int(inode),
-                path.replace(b"\\012", b"\n"),
-            )
-        )
+    for start, end, text_of_file, *fields in _EXECUTABLE.findall(text):
+        file = _files.get(text_of_file)
+        if file is None:
+            file = _remember(text_of_file, *fields)
+        entries.append(Mapping(int(start, 16), int(end, 16), *file))
     return tuple(entries)
+
+
+def _remember(
+    text: bytes, offset: bytes, major: bytes, minor: bytes, inode: bytes, path: bytes
+) -> tuple[int, int, int, int, bytes]:
+    if len(_files) >= _MAX_FILES:
+        _files.clear()
+    file = (
+        int(offset, 16),
+        int(major, 16),
+        int(minor, 16),
+        int(inode),
+        path.replace(b"\\012", b"\n"),
+    )
+    _files[text] = file
+    return file
 
 
 def read_start_ticks(tgid: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.processes import mappings
 from node_agent.processes.errors import ProcessGoneError
 from node_agent.processes.mappings import (
     Mapping,
@@ -114,3 +115,20 @@ def test_only_the_file_itself_counts_as_mapped_before_its_code(sleeper) -> None:
     assert file_bytes_at(pid, base, mapping._replace(inode=1)) == 0
     assert file_bytes_at(pid, 0, mapping) == 0
     assert file_bytes_at(10**7, base, mapping) == 0
+
+
+def test_the_same_file_in_another_process_takes_no_memory_of_its_own() -> None:
+    line = b"%x-%x r-xp 00026000 fe:00 1234567                  /usr/lib/libc.so.6\n"
+    [one] = parse_maps(line % (0x1000, 0x2000))
+    [other] = parse_maps(line % (0x5000, 0x6000))
+    assert one[2:] == other[2:] == (0x26000, 0xFE, 0, 1234567, b"/usr/lib/libc.so.6")
+    assert all(mine is its for mine, its in zip(one[2:], other[2:], strict=True))
+
+
+def test_what_is_remembered_of_files_is_bounded() -> None:
+    lines = b"".join(
+        b"%x000-%x000 r-xp 0 fe:00 %d /tmp/%d.so\n" % (n, n + 1, n, n) for n in range(1, 5_001)
+    )
+    entries = parse_maps(lines)
+    assert [entry.path for entry in entries] == [b"/tmp/%d.so" % n for n in range(1, 5_001)]
+    assert len(mappings._files) <= mappings._MAX_FILES
