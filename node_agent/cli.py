@@ -13,6 +13,8 @@ from node_agent.lean_imports import lean_imports
 
 # What reading the command line imports, and nothing else has a use for.
 _ONLY_TO_PARSE = ("node_agent.arguments", "argparse", "gettext", "locale")
+_SERVICES = ("run", "ship")
+_CHECK = "`flamefleet-agent check` looks at everything that profiling needs."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except AgentError as error:
-        print(_render(arguments.command, error), file=sys.stderr)
+        _tell(arguments.command, error)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -46,12 +48,27 @@ def _parse(argv: Sequence[str] | None) -> SimpleNamespace:
     return arguments
 
 
+def _tell(command: str, error: AgentError) -> None:
+    """On stderr: of a service as a line of its log, of the others for people."""
+    if command not in _SERVICES:
+        print(_render(command, error), file=sys.stderr)
+        return
+    from node_agent.log import Log
+
+    words = str(error).replace("\n", "; ")
+    remedy = error.remedy.replace("\n", " ")
+    if error.exit_code == EXIT_IMPOSSIBLE:
+        remedy = f"{remedy} {_CHECK}".strip()
+    lines = Log(command)
+    lines.error("start_failed", words, exit_code=error.exit_code, remedy=remedy)
+
+
 def _render(command: str, error: AgentError) -> str:
     lines = [f"flamefleet-agent {command}: {line}" for line in str(error).splitlines()]
     if error.remedy:
         lines += [f"  {line}" for line in error.remedy.splitlines()]
     if error.exit_code == EXIT_IMPOSSIBLE:
-        lines.append("  `flamefleet-agent check` looks at everything that profiling needs.")
+        lines.append(f"  {_CHECK}")
     return "\n".join(lines)
 
 

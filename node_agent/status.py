@@ -10,6 +10,12 @@ from node_agent.spool import Usage
 
 SILENT_AFTER_S = 30.0  # at least; three intervals where these are longer
 _ABSURD = 1 << 62
+_UNIT_LIMITS = (
+    ("throttled", "CPUQuota"),
+    ("memory_high", "MemoryHigh"),
+    ("memory_max", "MemoryMax"),
+    ("oom_kills", "killed for want of memory"),
+)
 _MODES = {"core": "CO-RE", "bcc": "bcc"}
 
 Report = Mapping[str, Any]
@@ -35,6 +41,7 @@ def summarize(
     running = _is_running(sampler, now_s, silent_s, is_alive)
     delivered_at = _number(shipper, "last_delivery_at") or None
     return {
+        "at": now_s,
         "running": running,
         "sampler_pid": sampler.get("pid") if running else None,
         "version": sampler.get("version"),
@@ -44,6 +51,7 @@ def summarize(
         "preset": sampler.get("preset"),
         "collectors": _list(sampler, "collectors"),
         "rate_hz": sampler.get("rate_hz"),
+        "asked_rate_hz": sampler.get("asked_rate_hz"),
         "effective_rate_hz": sampler.get("effective_rate_hz"),
         "rate_words": sampler.get("rate_words") or None,
         "interval_s": sampler.get("interval_s"),
@@ -53,6 +61,10 @@ def summarize(
         "overhead": _table(sampler, "overhead"),
         "breaker": _table(sampler, "breaker"),
         "shed": _list(sampler, "shed"),
+        "shed_since": _number(sampler, "shed_since") or None,
+        "governor": [step for step in _list(sampler, "governor") if isinstance(step, Mapping)],
+        "units": _table(sampler, "units") or {},
+        "events": _counts(sampler, "events"),
         "on_demand": _table(sampler, "on_demand"),
         "dropped": _counts(sampler, "dropped"),
         "labels_folded": int(_number(sampler, "labels_folded")),
@@ -89,7 +101,8 @@ def render(status: Report) -> str:
             ("overhead", _overhead(status["overhead"])),
             ("samples", f"{status['samples']}, lost: {_listed(status['lost'])}"),
             *_whole(status["stack_ends"]),
-            ("shed", ", ".join(map(str, status["shed"])) or "nothing"),
+            ("shed", _shed(status)),
+            *_limits(status["units"]),
             *_profile(status),
         ]
     batches = "1 batch" if spool["batches"] == 1 else f"{spool['batches']} batches"
@@ -113,6 +126,28 @@ def render(status: Report) -> str:
         lines.append(("error", str(shipper["last_error"].get("message"))))
     lines += [("ALERT", str(alert.get("message"))) for alert in shipper["alerts"]]
     return "\n".join(f"{name:<9} {_printable(text)}" for name, text in lines)
+
+
+def _shed(status: Report) -> str:
+    since_s = status["shed_since"]
+    what = ", ".join(map(str, status["shed"]))
+    ago = f", for {_duration(max(0.0, status['at'] - since_s))}" if since_s else ""
+    return what + ago if what else "nothing"
+
+
+def _limits(units: Report) -> list[tuple[str, str]]:
+    """Limits of the units that were met since these were started."""
+    lines = []
+    for whose in units:
+        counts = _table(units, whose) or {}
+        met = [
+            f"{words} {count:.0f} times"
+            for name, words in _UNIT_LIMITS
+            if (count := _number(counts, name)) > 0
+        ]
+        if met:
+            lines.append(("limits", f"the {whose}'s unit: {', '.join(met)}"))
+    return lines
 
 
 def _mode_reason(status: Report) -> list[tuple[str, str]]:

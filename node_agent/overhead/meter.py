@@ -1,7 +1,10 @@
 """The agent's own cost over an interval, as it is sent with every batch."""
 
 import os
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import field, structs
 
 from node_agent.collectors.cpu import Totals
 from node_agent.kernel.cpus import online_cpus
@@ -13,6 +16,22 @@ from wire.schema import Overhead
 _FIRST_CHARGED = (5, 11)  # from this kernel on the memory of BPF maps is charged to the group
 
 _latest: Overhead | None = None
+_sampling: dict[str, Any] = {}  # the fields that AgentOverhead adds
+
+
+class AgentOverhead(Overhead, frozen=True):
+    """What the agent cost over its last interval, and what it gave up for that (definitions:
+    docs/overhead.md). Percents are of the host."""
+
+    user_cpu_percent: float = 0.0  # the three add up to cpu_percent
+    kernel_cpu_percent: float = 0.0
+    interrupt_cpu_percent: float = 0.0
+    sampler_memory_bytes: int = 0  # with map_bytes and shipper_memory_bytes it is memory_bytes
+    asked_rate_hz: int = 0  # the configured rate, or that of a profile on demand
+    effective_rate_hz: float = 0.0  # sampling interrupts a second and CPU
+    lost: dict[str, int] = field(default_factory=dict)  # samples of the interval, by reason
+    shed: list[str] = field(default_factory=list)  # what is given up
+    shed_since: float | None = None  # Unix time
 
 
 class Metered(Protocol):
@@ -101,7 +120,24 @@ def maps_are_charged(release: str) -> bool:
     return (major, minor) >= _FIRST_CHARGED
 
 
-def get_overhead() -> Overhead:
+def note_sampling(
+    asked_rate_hz: int,
+    effective_rate_hz: float,
+    lost: Mapping[str, int],
+    shed: Sequence[str],
+    shed_since: float | None,
+) -> None:
+    """How the interval that was measured last was sampled, for `get_overhead`."""
+    _sampling.update(
+        asked_rate_hz=asked_rate_hz,
+        effective_rate_hz=effective_rate_hz,
+        lost=dict(lost),
+        shed=list(shed),
+        shed_since=shed_since,
+    )
+
+
+def get_overhead() -> AgentOverhead:
     """What the agent in this process cost over the last interval.
 
     Raises OverheadError before the first interval has ended.
@@ -111,4 +147,15 @@ def get_overhead() -> Overhead:
             "The overhead is not known yet: no interval has ended in this process",
             "Ask a running agent: `flamefleet-agent status --json`.",
         )
-    return _latest
+    user_ns = _latest.sampler_cpu_ns + _latest.shipper_cpu_ns
+    whole_ns = max(user_ns + _latest.kernel_cpu_ns + _latest.interrupt_cpu_ns, 1)
+    percent = _latest.cpu_percent / whole_ns
+    others_bytes = _latest.map_bytes + _latest.shipper_memory_bytes
+    return AgentOverhead(
+        **structs.asdict(_latest),
+        user_cpu_percent=percent * user_ns,
+        kernel_cpu_percent=percent * _latest.kernel_cpu_ns,
+        interrupt_cpu_percent=percent * _latest.interrupt_cpu_ns,
+        sampler_memory_bytes=max(_latest.memory_bytes - others_bytes, 0),
+        **_sampling,
+    )

@@ -43,6 +43,11 @@ class MemoryAccount:
     def __init__(self) -> None:
         self._group = own_unit_group(_CGROUPS, Path("/proc/self/cgroup").read_text(), os.getpid())
 
+    @property
+    def group(self) -> Path | None:
+        """The control group of this process's own unit; None outside one."""
+        return self._group
+
     def read(self) -> Memory:
         if self._group is not None:
             try:

@@ -1,7 +1,6 @@
 """What a run does that the breaker keeps from sampling: it says so, everywhere it can."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from node_agent.breaker import Opened, closes
 from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
 from node_agent.kernel.cpus import online_cpus
+from node_agent.log import Log
 from node_agent.sampler.facts import clip
 from node_agent.sampler.notify import Notifier
 from node_agent.spool import Spool
@@ -23,11 +23,9 @@ def report_detached(
     `file`, the breaker's memory, closes it too."""
     words = f"stays detached: {opened.words}"
     notifier.send(f"STATUS={words}")
-    print(
-        f"flamefleet-agent run: {words}\n  {closes(opened)}\n  So does removing {file}.",
-        file=sys.stderr,
-        flush=True,
-    )
+    lines = Log("run")
+    remedy = f"{closes(opened)} So does removing {file}."
+    lines.error("detached", words, reason=opened.reason, remedy=remedy)
     status = {
         "at": time.time(),
         "pid": os.getpid(),
@@ -43,7 +41,7 @@ def report_detached(
         spool.write_status("sampler", status)
         spool.put_batch(empty_batch(config, breaker_facts(opened)), None)
     except SpoolError as error:
-        print(f"flamefleet-agent run: not reported: {error}", file=sys.stderr, flush=True)
+        lines.error("spool", f"not reported: {error}")
 
 
 def breaker_status(opened: Opened) -> dict[str, str | float]:

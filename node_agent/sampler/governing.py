@@ -1,7 +1,6 @@
 """The governor at work: measures, decides, changes what the sampler does, and says so."""
 
 import resource
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from node_agent.collectors.stacks import Interval
 from node_agent.config import AgentConfig
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.errors import KernelError
+from node_agent.log import Log
 from node_agent.overhead.governor import RATES_HZ, Budget, Cost, Governor, Step
 from node_agent.sampler.events import Events
 from node_agent.sampler.facts import clip
@@ -56,11 +56,13 @@ class Governing:
         features: Sequence[Feature] = (),
         events: Events | None = None,
         ceiling_hz: int = RATES_HZ[0],
+        log: Log | None = None,
     ) -> None:
         """`features` are what may be given up; every step becomes one of `events`. `ceiling_hz`
         bounds what `ask` may ask for; the configured rate always may."""
         self._features = {feature.name: feature for feature in features}
         self._events = Events() if events is None else events
+        self._log = log or Log("run")
         self.ceiling_hz = max(ceiling_hz, config.rate_hz)
         self._config = config
         budget = Budget(config.budget_percent, config.budget_user_percent)
@@ -162,7 +164,8 @@ class Governing:
                     self._change_rate(step.before.rate_hz, step.after.rate_hz)
         except KernelError as error:
             self._governor.level = step.before
-            _say(f"the governor cannot go to {step.after.words}: {error}")
+            words = f"the governor cannot go to {step.after.words}: {error}"
+            self._log.error("governor_failed", words, remedy=error.remedy)
             return
         self._steps.append(_Taken(time.time(), step))
         self._events.add(
@@ -174,7 +177,16 @@ class Governing:
             step.before.words,
             step.after.words,
         )
-        _say(f"governor: {step.words}")
+        is_down = step.reason in ("cpu", "user", "memory")
+        (self._log.warning if is_down else self._log.info)(
+            "governor",
+            step.words,
+            reason=step.reason,
+            value=step.value,
+            limit=step.limit,
+            rate_hz=step.after.rate_hz,
+            shed=", ".join(step.after.shed),
+        )
 
     def _turn_features(self, before: Sequence[str], after: Sequence[str]) -> None:
         for name in before:
@@ -267,7 +279,3 @@ def _children_cpu_ns() -> int:
 
 def _rfc3339(at_s: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
-
-
-def _say(words: str) -> None:
-    print(f"flamefleet-agent run: {words}", file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import sys
 import time
 from collections.abc import MutableMapping
 from contextlib import closing
@@ -16,7 +15,9 @@ from node_agent.errors import EXIT_DETACHED, AgentError, SpoolError
 from node_agent.heap import give_back
 from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.kernel.errors import PerfEventError
+from node_agent.log import Log
 from node_agent.overhead import Meter, calibrate_interrupt_ns
+from node_agent.overhead.usage import MemoryAccount
 from node_agent.sampler.detached import breaker_facts, report_detached
 from node_agent.sampler.facts import mode_facts
 from node_agent.sampler.features import PythonFrames
@@ -24,8 +25,9 @@ from node_agent.sampler.governing import Governing
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.notify import Notifier
 from node_agent.sampler.on_demand import OnDemand, on_demand_facts
-from node_agent.sampler.status import SamplerStatus, read_shipper_usage
+from node_agent.sampler.status import SamplerStatus, parse_shipper_usage, read_shipper_report
 from node_agent.sampler.waiting import Waiter
+from node_agent.sampler.warnings import OverheadWarnings, UnitWarnings
 from node_agent.sampler.watch import Watch, state_folder
 from node_agent.spool import Spool
 
@@ -54,12 +56,8 @@ def run_sampler(
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def say(words: str) -> None:
-    """One line for the log."""
-    print(f"flamefleet-agent run: {words}", file=sys.stderr, flush=True)
-
-
 def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool) -> int:
+    lines = Log("run")
     notifier = Notifier(environ)
     spool = Spool(config.spool_dir, config.spool_limit_bytes, config.spool_limit_age_s)
     spool.create()
@@ -92,20 +90,9 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         facts = mode_facts(collector) | on_demand_facts(config)
         intake = Intake(config, spool, facts, collector.unwind_maps, folder)
         intake.read_python(collector.python_maps)
-        loop = _Loop(config, spool, collector, Meter(collector, calibration), intake, watch)
-        for mode, reason in collector.mode_reasons.items():
-            say(f"mode {collector.mode}, since {mode} failed: {reason}")
-        say(f"sampling at {config.rate_hz} Hz, run {intake.run.hex()}, into {config.spool_dir}")
-        if watch.log_trouble:
-            say(watch.log_trouble)
-        if collector.resumed_s is not None:
-            say(f"went on with the last run's programs, which sampled {collector.resumed_s:.1f} s")
-        if collector.inherited_s is not None:
-            say(f"counts what other programs sampled in {collector.inherited_s:.1f} s before")
-        if collector.has_unreadable:
-            say("lost: what programs of another version sampled since the last batch")
-        for words in collector.unresolved_exclusions:
-            say(f"an exclusion has no effect until this changes: {words}")
+        meter = Meter(collector, calibration)
+        loop = _Loop(config, spool, collector, meter, intake, watch, lines)
+        _say_start(config, collector, intake, watch, lines)
         # What lives now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -120,8 +107,38 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         store.discard()
         report_detached(config, spool, opened, notifier, watch.file)
         return EXIT_DETACHED
-    say("stopped")
+    lines.info("stop", "stopped", run=intake.run.hex(), batches=intake.sequence)
     return 0
+
+
+def _say_start(
+    config: AgentConfig, collector: CpuCollector, intake: Intake, watch: Watch, lines: Log
+) -> None:
+    for mode, reason in collector.mode_reasons.items():
+        lines.warning("mode", f"mode {collector.mode}, since {mode} failed: {reason}")
+    lines.info(
+        "start",
+        f"sampling at {config.rate_hz} Hz",
+        rate_hz=config.rate_hz,
+        mode=collector.mode,
+        preset=config.preset,
+        budget_percent=config.budget_percent,
+        run=intake.run.hex(),
+        spool_dir=str(config.spool_dir),
+    )
+    if watch.log_trouble:
+        lines.warning("kernel_log", watch.log_trouble)
+    if collector.resumed_s is not None:
+        words = f"went on with the last run's programs, which sampled {collector.resumed_s:.1f} s"
+        lines.info("resumed", words)
+    if collector.inherited_s is not None:
+        words = f"counts what other programs sampled in {collector.inherited_s:.1f} s before"
+        lines.info("inherited", words)
+    if collector.has_unreadable:
+        words = "lost: what programs of another version sampled since the last batch"
+        lines.warning("inherited", words)
+    for trouble in collector.unresolved_exclusions:
+        lines.warning("exclusion", f"an exclusion has no effect until this changes: {trouble}")
 
 
 class _Loop:
@@ -135,8 +152,10 @@ class _Loop:
         meter: Meter,
         intake: Intake,
         watch: Watch,
+        log: Log,
     ) -> None:
         self._config = config
+        self._log = log
         self._spool = spool
         self._collector = collector
         self._meter = meter
@@ -144,10 +163,15 @@ class _Loop:
         self._watch = watch
         features = [PythonFrames(collector)] if collector.python_maps is not None else []
         self._governing = Governing(
-            config, collector, features, intake.events, config.on_demand_max_rate_hz
+            config, collector, features, intake.events, config.on_demand_max_rate_hz, log
         )
-        self._on_demand = OnDemand(config, self._governing)
-        self._status = SamplerStatus(config, spool, intake, self._governing, self._on_demand)
+        self._overhead_warnings = OverheadWarnings(log)
+        # Now: with a child beside it the process would not be alone in its unit's group.
+        self._unit_warnings = UnitWarnings(log, intake.events, MemoryAccount().group)
+        self._on_demand = OnDemand(config, self._governing, log=log)
+        self._status = SamplerStatus(
+            config, spool, intake, self._governing, self._on_demand, self._unit_warnings
+        )
         self._last_error = ""
 
     def run(self, notifier: Notifier, waiter: Waiter) -> Opened | None:
@@ -220,8 +244,11 @@ class _Loop:
         with using(*OTHER_PROCESSES):
             for raw in stacks:
                 self._intake.add(raw, interval.number)
-        usage = read_shipper_usage(self._spool)
+        shipper = read_shipper_report(self._spool)
+        usage = parse_shipper_usage(shipper)
         overhead = self._meter.measure(usage, interval.duration_ns, interval.samples)
+        self._overhead_warnings.note(overhead, time.monotonic())
+        self._unit_warnings.look(shipper)
         rate_hz = self._governing.rate_hz
         try:
             self._intake.events.put_back(self._on_demand.take_events())
@@ -231,16 +258,17 @@ class _Loop:
             words = f"{error}; the last interval is kept in memory"
             if words != self._last_error:
                 self._last_error = words
-                say(words)
+                self._log.warning("spool", words)
         self._governing.end_interval(overhead, interval)
-        self._status.note(interval, rate_hz, overhead, self._last_error)
+        self._status.note(interval, rate_hz, self._last_error)
 
     def _calibrate(self) -> None:
         try:
             with using(*KERNEL_PROGRAMS):
                 self._meter.recalibrate()
         except PerfEventError as error:
-            say(f"the cost of an interrupt stays as it was measured before: {error}")
+            words = f"the cost of an interrupt stays as it was measured before: {error}"
+            self._log.warning("calibration", words)
 
     def _obey(self) -> None:
         try:

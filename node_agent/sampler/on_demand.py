@@ -5,12 +5,12 @@ there. The centre files batches by such steps, so the batches between both momen
 profile's. What it asks for takes the place of the configured rate; the governor rules it as that.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from node_agent.config import AgentConfig
+from node_agent.log import Log
 from wire.limits import PROFILE_STEP_S
 from wire.schema import Event
 
@@ -68,7 +68,9 @@ class OnDemand:
         governed: Governed,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        log: Log | None = None,
     ) -> None:
+        self._log = log or Log("run")
         self._max_rate_hz = config.on_demand_max_rate_hz
         self._collectors = config.on_demand_collectors
         self._governed = governed
@@ -217,7 +219,7 @@ class OnDemand:
     def _tell(self, number: int, reason: str, words: str, at_s: float, value: float) -> Event:
         event = Event(round(at_s * 1e9), "profile", reason, f"profile {number}: {words}", value)
         self._events.append(event)
-        print(f"flamefleet-agent run: {event.words}", file=sys.stderr, flush=True)
+        self._log.info("profile", event.words, reason=event.reason)
         return event
 
     def _next_moment(self) -> Moment:

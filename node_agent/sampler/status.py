@@ -1,7 +1,6 @@
 """status/sampler.json: what `flamefleet-agent status` shows of the sampler."""
 
 import os
-import sys
 import time
 from typing import Any
 
@@ -14,12 +13,14 @@ from node_agent.collectors.stacks import Interval
 from node_agent.config import AgentConfig
 from node_agent.errors import SpoolError
 from node_agent.kernel.cpus import online_cpus
+from node_agent.log import Log
 from node_agent.overhead import ShipperUsage
+from node_agent.overhead.meter import get_overhead, note_sampling
 from node_agent.sampler.governing import Governing
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.on_demand import OnDemand
+from node_agent.sampler.warnings import UnitWarnings
 from node_agent.spool import Spool
-from wire.schema import Overhead
 
 FRESH_S = 60.0  # an older report is of a shipper that no longer runs
 
@@ -34,7 +35,10 @@ class SamplerStatus:
         intake: Intake,
         governing: Governing,
         on_demand: OnDemand,
+        units: UnitWarnings,
     ) -> None:
+        self._units = units
+        self._log = Log("run")
         self._config = config
         self._spool = spool
         self._intake = intake
@@ -50,10 +54,8 @@ class SamplerStatus:
         self._samples = 0
         self._lost: dict[str, int] = {}
 
-    def note(
-        self, interval: Interval, interval_rate_hz: int, overhead: Overhead, error: str
-    ) -> None:
-        """An interval has ended, sampled at `interval_rate_hz`."""
+    def note(self, interval: Interval, interval_rate_hz: int, error: str) -> None:
+        """An interval has ended, sampled at `interval_rate_hz`, and its cost is measured."""
         self._state = "sampling"
         self._samples += interval.samples
         for reason, count in interval.lost.items():
@@ -70,7 +72,12 @@ class SamplerStatus:
         effective_hz = effective_rate_hz(interval, len(online_cpus()))
         self._effective_rate_hz = round(effective_hz, 1)
         self._rate_words = explain_rate(interval_rate_hz, effective_hz)
-        self._overhead = msgspec.to_builtins(overhead)
+        given_up = self._governing.status()
+        asked_hz, lost = self._governing.asked_hz, interval.lost
+        note_sampling(
+            asked_hz, self._effective_rate_hz, lost, given_up["shed"], given_up["shed_since"]
+        )
+        self._overhead = msgspec.to_builtins(get_overhead())
         self._error = error
         self.write()
 
@@ -84,7 +91,7 @@ class SamplerStatus:
         try:
             self._spool.write_status("sampler", self.content())
         except SpoolError as error:
-            print(f"flamefleet-agent run: no status: {error}", file=sys.stderr, flush=True)
+            self._log.warning("status", f"no status: {error}")
 
     def content(self) -> dict[str, Any]:
         """The content of the file; times are Unix seconds, counters since the start of the run."""
@@ -99,6 +106,7 @@ class SamplerStatus:
             "collectors": ["cpu"],
             "preset": self._config.preset,
             "rate_hz": self._config.rate_hz,
+            "asked_rate_hz": self._governing.asked_hz,
             "effective_rate_hz": self._effective_rate_hz,
             "rate_words": self._rate_words,
             "interval_s": self._config.interval_s,
@@ -112,6 +120,8 @@ class SamplerStatus:
             "unwind": intake.unwinder.status() if intake.unwinder is not None else None,
             "python": intake.programs.status() if intake.programs is not None else None,
             **self._governing.status(),
+            "units": self._units.status(),
+            "events": {"waiting": len(intake.events), "dropped": intake.events.dropped},
             "on_demand": self._on_demand.status(),
             "children": intake.children.status(),
             "unplaced": intake.normalizer.counts | intake.registry.lost,
@@ -125,13 +135,23 @@ class SamplerStatus:
         }
 
 
-def read_shipper_usage(spool: Spool) -> ShipperUsage | None:
+def read_shipper_report(spool: Spool) -> dict[str, Any] | None:
     """The shipper's newest report of itself; None when there is none or it is old."""
     status = spool.read_status("shipper")
     try:
         if status is None or time.time() - float(status["at"]) > FRESH_S:
             return None
-        usage = status["usage"]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return status
+
+
+def parse_shipper_usage(report: dict[str, Any] | None) -> ShipperUsage | None:
+    """What the shipper uses, as its `report` says; None where it does not."""
+    if report is None:
+        return None
+    try:
+        usage = report["usage"]
         numbers = [int(usage[name]) for name in ("pid", "cpu_ns", "memory_bytes")]
     except (KeyError, TypeError, ValueError, OverflowError):
         return None

@@ -7,7 +7,6 @@ else beside the spool): who could write it could keep the agent from sampling.
 import json
 import os
 import stat
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from node_agent.config import AgentConfig
 from node_agent.kernel.errors import KernelListError, KernelLogError
 from node_agent.kernel.known_bad import find_bad, read_list, running_version
 from node_agent.kernel.log import Message, find_complaint, newest, parse_messages, read_kernel_log
+from node_agent.log import Log
 from node_agent.processes.errors import ProcessGoneError
 from node_agent.processes.mappings import read_start_ticks
 
@@ -49,6 +49,7 @@ class Watch:
         self._state = State()
         self._raw = b""
         self._log_at = _NO_LOG
+        self._own_log = Log("run")
         self.log_trouble = ""  # why the kernel's log cannot be watched; empty when it can
 
     def begin(self, is_reset: bool = False) -> Opened | None:
@@ -126,7 +127,7 @@ class Watch:
                 return self._without(str(error))
 
     def _without(self, reason: str) -> State:
-        _say(f"the breaker starts anew: {self.file}: {reason}")
+        self._own_log.warning("breaker", f"the breaker starts anew: {self.file}: {reason}")
         return State()
 
     def _write(self) -> None:
@@ -142,7 +143,8 @@ class Watch:
                 os.fsync(fd)  # it must outlive the machine's crash too
             draft.replace(path)
         except OSError as error:
-            _say(f"the breaker cannot remember this run: {path}: {error.strerror}")
+            words = f"the breaker cannot remember this run: {path}: {error.strerror}"
+            self._own_log.error("breaker", words, remedy=f"Make {self._folder} writable.")
 
 
 def _is_alive(running: Running) -> bool:
@@ -165,9 +167,5 @@ def _bad_kernel() -> str:
     try:
         return find_bad(running_version(), read_list())
     except KernelListError as error:
-        _say(str(error))
+        Log("run").warning("breaker", str(error))
         return ""
-
-
-def _say(words: str) -> None:
-    print(f"flamefleet-agent run: {words}", file=sys.stderr, flush=True)

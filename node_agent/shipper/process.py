@@ -47,7 +47,7 @@ def run_shipper(config: AgentConfig) -> int:
     idle_s = _WATCHED_S if spool.watch() else POLL_S
     shipper = Shipper(spool, client, report, _random, idle_s)
     through = f" through the proxy {proxy.host}:{proxy.port}" if proxy else ""
-    report.say(f"delivering {config.spool_dir} to {client.url}{through}")
+    report.say("start", f"delivering {config.spool_dir} to {client.url}{through}")
     gc.collect()
     gc.freeze()
     give_back_at_s = 0.0
@@ -60,7 +60,7 @@ def run_shipper(config: AgentConfig) -> int:
             wait_s = shipper.step()
         except SpoolError as error:
             report.state = "waiting"
-            report.say(str(error))
+            report.warn("spool", str(error))
             wait_s = _SPOOL_RETRY_S
         alarm.wait(wait_s, for_news=report.state == "idle")
     report.state = "stopped"

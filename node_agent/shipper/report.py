@@ -1,16 +1,16 @@
 """What the shipper says about itself: lines on stderr and status/shipper.json."""
 
-import sys
 import time
 from collections import Counter
 from typing import Any, TextIO
 
 from node_agent.errors import SpoolError
+from node_agent.log import Log, Value
+from node_agent.overhead.unit_limits import LimitTeller, read_unit
 from node_agent.overhead.usage import MemoryAccount, own_usage
 from node_agent.spool import Spool
 
 STATUS_EVERY_S = 9.0  # just less than a batch takes, so that both share a wake-up
-REPEAT_EVERY_S = 60.0
 
 
 class Report:
@@ -23,28 +23,29 @@ class Report:
     def __init__(self, spool: Spool, stream: TextIO | None = None) -> None:
         self.state = "starting"
         self._spool = spool
-        self._stream = stream if stream is not None else sys.stderr
+        self._log = Log("ship", stream)
         self._sent: Counter[str] = Counter()
         self._alerts: dict[str, float] = {}
         self._last_delivery_at: float | None = None
         self._last_error: dict[str, Any] | None = None
         self._failing_since: float | None = None
-        self._said: tuple[str, float] = ("", 0.0)
         self._account = MemoryAccount()
+        self._limits = LimitTeller("the shipper")
         self._written_at_s = float("-inf")
         self._written_state = ""
 
-    def say(self, words: str) -> None:
-        """One line for the log; the same line again only once a minute."""
-        now_s = time.monotonic()
-        if words != self._said[0] or now_s - self._said[1] >= REPEAT_EVERY_S:
-            self._said = (words, now_s)
-            print(f"flamefleet-agent ship: {words}", file=self._stream, flush=True)
+    def say(self, event: str, words: str, **fields: Value) -> None:
+        """One line for the log."""
+        self._log.info(event, words, **fields)
+
+    def warn(self, event: str, words: str, **fields: Value) -> None:
+        """One line for the log, of something that is not as it should be."""
+        self._log.warning(event, words, **fields)
 
     def alert(self, words: str) -> None:
         """Something that a person must look at; stays in the status while the process lives."""
         self._alerts[words] = time.time()
-        self.say(f"ALERT: {words}")
+        self._log.error("alert", f"ALERT: {words}")
 
     def delivered(self, what: str) -> None:
         """One of "batches", "duplicates", "definitions", "extracts" arrived."""
@@ -57,13 +58,14 @@ class Report:
         self.state = state
         self._failing_since = self._failing_since or now
         self._last_error = {"at": now, "message": words, "next_try_at": now + wait_s}
-        self.say(f"{words}; kept in the spool")
+        self.warn("delivery", f"{words}; kept in the spool", state=state)
 
     def worked(self) -> None:
         """A delivery was settled (delivered or refused)."""
         self.state = "delivering"
         if self._failing_since is not None:
-            self.say(f"delivering again after {time.time() - self._failing_since:.0f} s")
+            failed_s = time.time() - self._failing_since
+            self.say("delivery_over", f"delivering again after {failed_s:.0f} s")
             self._failing_since = None
 
     def write(self, *, force: bool = False) -> None:
@@ -77,7 +79,7 @@ class Report:
         try:
             self._spool.write_status("shipper", self.status())
         except SpoolError as error:
-            self.say(f"cannot write the status: {error}")
+            self.warn("status", f"cannot write the status: {error}")
 
     def status(self) -> dict[str, Any]:
         """The content of status/shipper.json; times are Unix seconds."""
@@ -93,4 +95,14 @@ class Report:
             "dropped": dict(self._spool.dropped),
             "alerts": [{"at": at, "message": words} for words, at in self._alerts.items()],
             "usage": usage._asdict(),  # for overhead.ShipperUsage(**usage)
+            "unit": self._unit(),
         }
+
+    def _unit(self) -> dict[str, int] | None:
+        """What the unit's limits did (overhead.unit_limits); the sampler tells the centre."""
+        if self._account.group is None:
+            return None
+        state = read_unit(self._account.group)
+        for met in self._limits.note(state, time.monotonic()):
+            self.warn("unit_limit", met.words, reason=met.reason, times=met.times, limit=met.limit)
+        return state._asdict()

@@ -110,7 +110,7 @@ class Shipper:
         words = f"always failed, though the centre is ready: {postponed}"
         if postponed.path == DEFINITIONS:  # of a batch that is stored
             self.spool.dropped[f"definitions_refused_{postponed.status}"] += 1
-            self.report.say(f"definitions of {entry.stem} given up: {words}")
+            self.report.warn("definitions", f"definitions of {entry.stem} given up: {words}")
             self.spool.done(entry)
         else:
             self._refuse(entry, f"refused_{postponed.status}", words)
@@ -202,7 +202,8 @@ class Shipper:
                 response, verdict = self._post(DEFINITIONS, io.BytesIO(encode(message)))
                 if verdict is not Verdict.DELIVERED:
                     self.spool.dropped[f"definitions_refused_{response.status}"] += 1
-                    self.report.say(f"definitions refused (HTTP {_reason(response)})")
+                    words = f"definitions refused (HTTP {_reason(response)})"
+                    self.report.warn("definitions", words)
                 self.report.delivered("definitions")
         except (WireError, SpoolFileError):
             self.spool.dropped["definitions_unreadable"] += 1
@@ -222,7 +223,7 @@ class Shipper:
 
     def _refuse(self, entry: BatchEntry | ExtractEntry, reason: str, words: str) -> None:
         self.spool.refuse(entry, reason)
-        self.report.say(f"{entry.stem} refused for good: {words}")
+        self.report.warn("refused", f"{entry.stem} refused for good: {words}", reason=reason)
 
 
 def _order(directive: Directive) -> dict[str, Any]:

@@ -4,11 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from msgspec.structs import asdict
 
 from node_agent.collectors.cpu import Totals
 from node_agent.kernel.cpus import online_cpus
 from node_agent.overhead import Calibration, Meter, ShipperUsage, get_overhead
-from node_agent.overhead.meter import maps_are_charged
+from node_agent.overhead.meter import maps_are_charged, note_sampling
 
 SECOND_NS = 1_000_000_000
 MAP_BYTES = 1_300_000
@@ -123,10 +124,24 @@ def test_memory_of_both_and_of_the_maps_is_in_it(meter: Meter) -> None:
     assert both.memory_bytes - alone.memory_bytes > 150_000_000
 
 
-def test_the_last_measurement_is_public(collector: Collector, meter: Meter) -> None:
-    found = meter.measure(None, SECOND_NS, 0)
+def test_the_last_measurement_is_public_with_its_parts_and_how_it_was_sampled(
+    meter: Meter,
+) -> None:
+    found = meter.measure(ShipperUsage(1, 0, 200_000_000), SECOND_NS, 50)
+    note_sampling(49, 48.7, {"ring_full": 3}, ["rate (19 of 49 Hz)"], 1_800_000_000.0)
 
-    assert get_overhead() == found
+    told = get_overhead()
+
+    assert {name: getattr(told, name) for name in found.__struct_fields__} == asdict(found)
+    parts = (told.user_cpu_percent, told.kernel_cpu_percent, told.interrupt_cpu_percent)
+    assert sum(parts) == pytest.approx(told.cpu_percent)
+    assert min(parts[0], parts[2]) > 0
+    assert (
+        told.sampler_memory_bytes + told.map_bytes + told.shipper_memory_bytes == told.memory_bytes
+    )
+    assert (told.asked_rate_hz, told.effective_rate_hz) == (49, 48.7)
+    assert told.lost == {"ring_full": 3}
+    assert (told.shed, told.shed_since) == (["rate (19 of 49 Hz)"], 1_800_000_000.0)
 
 
 def test_before_the_first_interval_it_is_said_in_words() -> None:

@@ -87,7 +87,10 @@ def test_beyond_it_the_rate_sinks_and_everybody_is_told(
     assert governing.rate_hz == 19
     words = "99 Hz -> 19 Hz: 4.00 % of the host, limit 1"
     assert governing.facts["governor"].startswith(f"{words} (at 20")
-    assert capsys.readouterr().err == f"flamefleet-agent run: governor: {words}\n"
+    assert capsys.readouterr().err == (
+        f'flamefleet-agent run: level=warning event=governor words="{words}"'
+        " reason=cpu value=4 limit=1 rate_hz=19\n"
+    )
     status = governing.status()
     assert status["shed"] == ["rate (19 of 99 Hz)"]
     assert status["shed_since"] is not None

@@ -175,3 +175,29 @@ def test_reports_are_files_of_other_users(value):
         ):
             text = render(answer)
             assert all(line.isprintable() for line in text.splitlines()), name
+
+
+def test_what_is_given_up_since_when_and_which_limits_were_met():
+    steps = [{"at": NOW - 300, "reason": "cpu", "words": "19 Hz -> 11 Hz: ..."}]
+    units = {"sampler": {"throttled": 3, "memory_max": 0}, "shipper": {"oom_kills": 1}, "x": 5}
+    sampler = {
+        **SAMPLER,
+        "asked_rate_hz": 49,
+        "shed": ["rate (11 of 19 Hz)", "Python frames"],
+        "shed_since": NOW - 300,
+        "governor": steps,
+        "units": units,
+        "events": {"waiting": 2, "dropped": 0},
+    }
+
+    answer = status(sampler)
+
+    assert answer["asked_rate_hz"] == 49
+    assert answer["shed_since"] == NOW - 300
+    assert answer["governor"] == steps
+    assert answer["units"] == units
+    assert answer["events"] == {"waiting": 2}
+    lines = render(answer).splitlines()
+    assert "shed      rate (11 of 19 Hz), Python frames, for 5 min" in lines
+    assert "limits    the sampler's unit: CPUQuota 3 times" in lines
+    assert "limits    the shipper's unit: killed for want of memory 1 times" in lines

@@ -1,0 +1,75 @@
+"""What the sampler warns of in its log after every interval: its own cost, its units' limits."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from node_agent.log import Lasting, Log
+from node_agent.overhead.unit_limits import LimitTeller, UnitState, parse_unit, read_unit
+from node_agent.sampler.events import Events
+from wire.schema import Overhead
+
+# Beyond these an operator should look, whatever the budget is.
+WARN_CPU_PERCENT = 1.0
+WARN_MEMORY_BYTES = 50 << 20
+
+
+class OverheadWarnings:
+    """Lines while the agent takes over 1 % of the host's CPU, or over 50 MiB."""
+
+    def __init__(self, log: Log) -> None:
+        self._cpu = Lasting(log, "overhead")
+        self._memory = Lasting(log, "memory")
+
+    def note(self, overhead: Overhead, now_s: float) -> None:
+        """What an interval cost that ended at `now_s` (monotonic)."""
+        percent, in_use = overhead.cpu_percent, overhead.memory_bytes
+        costs = {"cpu_percent": percent, "limit": WARN_CPU_PERCENT}
+        if percent > WARN_CPU_PERCENT:
+            words = "the agent takes more of the host's CPU than it should"
+            user = overhead.user_percent_of_core
+            self._cpu.note(words, now_s, **costs, user_percent_of_core=user)
+        else:
+            self._cpu.clear("the agent's CPU time is as it should be", now_s, **costs)
+        if in_use > WARN_MEMORY_BYTES:
+            words = "the agent takes more memory than it should"
+            maps = overhead.map_bytes
+            self._memory.note(
+                words, now_s, memory_bytes=in_use, limit=WARN_MEMORY_BYTES, map_bytes=maps
+            )
+        else:
+            words = "the agent's memory is as it should be"
+            self._memory.clear(words, now_s, memory_bytes=in_use, limit=WARN_MEMORY_BYTES)
+
+
+class UnitWarnings:
+    """The limits of the units of both processes (node_agent.overhead.unit_limits): told in the log
+    and as events of kind "unit_limit"."""
+
+    def __init__(self, log: Log, events: Events, group: Path | None) -> None:
+        """`group` is the control group of this process's unit; None: it has none."""
+        self._log = log
+        self._events = events
+        self._group = group
+        self._tellers = {whose: LimitTeller(f"the {whose}") for whose in ("sampler", "shipper")}
+        self._states: dict[str, UnitState] = {}
+
+    def look(self, shipper: dict[str, Any] | None) -> None:
+        """Read the own unit's counters, and those in the shipper's report (None: it has none)."""
+        if self._group is not None:
+            self._note("sampler", read_unit(self._group))
+        told = parse_unit(shipper.get("unit")) if shipper else None
+        if told is not None:
+            self._note("shipper", told)
+
+    def status(self) -> dict[str, dict[str, int]]:
+        """For the status file: counters since each unit's start, and its limits."""
+        return {whose: state._asdict() for whose, state in self._states.items()}
+
+    def _note(self, whose: str, state: UnitState) -> None:
+        self._states[whose] = state
+        for met in self._tellers[whose].note(state, time.monotonic()):
+            self._events.add("unit_limit", met.reason, met.words, met.times, met.limit)
+            self._log.warning(
+                "unit_limit", met.words, reason=met.reason, times=met.times, limit=met.limit
+            )

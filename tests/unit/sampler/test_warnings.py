@@ -1,0 +1,81 @@
+"""What the sampler warns of: its own cost and the limits of the units."""
+
+import io
+from pathlib import Path
+
+from node_agent.log import Log
+from node_agent.overhead.unit_limits import UnitState
+from node_agent.sampler.events import Events
+from node_agent.sampler.warnings import OverheadWarnings, UnitWarnings
+from wire.schema import Overhead
+
+MIB = 1 << 20
+
+
+def cost(percent: float, mib: int) -> Overhead:
+    return Overhead(0, 0, 0, 0, mib * MIB, 12 * MIB, percent, 1.5)
+
+
+def test_over_one_percent_or_fifty_mebibytes_is_warned_of_until_it_is_over() -> None:
+    stream = io.StringIO()
+    warnings = OverheadWarnings(Log("run", stream))
+
+    warnings.note(cost(0.9, 50), 10)
+    assert stream.getvalue() == ""
+    warnings.note(cost(1.34, 40), 20)
+    warnings.note(cost(0.5, 51), 30)
+    warnings.note(cost(0.5, 40), 100)
+
+    lines = stream.getvalue().splitlines()
+    assert [line.split(" words=")[0].split("level=")[1] for line in lines] == [
+        "warning event=overhead",
+        "warning event=memory",
+        "info event=overhead_over",
+        "info event=memory_over",
+    ]
+    first, second = lines[:2]
+    assert first.endswith(" cpu_percent=1.34 limit=1 user_percent_of_core=1.5")
+    assert second.endswith(f" memory_bytes={51 * MIB} limit={50 * MIB} map_bytes={12 * MIB}")
+
+
+def test_a_met_limit_is_an_event_a_line_and_in_the_status(tmp_path: Path) -> None:
+    stream, events = io.StringIO(), Events()
+    (tmp_path / "cpu.max").write_text("20000 100000\n")
+    (tmp_path / "cpu.stat").write_text("nr_throttled 1\nthrottled_usec 100\n")
+    units = UnitWarnings(Log("run", stream), events, tmp_path)
+    units.look(None)
+    assert events.take() == []
+
+    (tmp_path / "cpu.stat").write_text("nr_throttled 4\nthrottled_usec 2000100\n")
+    shipper = UnitState(oom_kills=1, memory_max_bytes=128 * MIB)
+    units.look({"unit": shipper._asdict()})
+
+    told = [(one.kind, one.reason, one.words, one.value, one.limit) for one in events.take()]
+    assert told == [
+        (
+            "unit_limit",
+            "cpu_quota",
+            "the sampler was held back by CPUQuota=20% 3 times, 2.0 s in all",
+            3,
+            20,
+        ),
+        (
+            "unit_limit",
+            "oom",
+            "a process of the shipper's unit was killed for want of memory (MemoryMax=128M)",
+            1,
+            128 * MIB,
+        ),
+    ]
+    assert stream.getvalue().count("level=warning event=unit_limit") == 2
+    status = units.status()
+    assert status["sampler"]["throttled"] == 4
+    assert status["shipper"]["oom_kills"] == 1
+
+
+def test_outside_a_unit_nothing_is_said() -> None:
+    units = UnitWarnings(Log("run", io.StringIO()), Events(), None)
+
+    units.look({"unit": None})
+
+    assert units.status() == {}
