@@ -10,15 +10,15 @@ last minute, or of two reports after a start).
 import math
 
 ALERT_PERCENT = 1.0  # of the host
-SAFE_PERCENT = 0.7  # what the agent may cost on average with a full bucket still to be emptied
+SAFE_PERCENT = 0.8  # what the agent may cost on average with a full bucket still to be emptied
 FRESH_S = 300.0  # after a start, when everything is new
-FRESH_FACTOR = 1.4  # by which the budget may then be exceeded, below SAFE_PERCENT
-FLOOR_PERCENT = 0.1  # of the host: an agent that uses up its budget gets whole stacks too
+FRESH_FACTOR = 1.6  # by which the budget may then be exceeded, below SAFE_PERCENT
+FLOOR_PERCENT = 0.2  # of the host: an agent that uses up its budget gets whole stacks too
 USUAL_OWN_PERCENT = 0.25  # taken for what the agent costs until an interval has ended
 # What the bucket holds at the start and at most, in seconds of the limit.
-FIRST_DEPTH_S = 6.0
-FRESH_DEPTH_S = 15.0
-DEPTH_S = 45.0
+FIRST_DEPTH_S = 4.0
+FRESH_DEPTH_S = 12.0
+DEPTH_S = 30.0
 
 
 class Ration:

@@ -15,8 +15,8 @@ from node_agent.children.command import child_command, end_child
 from node_agent.children.ration import Ration
 from node_agent.kernel.cpus import online_cpus
 
-START_S = 0.04  # CPU time that starting a child takes
-ENOUGH_S = 0.12  # CPU time of jobs that makes the start worth it where more is waiting
+START_S = 0.03  # CPU time that starting a child takes
+ENOUGH_S = 0.08  # CPU time of jobs that makes the start worth it where more is waiting
 MAX_FACTOR = 8.0  # by which jobs may cost more, or less, than was estimated
 
 

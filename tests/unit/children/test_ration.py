@@ -25,7 +25,7 @@ def spend(ration: Ration, end_s: int) -> list[float]:
 
 
 @pytest.mark.parametrize("cpus", [2, 4, 64])
-@pytest.mark.parametrize("own_percent", [0.1, 0.25, 0.4])
+@pytest.mark.parametrize("own_percent", [0.1, 0.25, 0.4, 0.5])
 @pytest.mark.parametrize("budget_percent", [0.1, 0.5, 1.0])
 def test_agent_and_children_stay_below_the_alert(
     cpus: int, own_percent: float, budget_percent: float
@@ -68,7 +68,7 @@ def test_a_debt_is_worked_off_first() -> None:
 def test_a_large_budget_is_a_large_ration() -> None:
     ration = Ration(100.0, 2, 0.0)
     before_s = ration.left_s(0.0)
-    assert before_s > 10
+    assert before_s > 5
     assert ration.left_s(1.0) - before_s > 1.9
 
 
