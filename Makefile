@@ -17,7 +17,7 @@ BUILD_PACKAGES := python3-venv clang llvm libbpf-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) gcc g++ clang-format chromium chromium-driver libcap2-bin \
 	iproute2 procps kmod mmdebstrap openssh-client qemu-system-x86 cpio busybox-static e2fsprogs musl-tools \
 	binutils openssl util-linux mount bc curl xz-utils python3-bpfcc linux-headers-amd64 libpython3-dev
-BENCH_PACKAGES := $(BUILD_PACKAGES) gcc g++ linux-perf bpfcc-tools linux-headers-amd64
+BENCH_PACKAGES := $(BUILD_PACKAGES) gcc g++ linux-perf bpfcc-tools bpftrace linux-headers-amd64
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(patsubst bpf/%.c,node_agent/kernel/objects/%.o,$(BPF_SOURCES))
@@ -27,7 +27,6 @@ C_SOURCES := $(shell find bpf tests -name '*.[ch]')
 PORT ?=
 DATA_DIR ?=
 ARGS ?=
-STACKS_ARGS ?=
 UP_ARGS := $(if $(PORT),--port '$(PORT)') $(if $(DATA_DIR),--data-dir '$(abspath $(DATA_DIR))') $(ARGS)
 PYTEST_ARGS ?=
 
@@ -54,11 +53,10 @@ test: test-setup lint ## set-up, linters and every test that is not long
 test-long: test-setup ## repetitions, soaks and reboots
 	FLAMEFLEET_REQUIRE=1 $(BIN)/pytest -m long $(PYTEST_ARGS)
 
-bench: bench-setup ## what the agent costs, how true its stacks are; build/bench/*.json
+bench: bench-setup ## what the agent costs, beside four others; build/bench/agent.json
 	$(BIN)/python -m benchmarks.agent $(ARGS)
-	$(BIN)/python -m benchmarks.stacks $(STACKS_ARGS)
 
-bench-stacks: bench-setup ## only the stacks, beside perf and py-spy; build/bench/stacks.json
+bench-stacks: bench-setup ## how true its stacks are, beside perf and py-spy; build/bench/stacks.json
 	$(BIN)/python -m benchmarks.stacks $(ARGS)
 
 lint: test-setup ## ruff, mypy and clang-format

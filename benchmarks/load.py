@@ -1,12 +1,16 @@
-"""The load that is profiled: four busy processes (two CPython, one C, one Go where there is Go)."""
+"""The loads that are profiled: nothing, four busy processes (two CPython, one C, one Go where there
+is Go), and a storm of 1,000 short processes a second beside one that is busy."""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+FORKS_A_SECOND = 1000
+_STORMS = Path(__file__).parent.parent / "tests" / "data" / "programs" / "storms"
 
 PYTHON = """
 import json
@@ -61,14 +65,46 @@ def _go_environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def busy(folder: Path) -> Iterator[list[int]]:
-    """Run the four processes while the context is open; yields their process ids."""
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands(folder)
-    ]
+def idle(folder: Path) -> Iterator[None]:
+    """Nothing but what the machine does anyway."""
+    yield
+
+
+@contextmanager
+def busy(folder: Path) -> Iterator[None]:
+    """Run the four processes while the context is open."""
+    with _running(commands(folder)):
+        yield
+
+
+@contextmanager
+def fork_storm(folder: Path) -> Iterator[None]:
+    """Run the storm and the C program while the context is open."""
+    path = folder / "forks"
+    subprocess.run(["gcc", "-O2", "-o", path, _STORMS / "forks.c"], check=True)
+    with _running([[str(path), str(FORKS_A_SECOND)], commands(folder)[2]]):
+        yield
+
+
+@contextmanager
+def _running(programs: list[list[str]]) -> Iterator[None]:
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in programs]
     try:
-        yield [process.pid for process in processes]
+        yield
     finally:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def forks() -> int:
+    """Processes and threads that this machine started since it runs."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("processes "))
+
+
+LOADS: dict[str, Callable[[Path], AbstractContextManager[None]]] = {
+    "idle": idle,
+    "busy": busy,
+    "forks": fork_storm,
+}

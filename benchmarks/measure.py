@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 BPF_STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -14,7 +15,7 @@ class Cost:
 
     user_ns: int
     system_ns: int
-    children_user_ns: int  # of children that have ended and were waited for
+    children_ns: int  # user and system, of children that have ended and were waited for
     rss_bytes: int
     pss_bytes: int
     map_bytes: int
@@ -32,7 +33,7 @@ def cost(pids: list[int]) -> Cost:
         fields = (process / "stat").read_text().rsplit(") ", 1)[1].split()
         user += int(fields[11]) * TICK_NS
         system += int(fields[12]) * TICK_NS
-        children += int(fields[13]) * TICK_NS
+        children += (int(fields[13]) + int(fields[14])) * TICK_NS
         rollup = _fields((process / "smaps_rollup").read_text())
         rss += _kib(rollup["Rss"])
         pss += _kib(rollup["Pss"])
@@ -57,51 +58,116 @@ def _kib(value: str) -> int:
     return int(value.split()[0]) * 1024
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
-    """One profiler at one rate over one window. Percent is of one core.
+    """One profiler at one rate under one load over one window. Percent is of one core.
 
-    `children_percent` is user CPU of short-lived children that ended in the window;
+    `children_percent` is user and system CPU of short-lived children that ended in the window;
     `whole_run_percent` is all user CPU from the profiler's start to its end, children included,
-    over the time from its start until it was told to end.
+    over the time from its start until it was told to end, where that is known.
     """
 
     profiler: str
+    load: str
     rate_hz: int
     seconds: float
+    forks_a_second: float  # of the whole machine
+    first_sample_s: float | None
     user_percent: float
     system_percent: float
     children_percent: float
-    whole_run_percent: float
+    bpf_percent: float
     kernel_us_per_sample: float | None
     samples: int | None
     rss_mb: float
     pss_mb: float
     map_mb: float | None
+    whole_run_percent: float | None = None
+    was_killed: bool = False  # it had not ended END_S after the order, so that is not the whole
+    own: "Own | None" = None
+
+
+@dataclass(frozen=True)
+class Own:
+    """What the agent says of the same window, and what the centre got of it. Percent is of one
+    core, children included; bytes are of HTTP, heads included, without TCP's."""
+
+    sampler_percent: float
+    shipper_percent: float
+    bpf_percent: float
+    interrupt_percent: float
+    host_percent: float  # all of that, as a share of the host
+    memory_mb: float  # by the definition of docs/overhead.md, maps included
+    rate_hz: float  # at the end of the window
+    steps: list[str]  # of the governor, since the start
+    lost: dict[str, int]
+    rows_a_batch: float
+    batches: int
+    bytes_a_minute: float  # batches with their heads
+    definition_bytes_a_minute: float  # of stacks that the centre did not know yet
+    head_bytes_a_minute: float  # of both
 
 
 def row(
     profiler: str,
+    load: str,
     rate_hz: int,
     seconds: float,
     before: Cost,
     after: Cost,
-    whole_run_percent: float,
+    first_sample_s: float | None,
+    forks: int,
 ) -> Row:
     """Difference of two readings as a row; memory is that of the second reading."""
     runs = after.program_runs - before.program_runs
-    in_kernel = (after.program_ns - before.program_ns) / runs / 1000 if runs else None
+    program_ns = after.program_ns - before.program_ns
     return Row(
         profiler,
+        load,
         rate_hz,
         seconds,
+        forks / seconds,
+        first_sample_s,
         (after.user_ns - before.user_ns) / seconds / 1e7,
         (after.system_ns - before.system_ns) / seconds / 1e7,
-        (after.children_user_ns - before.children_user_ns) / seconds / 1e7,
-        whole_run_percent,
-        in_kernel,
+        (after.children_ns - before.children_ns) / seconds / 1e7,
+        program_ns / seconds / 1e7,
+        program_ns / runs / 1000 if runs else None,
         runs or None,
         after.rss_bytes / 1e6,
         after.pss_bytes / 1e6,
         after.map_bytes / 1e6 if after.map_bytes else None,
+    )
+
+
+def own(before: dict[str, Any], after: dict[str, Any], status: dict[str, Any], cpus: int) -> Own:
+    """Difference of two readings of benchmarks.centre, and the sampler's status at the end."""
+    grown = {
+        name: after[name] - before[name]
+        for name in after
+        if name not in ("lost", "rate_hz", "memory_bytes", "map_bytes")
+    }
+    seconds = max(grown["duration_ns"], 1) / 1e9
+    names = ("sampler", "shipper", "kernel", "interrupt")
+    sampler, shipper, bpf, interrupt = (grown[f"{name}_cpu_ns"] / seconds / 1e7 for name in names)
+    lost = {
+        reason: count - before["lost"].get(reason, 0) for reason, count in after["lost"].items()
+    }
+    definitions = grown["definition_bytes"] + grown["definition_head_bytes"]
+    heads = grown["batch_head_bytes"] + grown["definition_head_bytes"]
+    return Own(
+        sampler,
+        shipper,
+        bpf,
+        interrupt,
+        (sampler + shipper + bpf + interrupt) / cpus,
+        after["memory_bytes"] / 1e6,
+        after["rate_hz"],
+        [step["words"] for step in status.get("governor", [])],
+        {reason: count for reason, count in lost.items() if count},
+        grown["rows"] / max(grown["batches"], 1),
+        grown["batches"],
+        (grown["batch_bytes"] + grown["batch_head_bytes"]) * 60 / seconds,
+        definitions * 60 / seconds,
+        heads * 60 / seconds,
     )
