@@ -1,29 +1,11 @@
 """CPU samples of every process, by the kernel program bpf/cpu.bpf.c."""
 
-import ctypes
-import os
 import time
-from _blake2 import blake2b
 from typing import NamedTuple
 
-from node_agent.collectors.inherited import MAX_ABSENCE_S, Inheritance, shape
-from node_agent.collectors.map_sizes import MapSizes, plan_map_sizes
-from node_agent.collectors.running import (
-    CORE_MAPS,
-    EVEN,
-    EXCLUSIONS,
-    LAYOUTS,
-    MAPS,
-    NAMES,
-    ODD,
-    PROCESSES,
-    PROGRAM,
-    PYTHON,
-    STACKS,
-    Running,
-    open_running,
-    resume,
-)
+from node_agent.collectors.beginning import Beginning
+from node_agent.collectors.inherited import Inheritance
+from node_agent.collectors.running import STACKS, Running
 from node_agent.collectors.stacks import (
     Decoder,
     Interval,
@@ -32,37 +14,18 @@ from node_agent.collectors.stacks import (
     SampleKey,
 )
 from node_agent.cpython.maps import PythonMaps
-from node_agent.cpython.structs import (
-    MAX_PYTHON_LAYOUTS,
-    MAX_PYTHON_NAMES,
-    MAX_PYTHON_PROCESSES,
-    MIN_PYTHON_NAMES,
-)
 from node_agent.exclusions import ExcludeConfig
-from node_agent.kernel.chain import load_program
-from node_agent.kernel.cpus import online_cpus, possible_cpus
+from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.kernel.errors import KernelError, PerfEventError
 from node_agent.kernel.exclusions import Exclusions
-from node_agent.kernel.libbpf import OBJECTS
 from node_agent.kernel.maps import BookedInterval, accounted_bytes
-from node_agent.kernel.namespaces import pid_namespace_setting
-from node_agent.kernel.program import Program
-from node_agent.kernel.structs import (
-    COUNTER_NAMES,
-    GIVEN_UP_PYTHON,
-    MAX_KNOWN_PROCESSES,
-    CountersC,
-    SampleKeyC,
-    SettingsC,
-    StackEventC,
-)
+from node_agent.kernel.structs import COUNTER_NAMES, GIVEN_UP_PYTHON, SettingsC
 from node_agent.kernel.unwind_maps import UnwindMaps
 
 __all__ = ["CpuCollector", "Interval", "ProcessKey", "RawStack", "SampleKey", "Totals"]
 
 HEARTBEAT_LIMIT_S = 60.0
-PYTHON_NAMES_A_CPU = 2_048
 _LOST = ("count_map_full", "stack_error", "ring_full")
 _SKIPPED = ("idle", "foreign_namespace", "other_process", "excluded", "silent")
 # Every interrupt ends in exactly one of these.
@@ -105,17 +68,18 @@ class CpuCollector:
     ) -> None:
         self.mode = mode  # from `start` on: the one that worked
         self.mode_reasons: dict[str, str] = {}  # why better ones did not, by mode
-        self._asked_hz = self._rate_hz = rate_hz
+        self._rate_hz = rate_hz
         self._settings = SettingsC(int(heartbeat_limit_s * 1e9), 0, only_tgid or 0)
         self._settings.unwind, self._settings.python = unwind, python
         self._exclusions = Exclusions(exclude or ExcludeConfig())
         self._interval_s = interval_s
         self._max_samples = max_samples
-        self._sizes = MapSizes(0, 0, 0)
         self._decoder = Decoder()
-        self._store = store
         self._running: Running | None = None
         self._inheritance = Inheritance(self._decoder)
+        self._beginning = Beginning(
+            self._settings, self._exclusions, self._inheritance, store, mode, rate_hz
+        )
         self.resumed_s: float | None = None  # how old the interval was that `start` went on with
 
     @property
@@ -128,98 +92,11 @@ class CpuCollector:
         """Load the program and begin to sample. Raises KernelError, with nothing left loaded."""
         if self._running is not None:
             return
-        self._settings.pid_namespace = pid_namespace_setting()
-        self._exclusions.configure(self._settings)
-        self._sizes = plan_map_sizes(
-            self._rate_hz,
-            len(possible_cpus()),
-            self._interval_s,
-            self._max_samples,
-            ctypes.sizeof(SampleKeyC),
-            ctypes.sizeof(StackEventC) + ctypes.sizeof(CountersC),
-        )
-        self._running = self._resume()
-        if self._running is None:
-            self._running = self._start_anew()
-            self._inheritance.begin(self._running, self._rate_hz)
-        if self._store is not None:
-            self._keep(self._running)
-
-    def _start_anew(self) -> Running:
-        entries = self._sizes.count_entries
-        program = Program(
-            OBJECTS / "cpu.bpf.o",
-            (PROGRAM,),
-            MAPS,
-            self._settings,
-            {
-                EVEN: entries,
-                ODD: entries,
-                STACKS: self._sizes.ring_bytes,
-                EXCLUSIONS: self._exclusions.max_entries,
-                PROCESSES: MAX_KNOWN_PROCESSES if self._settings.unwind else 1,
-                PYTHON: MAX_PYTHON_PROCESSES if self._settings.python else 1,
-                LAYOUTS: MAX_PYTHON_LAYOUTS if self._settings.python else 1,
-                NAMES: self._name_entries() if self._settings.python else MIN_PYTHON_NAMES,
-            },
-            CORE_MAPS,
-        )
-        self.mode, loaded, self.mode_reasons = load_program(program, self.mode)
-        try:
-            running = open_running(loaded, self._sizes)
-        except BaseException:
-            loaded.close()
-            raise
-        try:
-            self._exclusions.enforce(loaded.maps[EXCLUSIONS])
-            running.control.beat()
-            running.clock.start(online_cpus(), self._rate_hz)
-        except BaseException:
-            running.close()
-            raise
-        return running
-
-    def _name_entries(self) -> int:
-        """More CPUs run more code at a time."""
-        return min(PYTHON_NAMES_A_CPU * len(possible_cpus()), MAX_PYTHON_NAMES)
-
-    def _resume(self) -> Running | None:
-        """What the process before this one left running, if it was made like this one."""
-        if self._store is None:
-            return None
-        self._inheritance.find(self._store.others(self._layout()))
-        descriptors = self._store.take(self._layout())
-        try:
-            taken = resume(descriptors, self._sizes)
-        except KernelError:
-            taken = None
-        age_s = 0.0
-        if taken is not None:
-            mode, rate_hz, running = taken
-            age_s = (time.monotonic_ns() - running.interval.start_monotonic_ns) / 1e9
-            if age_s > MAX_ABSENCE_S:
-                running.unmap()
-        if taken is None or age_s > MAX_ABSENCE_S:
-            for fd in descriptors.values():
-                os.close(fd)
-            self._store.discard()
-            return None
-        self.mode, self.resumed_s, self._rate_hz = mode, age_s, rate_hz
-        self._exclusions.enforce(running.loaded.maps[EXCLUSIONS])
-        running.control.beat()
-        return running
-
-    def _keep(self, running: Running) -> None:
-        if self._store is not None:
-            self._store.keep(self._layout(), running.descriptors(self.mode, self._rate_hz))
-
-    def _layout(self) -> str:
-        """What has to be the same for another process to go on with these maps and events."""
-        made_of = f"{self._asked_hz} {self._sizes} {self._exclusions.config}".encode()
-        path = OBJECTS / "cpu.bpf.o"
-        content = path.read_bytes() if path.exists() else b""
-        digest = blake2b(content + bytes(self._settings) + made_of, digest_size=8).hexdigest()
-        return f"{digest}-{shape()}"
+        beginning = self._beginning
+        self._running = beginning.begin(self._rate_hz, self._interval_s, self._max_samples)
+        self.mode, self.mode_reasons = beginning.mode, beginning.mode_reasons
+        self._rate_hz, self.resumed_s = beginning.rate_hz, beginning.resumed_s
+        beginning.keep(self._running, self._rate_hz)
 
     def _held(self) -> Running:
         if self._running is None:
@@ -274,7 +151,7 @@ class CpuCollector:
     def _follow_cpus(self, running: Running) -> None:
         """A CPU that went away takes its event with it, and one that came has none yet."""
         if self._rate_hz and running.clock.follow(online_cpus(), self._rate_hz):
-            self._keep(running)
+            self._beginning.keep(running, self._rate_hz)
 
     def totals(self) -> Totals:
         running = self._held()
@@ -321,7 +198,7 @@ class CpuCollector:
         running = self._held()
         accounted = sum(accounted_bytes(fd) for fd in running.loaded.maps.values())
         shards = running.unwind.memory_bytes() if running.unwind is not None else 0
-        return max(accounted, self._sizes.total_bytes) + shards
+        return max(accounted, self._beginning.sizes.total_bytes) + shards
 
     def set_rate(self, rate_hz: int) -> None:
         """Sample at another rate from now on, not at all at 0; the maps keep the size that they
@@ -332,8 +209,7 @@ class CpuCollector:
         running = self._held()
         if rate_hz == self._rate_hz:
             return
-        if self._store is not None:  # or the events of the old rate would live on in it
-            self._store.discard()
+        self._beginning.discard()  # or the events of the old rate would live on in it
         running.clock.stop()
         try:
             if rate_hz:
@@ -341,11 +217,11 @@ class CpuCollector:
         except PerfEventError:
             if self._rate_hz:
                 running.clock.start(online_cpus(), self._rate_hz)
-                self._keep(running)
+                self._beginning.keep(running, self._rate_hz)
             raise
         self._rate_hz = rate_hz
         if rate_hz:
-            self._keep(running)
+            self._beginning.keep(running, self._rate_hz)
 
     @property
     def reads_python(self) -> bool:
