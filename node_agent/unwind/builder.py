@@ -49,8 +49,7 @@ class _Job(NamedTuple):
 
 
 class RowBuilder:
-    """Makes rows of files, and keeps them in `cache` where there is one. Never waits. Rows are made
-    by `children`, one kind of their work.
+    """Has rows of files made by `children`, and keeps them in `cache` where there is one.
 
     `counts` tells what became of the requests: `cached`, `made`, `refused`, `queue_full`, `again`
     (their child was ended by another file).
@@ -92,6 +91,10 @@ class RowBuilder:
     def pending(self) -> int:
         """Requests without an answer yet."""
         return len(self._new) + len(self._queue) + len(self._jobs) + len(self._built)
+
+    def prefer(self, weights: dict[bytes, int]) -> None:
+        """Let the builds of the largest weights be made first."""
+        self._queue = deque(sorted(self._queue, key=lambda r: -weights.get(r.build_id, 0)))
 
     def step(self) -> list[Built]:
         """Answer from the cache what can be, let children make the rest. The answers."""

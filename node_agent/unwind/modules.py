@@ -9,7 +9,7 @@ from node_agent.kernel.unwind_maps import UnwindMaps
 from node_agent.processes.mappings import Mapping
 from node_agent.symbols.modules import ModuleRegistry, Source
 from node_agent.unwind.builder import Built
-from node_agent.unwind.spaces import Kind, Place, Segment
+from node_agent.unwind.spaces import Kind, Part, Place, Segment
 from node_agent.unwind.tables import RowTable
 from node_agent.unwind.vdso import NAME as VDSO_NAME
 from node_agent.unwind.vdso import Vdso
@@ -26,6 +26,7 @@ class RowSource(Protocol):
     """Makes rows without ever blocking: node_agent.unwind.builder.RowBuilder."""
 
     def request(self, build_id: bytes, source: Source | int) -> bool: ...
+    def prefer(self, weights: dict[bytes, int]) -> None: ...
     def step(self) -> list[Built]: ...
     def close(self) -> None: ...
 
@@ -47,6 +48,7 @@ class Modules:
         self._registry = registry
         self._rows = source
         self._table = table
+        self._stopped: dict[int, int] = {}  # stacks that ended in a module, halved each interval
         self._asked: dict[bytes, int] = {}  # hash of a module by its build id
         self._identified: dict[tuple[int, int, int, bytes], tuple[float, int]] = {}
         self._vdso = Vdso()
@@ -88,6 +90,8 @@ class Modules:
         """Ask for the rows of the modules that need them most. Raises OSError."""
         free = MAX_ASKED - len(self._asked)
         wanted = self._table.wanted() if free > 0 else []
+        # All modules of a process have its samples; those that stop its stacks are few.
+        wanted.sort(key=lambda module: -self._stopped.get(module, 0))
         self.is_awake = len(wanted) > free
         for module in wanted[:free]:
             build_id, source = self._source_of(module)
@@ -95,6 +99,19 @@ class Modules:
                 break
             self._table.asked(module)
             self._asked[build_id] = module
+
+    def stopped(self, parts: Iterable[Part], address: int) -> None:
+        """A stack ended at `address`, for want of the rows of what is mapped there."""
+        for part in parts:
+            if part.start <= address < part.end and part.module is not None:
+                self._stopped[part.module] = self._stopped.get(part.module, 0) + 1
+                return
+
+    def end_interval(self) -> None:
+        """Let what stopped stacks most lately be made first, of what waits too."""
+        asked = {build: self._stopped.get(module, 0) for build, module in self._asked.items()}
+        self._rows.prefer(asked)
+        self._stopped = {m: count // 2 for m, count in self._stopped.items() if count > 1}
 
     def collect(self) -> list[Built]:
         """What the source has finished."""

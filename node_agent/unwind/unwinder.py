@@ -119,6 +119,7 @@ class Unwinder:
                 modules[module] = modules.get(module, 0) + count
             self._loading.compare(process, held)
         self._table.credit(modules)
+        self._modules.end_interval()
         self._layouts.credit(lists)
         self._intervals += 1
         try:

@@ -201,6 +201,21 @@ def test_asking_twice_is_one_request(builder: RowBuilder, libc: Path) -> None:
     assert len(finish(builder)) == 1
 
 
+def test_what_is_wanted_most_is_made_first(builder: RowBuilder, children: Children) -> None:
+    files = [memory_file(b"file %d" % number) for number in range(3)]
+    children._works.clear()  # nothing is started meanwhile
+    for build_id, descriptor in files:
+        builder.request(build_id, descriptor)
+    assert builder.step() == []
+    builder.prefer({files[2][0]: 7, files[1][0]: 1})
+    task = builder.begin()
+    assert task is not None
+    order = [job["build_id"] for job in task.jobs]
+    assert order == [files[number][0].hex() for number in (2, 1, 0)]
+    builder.finish(0, "")
+    assert builder.pending == 3
+
+
 def test_too_many_requests_are_turned_away(builder: RowBuilder) -> None:
     for number in range(MAX_QUEUED):
         assert builder.request(b"%d" % number, os.dup(0))
