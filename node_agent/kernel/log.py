@@ -1,4 +1,4 @@
-"""The kernel's own messages: has it complained about BPF or perf?
+"""The kernel's own messages: has it complained about BPF or perf, has it killed a process?
 
 Read by syslog(2), not from /dev/kmsg, which a unit with PrivateDevices does not have. Reading takes
 nothing away from others. Wants CAP_SYSLOG where kernel.dmesg_restrict is set.
@@ -23,6 +23,7 @@ _BEGINS = re.compile(
 _ENDS = re.compile(r"---\[ end ")
 # Functions, files and programs; not a module's name in a list, not a frame that may be left over.
 _NAMES = re.compile(r"\b(?:bpf_|__bpf|perf_|__perf|kernel/bpf/|kernel/events/|net/core/filter)")
+_KILLED = re.compile(r"\b[Oo]ut of memory: Killed process (\d+) \(")
 _IGNORED = re.compile(r"^\s*\? |Modules linked in|Comm: ")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -86,3 +87,9 @@ def find_complaint(messages: list[Message], after: float) -> str:
             elif _NAMES.search(message.text) and not _IGNORED.search(message.text):
                 return first if message.text == first else f"{first} ({message.text.strip()})"
     return ""
+
+
+def was_killed(messages: list[Message], pid: int, after: float) -> bool:
+    """Whether process `pid` was killed for want of memory later than `after`."""
+    found = (_KILLED.search(message.text) for message in messages if message.at > after)
+    return any(kill is not None and int(kill[1]) == pid for kill in found)

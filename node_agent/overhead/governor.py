@@ -110,7 +110,7 @@ class Governor:
         rate_hz: int,
         budget: Budget,
         features: Sequence[str] = (),
-        settle_s: float = SETTLE_S,
+        settle_s: float | None = None,
     ) -> None:
         self.level = Level(rate_hz)
         self.since_s: float | None = None  # when something was first given up; None: nothing is
@@ -124,7 +124,7 @@ class Governor:
         self._changed_s = float("-inf")
         self._last_reason = ""
         self._was_over = False
-        self._settle_s = settle_s
+        self._settle_s = SETTLE_S if settle_s is None else settle_s
         self._first_s: float | None = None  # when the first interval ended
 
     def go_on_at(self, rate_hz: int, shed: Sequence[str], now_s: float) -> None:

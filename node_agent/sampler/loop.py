@@ -167,7 +167,12 @@ class _Loop:
         )
         self._overhead_warnings = OverheadWarnings(log)
         # Now: with a child beside it the process would not be alone in its unit's group.
-        self._unit_warnings = UnitWarnings(log, intake.events, MemoryAccount().group)
+        self._unit_warnings = UnitWarnings(
+            log, intake.events, MemoryAccount().group, watch.was_killed
+        )
+        self._unit_warnings.look(read_shipper_report(spool))
+        if watch.is_heir_of_killed:
+            self._unit_warnings.note_kill("sampler")
         self._on_demand = OnDemand(config, self._governing, log=log)
         self._status = SamplerStatus(
             config, spool, intake, self._governing, self._on_demand, self._unit_warnings

@@ -1,6 +1,7 @@
 """What the sampler warns of in its log after every interval: its own cost, its units' limits."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,18 @@ class UnitWarnings:
     """The limits of the units of both processes (node_agent.overhead.unit_limits): told in the log
     and as events of kind "unit_limit"."""
 
-    def __init__(self, log: Log, events: Events, group: Path | None) -> None:
-        """`group` is the control group of this process's unit; None: it has none."""
+    def __init__(
+        self,
+        log: Log,
+        events: Events,
+        group: Path | None,
+        was_killed: Callable[[int], bool] = lambda pid: False,
+    ) -> None:
+        """`group` is the control group of this process's unit (None: it has none). `was_killed`
+        says whether the process of that id was killed for want of memory, for those whose group,
+        with its counters, went with them."""
+        self._was_killed = was_killed
+        self._shipper_pid: int | None = None
         self._log = log
         self._events = events
         self._group = group
@@ -61,6 +72,22 @@ class UnitWarnings:
         told = parse_unit(shipper.get("unit")) if shipper else None
         if told is not None:
             self._note("shipper", told)
+        pid = shipper.get("pid") if shipper else None
+        if not isinstance(pid, int):
+            return
+        before, self._shipper_pid = self._shipper_pid, pid
+        if before is not None and before != pid and self._was_killed(before):
+            self.note_kill("shipper")
+
+    def note_kill(self, whose: str) -> None:
+        """The process before the present one was killed; told unless its group's counters do."""
+        state = self._states.get(whose, UnitState())
+        if state.oom_kills:
+            return
+        words = f"the {whose} was killed for want of memory; this is the one after"
+        limit = state.memory_max_bytes
+        self._events.add("unit_limit", "oom", words, 1, limit)
+        self._log.warning("unit_limit", words, reason="oom", times=1, limit=limit)
 
     def status(self) -> dict[str, dict[str, int]]:
         """For the status file: counters since each unit's start, and its limits."""

@@ -19,7 +19,14 @@ from node_agent.capabilities import KERNEL_SYMBOLS, using
 from node_agent.config import AgentConfig
 from node_agent.kernel.errors import KernelListError, KernelLogError
 from node_agent.kernel.known_bad import find_bad, read_list, running_version
-from node_agent.kernel.log import Message, find_complaint, newest, parse_messages, read_kernel_log
+from node_agent.kernel.log import (
+    Message,
+    find_complaint,
+    newest,
+    parse_messages,
+    read_kernel_log,
+    was_killed,
+)
 from node_agent.log import Log
 from node_agent.processes.errors import ProcessGoneError
 from node_agent.processes.mappings import read_start_ticks
@@ -50,6 +57,7 @@ class Watch:
         self._raw = b""
         self._log_at = _NO_LOG
         self._own_log = Log("run")
+        self.is_heir_of_killed = False  # the run before was ended by the kernel's OOM killer
         self.log_trouble = ""  # why the kernel's log cannot be watched; empty when it can
 
     def begin(self, is_reset: bool = False) -> Opened | None:
@@ -67,6 +75,7 @@ class Watch:
             ended = previous if previous and not is_alive and not is_reset else None
             if ended and ended.boot_id == boot_id and ended.log_at != _NO_LOG:
                 complaint = find_complaint(log.messages, ended.log_at)
+                self.is_heir_of_killed = was_killed(log.messages, ended.pid, ended.log_at)
         if is_reset and not is_alive:
             state = replace(state, running=None)
         found = Situation(time.time(), boot_id, kernel, is_alive, _bad_kernel(), complaint)
@@ -90,6 +99,17 @@ class Watch:
         self._state = judge(self._state, found)
         self._write()
         return self._state.opened
+
+    def was_killed(self, pid: int) -> bool:
+        """Whether another process was killed for want of memory since the run began."""
+        if self._log_at == _NO_LOG:
+            return False
+        try:
+            with using(*KERNEL_SYMBOLS):
+                messages = parse_messages(read_kernel_log())
+        except KernelLogError:
+            return False
+        return was_killed(messages, pid, self._log_at)
 
     def end(self) -> None:
         """The run ends in order."""

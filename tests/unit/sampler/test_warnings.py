@@ -79,3 +79,26 @@ def test_outside_a_unit_nothing_is_said() -> None:
     units.look({"unit": None})
 
     assert units.status() == {}
+
+
+def test_a_killed_shipper_is_told_of_once_by_its_successors_report() -> None:
+    stream, events = io.StringIO(), Events()
+    units = UnitWarnings(Log("run", stream), events, None, {11}.__contains__)
+
+    for pid in (11, 11, 12, 12, 13):
+        units.look({"pid": pid})
+
+    told = [(one.kind, one.reason, one.words) for one in events.take()]
+    words = "the shipper was killed for want of memory; this is the one after"
+    assert told == [("unit_limit", "oom", words)]
+    assert "level=warning event=unit_limit" in stream.getvalue()
+
+
+def test_a_kill_that_the_groups_counters_tell_is_not_told_again() -> None:
+    events = Events()
+    units = UnitWarnings(Log("run", io.StringIO()), events, None, {11}.__contains__)
+    units.look({"pid": 11})
+
+    units.look({"pid": 12, "unit": UnitState(oom_kills=1)._asdict()})
+
+    assert len(events.take()) == 1

@@ -1,6 +1,7 @@
 """What the breaker remembers from run to run, with a kernel log of its own."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,25 @@ def test_the_complaint_that_a_run_died_of_is_found_by_the_next(log: Log, tmp_pat
     assert opened is not None
     assert opened.reason == KERNEL_LOG
     assert len(json.loads((tmp_path / "breaker.json").read_text())["crashes"]) == 1
+
+
+def test_a_run_that_the_kernel_killed_for_want_of_memory_is_known_to_the_next(
+    log: Log, tmp_path: Path
+) -> None:
+    run = Watch(tmp_path)
+    assert run.begin() is None  # and no end
+    assert not run.was_killed(os.getpid())
+    log.text += (
+        b"<3>[  900.000000] Memory cgroup out of memory: Killed process %d (flamefleet-pyth) "
+        b"total-vm:31332kB, anon-rss:19328kB\n" % os.getpid()
+    )
+
+    assert run.was_killed(os.getpid())
+    assert not run.was_killed(os.getpid() + 1)
+    after = Watch(tmp_path)
+    assert after.begin() is None
+    assert after.is_heir_of_killed
+    assert not after.was_killed(os.getpid())  # it was before this one
 
 
 def test_a_reset_closes_it(log: Log, tmp_path: Path) -> None:
