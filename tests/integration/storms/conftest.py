@@ -28,7 +28,7 @@ SOURCES = {
     "mappings": PROGRAMS / "storms/mappings.c",
     "omit": PROGRAMS / "unwind/omit.c",
 }
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0  # rows are made with what the budget leaves, of all programs of the machine
 
 
 class Agent:

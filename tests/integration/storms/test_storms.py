@@ -60,7 +60,7 @@ def become_whole(
     until(last_is_whole, f"{watched} with whole stacks")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_all_storms_at_once_leave_stacks_whole_and_tables_bounded(
     start_agent, start_load, watched, ends_of, until
 ) -> None:
@@ -86,7 +86,7 @@ def test_all_storms_at_once_leave_stacks_whole_and_tables_bounded(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", STORMS)
 def test_a_storm_ends_inside_the_budget(
     name, start_agent, start_load, watched, ends_of, until, record_property
