@@ -52,6 +52,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
     preset: str
     rate_hz: int
     budget_percent: float  # overhead CPU allowed, percent of the host (from the preset)
+    head_start_s: float  # CPU time of children beyond the budget, once (from the preset)
     collectors: tuple[str, ...]  # from the preset
     budget_user_percent: float = DEFAULT_BUDGET_USER_PERCENT  # user space of it, of one core
     interval_s: float = DEFAULT_INTERVAL_S
@@ -123,6 +124,7 @@ def _build(values: dict[str, Any], labels: dict[str, str], exclude: ExcludeConfi
         preset=preset.name,
         rate_hz=values.pop("rate_hz", preset.rate_hz),
         budget_percent=values.pop("budget_percent", preset.budget_percent),
+        head_start_s=values.pop("head_start_s", preset.head_start_s),
         collectors=preset.collectors,
         labels=labels,
         exclude=exclude,

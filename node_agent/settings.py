@@ -182,6 +182,7 @@ SETTINGS = {
             _real(0, 100, above=True),
             "above 0 and at most 100 percent of one core",
         ),
+        Setting("head_start_s", "agent", _real(0, 60), "0 to 60 seconds of CPU time"),
         Setting("mode", "agent", _mode, "auto, core or bcc"),
         Setting("unwind", "agent", _switch, "true or false"),
         Setting("python_frames", "agent", _switch, "true or false"),

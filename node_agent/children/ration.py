@@ -23,10 +23,14 @@ DEPTH_S = 30.0
 
 class Ration:
     """CPU seconds for children on a host of `cpus` CPUs. `budget_percent` is of the host; None: no
-    ration at all. Times are of one clock that never goes back."""
+    ration at all. `head_start_s` are CPU seconds on top that can be used once, at any time: the
+    alert is then no promise any more. Times are of one clock that never goes back."""
 
-    def __init__(self, budget_percent: float | None, cpus: int, now_s: float) -> None:
+    def __init__(
+        self, budget_percent: float | None, cpus: int, now_s: float, head_start_s: float = 0.0
+    ) -> None:
         self._budget_percent = budget_percent
+        self._head_start_s = head_start_s
         self._cpus = cpus
         self._own_percent = USUAL_OWN_PERCENT
         self._begun_s = self._earned_s = now_s
@@ -39,7 +43,7 @@ class Ration:
         passed_s, self._earned_s = max(now_s - self._earned_s, 0.0), now_s
         earned_s = passed_s * self.share_percent(now_s) / 100 * self._cpus
         self._left_s = min(self._left_s + earned_s, self.depth_s(now_s))
-        return self._left_s
+        return self._left_s + self._head_start_s
 
     def depth_s(self, now_s: float) -> float:
         """What can be saved up."""
@@ -52,7 +56,9 @@ class Ration:
 
     def pay(self, cpu_s: float) -> None:
         """A child has used so much."""
-        self._left_s -= cpu_s
+        ahead_s = min(cpu_s, self._head_start_s)
+        self._head_start_s -= ahead_s
+        self._left_s -= cpu_s - ahead_s
 
     def note_own(self, percent: float, cpus: int) -> None:
         """What the agent without its children cost in an interval, percent of a host that has

@@ -77,7 +77,8 @@ class Intake:
             excluded = ExcludedProcesses(config.exclude)
             self.normalizer.is_excluded = self.identities.is_excluded = excluded.covers
         cpus = len(online_cpus())
-        self.children = Children(Ration(config.budget_percent, cpus, time.monotonic()))
+        ration = Ration(config.budget_percent, cpus, time.monotonic(), config.head_start_s)
+        self.children = Children(ration)
         self.extractor = Extractor(spool, self.registry, config.name, self.children)
         self.unwinder: Unwinder | None = None
         if unwind_maps is not None:

@@ -58,6 +58,16 @@ def test_an_agent_beyond_its_budget_leaves_the_floor() -> None:
     assert ration.share_percent(1000.0) == FLOOR_PERCENT
 
 
+def test_a_head_start_is_used_once_and_leaves_the_ration_as_it_is() -> None:
+    ration, plain = Ration(1.0, 2, 0.0, 6.0), Ration(1.0, 2, 0.0)
+    assert ration.left_s(100.0) == pytest.approx(plain.left_s(100.0) + 6)
+    ration.pay(5.0)
+    assert ration.left_s(100.0) == pytest.approx(plain.left_s(100.0) + 1)
+    ration.pay(1.5)
+    plain.pay(0.5)
+    assert ration.left_s(4000.0) == pytest.approx(plain.left_s(4000.0))
+
+
 def test_a_debt_is_worked_off_first() -> None:
     ration = Ration(0.5, 2, 0.0)
     ration.pay(10.0)
