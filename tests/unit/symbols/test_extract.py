@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.symbols.build_ids import read_build_id
 from node_agent.children.command import child_command, plain_interpreter
+from node_agent.symbols.build_ids import read_build_id
 from node_agent.symbols.extract import refusal
 from node_agent.symbols.kallsyms import KALLSYMS, kernel_build_id
 from wire.codec import decode
