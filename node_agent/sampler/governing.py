@@ -46,7 +46,7 @@ class _Taken(NamedTuple):
 
 class Governing:
     """Keeps one run inside its budget. The short-lived children (rows, symbol extracts) are left
-    out: they run once for each file, at the lowest priority, and a lower rate saves nothing of
+    out: they run once for each file, within a ration of their own, and a lower rate saves nothing of
     them. They stay in the overhead that is shown."""
 
     def __init__(
