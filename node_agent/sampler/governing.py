@@ -46,8 +46,8 @@ class _Taken(NamedTuple):
 
 class Governing:
     """Keeps one run inside its budget. The short-lived children (rows, symbol extracts) are left
-    out: they run once for each file, within a ration of their own, and a lower rate saves nothing of
-    them. They stay in the overhead that is shown."""
+    out: they run once for each file, within a ration of their own, and a lower rate saves nothing
+    of them. They stay in the overhead that is shown."""
 
     def __init__(
         self,
