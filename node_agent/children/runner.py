@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from node_agent.children.command import child_command, end_child
 from node_agent.children.ration import Ration
+from node_agent.children.turns import Turns
 from node_agent.kernel.cpus import online_cpus
 
 START_S = 0.03  # CPU time that starting a child takes
@@ -37,7 +38,7 @@ class Work(Protocol):
     """One kind of work for children."""
 
     name: str
-    rank: int  # the lowest comes first
+    rank: int  # the lowest comes first, those of the same take turns
 
     @property
     def pending(self) -> int:
@@ -70,6 +71,7 @@ class Children:
         self.started = 0
         self._ration = ration or Ration(None, len(online_cpus()), time.monotonic())
         self._works: list[Work] = []
+        self._turns = Turns()
         self._child: _Child | None = None
         self._factor = 1.0  # by which this machine is slower than the estimates
         self._noted_s = 0.0
@@ -77,7 +79,6 @@ class Children:
     def add(self, work: Work) -> None:
         """Do this kind of work too."""
         self._works.append(work)
-        self._works.sort(key=lambda known: known.rank)
 
     def step(self) -> None:
         """Collect a child that has ended, start the next. Never waits."""
@@ -87,13 +88,13 @@ class Children:
         left_s, depth_s = self._ration.left_s(now_s), self._ration.depth_s(now_s)
         if left_s <= 0:
             return
-        for work in self._works:
-            costs = work.costs()
-            if not costs:
-                continue
+        waiting = {work.name: (work, costs) for work in self._works if (costs := work.costs())}
+        while waiting:
+            name = self._turns.next([(work.rank, name) for name, (work, _) in waiting.items()])
+            work, costs = waiting.pop(name)
             wanted_s = START_S + max(costs[0], min(sum(costs), ENOUGH_S))
             if left_s < min(wanted_s * self._factor, depth_s):
-                return  # what is more important is not overtaken
+                return  # whose turn it is is not overtaken
             task = work.begin()
             if task is not None:
                 self._start(work, task, left_s)
@@ -156,6 +157,7 @@ class Children:
         used_s = usage.ru_utime + usage.ru_stime
         self.cpu_s += used_s
         self._ration.pay(used_s)
+        self._turns.pay(child.work.name, used_s)
         self._learn(child, done, used_s)
         code = os.waitstatus_to_exitcode(status)
         fault = f"signal {-code}" if code < 0 else f"exit status {code}"

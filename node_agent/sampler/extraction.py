@@ -40,7 +40,7 @@ class Extractor:
     `no_room`."""
 
     name = "symbols"
-    rank = 2  # addresses get their names later too
+    rank = 1  # what is whole is not yet read without names
 
     def __init__(
         self, spool: Spool, registry: ModuleRegistry, node: str, children: Children | None = None
