@@ -13,9 +13,14 @@ from wire.schema import Event, ProfileDirective, ProfileEndDirective
 
 PATH = "/api/v1/nodes/web-1/profiles"
 SECOND_NS = 10**9
-# A whole ten seconds, as profiles begin, some minutes ago.
-BEGUN_S = int(time.time()) // 10 * 10 - 120
+BEGUN_S = 0  # see the fixture
 FACTS = {"on_demand_max_rate_hz": "199", "on_demand_collectors": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def begun(monkeypatch):
+    """A whole ten seconds, as profiles begin, two minutes before each test."""
+    monkeypatch.setitem(globals(), "BEGUN_S", int(time.time()) // 10 * 10 - 120)
 
 
 @pytest.fixture
