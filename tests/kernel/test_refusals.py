@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.collectors import cpu
+from node_agent.collectors import beginning
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.kernel import libbpf
 from node_agent.kernel.errors import (
@@ -81,7 +81,7 @@ def test_a_user_without_capabilities() -> None:
 def test_an_object_that_is_not_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
-    monkeypatch.setattr(cpu, "OBJECTS", tmp_path)
+    monkeypatch.setattr(beginning, "OBJECTS", tmp_path)
     if content is not None:
         (tmp_path / "cpu.bpf.o").write_bytes(content)
     before = open_descriptors()
@@ -99,7 +99,7 @@ def test_an_object_of_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source.write_text('int unused;\nchar LICENSE[] __attribute__((section("license"))) = "GPL";\n')
     built = ["clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", tmp_path / "cpu.bpf.o"]
     subprocess.run(built, check=True)
-    monkeypatch.setattr(cpu, "OBJECTS", tmp_path)
+    monkeypatch.setattr(beginning, "OBJECTS", tmp_path)
 
     with pytest.raises(ObjectError, match="does not fit this agent"):
         CpuCollector(19, 1000, 10).start()
@@ -117,7 +117,7 @@ def test_a_program_that_the_verifier_refuses_is_quoted(
     include = ["-I", PROJECT / "bpf", "-idirafter", f"/usr/include/{os.uname().machine}-linux-gnu"]
     files = ["-c", tmp_path / "cpu.bpf.c", "-o", tmp_path / "cpu.bpf.o"]
     subprocess.run([*clang, *include, *files], check=True)
-    monkeypatch.setattr(cpu, "OBJECTS", tmp_path)
+    monkeypatch.setattr(beginning, "OBJECTS", tmp_path)
 
     with pytest.raises(LoadError) as caught:
         CpuCollector(19, 1000, 10).start()
