@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Run every test that is not long: tests.sh PYTEST [OPTION…]. The other kernels boot in an emulator
-# beside all other tests, with which they share nothing; their report is printed last.
+# Run every test that is not long, in two processes: tests.sh PYTEST [OPTION…]. Most tests wait more
+# than they work, so both together take little more than one of them. The second's report comes last.
 set -euo pipefail
 report=$(mktemp)
 temporary=$(mktemp -d)
-emulated=
-trap '[ -z "$emulated" ] || kill "$emulated" 2>/dev/null || true; rm -rf "$report" "$temporary"' EXIT
+beside=
+trap '[ -z "$beside" ] || kill "$beside" 2>/dev/null || true; rm -rf "$report" "$temporary"' EXIT
 
 # A folder of its own: when pytest starts it closes the common one to other users, whom tests run as.
-PYTEST_DEBUG_TEMPROOT=$temporary "$@" -m "emulated and not long" -p no:cacheprovider >"$report" 2>&1 &
-emulated=$!
+PYTEST_DEBUG_TEMPROOT=$temporary "$@" -m "beside and not long" -p no:cacheprovider >"$report" 2>&1 &
+beside=$!
 
 judge() { # an exit status; with options, a choice of tests may leave one of the two without any (5)
 	[ "$1" = 0 ] || { [ "$1" = 5 ] && [ "$chosen" = yes ]; } || status=$1
@@ -17,13 +17,12 @@ judge() { # an exit status; with options, a choice of tests may leave one of the
 status=0
 chosen=$([ $# -gt 1 ] && echo yes || echo no)
 
-main=0
-"$@" -m "not emulated and not long" || main=$?
-judge "$main"
-echo "tests in the emulator:"
-other=0
-wait "$emulated" || other=$?
-emulated=
-judge "$other"
+first=0
+"$@" -m "not beside and not long" || first=$?
+judge "$first"
+second=0
+wait "$beside" || second=$?
+beside=
+judge "$second"
 cat "$report"
 exit "$status"

@@ -25,6 +25,9 @@ from aggregator.local.process import Process
 from aggregator.local.valkey import Valkey, create_valkey
 
 _TEMPLATE = "flamefleet_template"
+# `make test` runs these and the boots of other kernels beside all others, in a process of its own.
+_BESIDE = {"browser", "contract", "deploy", "unit"}
+_BOOTED = {"kernel_root", "bcc_root", "naming_root"}  # fixtures: what other kernels boot with
 _CPYTHON = re.compile(r"3\.(?:[89]|1[0-4])(?=\.|$)")
 
 
@@ -50,6 +53,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cpython" in metafunc.fixturenames:
         found = find_cpythons()
         metafunc.parametrize("cpython", found.values(), ids=found)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what can run beside the others."""
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0]
+        if folder in _BESIDE or _BOOTED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.beside)
 
 
 # Tests count on the rate that they ask for, on a machine that other tests load too: the governor's

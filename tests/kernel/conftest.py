@@ -23,15 +23,6 @@ STDLIB_LEFT_OUT = (
 )
 
 
-ROOTS = {"kernel_root", "bcc_root", "naming_root"}  # to boot with
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if ROOTS.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.emulated)
-
-
 class BusyProgram(NamedTuple):
     path: Path
 
