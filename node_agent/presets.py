@@ -28,8 +28,8 @@ PRESETS = {
     for preset in (
         Preset("production", 19, 0.5, 0.0, CPU_ONLY),
         Preset("staging", 49, 1.0, 0.0, CPU_ONLY),
-        Preset("development", 99, 1.0, 6.0, EVERY_COLLECTOR),
-        Preset("debug", 199, 2.0, 6.0, EVERY_COLLECTOR),
+        Preset("development", 99, 1.0, 8.0, EVERY_COLLECTOR),
+        Preset("debug", 199, 2.0, 8.0, EVERY_COLLECTOR),
     )
 }
 ALIASES = {"prod": "production", "dev": "development"}

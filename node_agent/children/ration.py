@@ -19,18 +19,23 @@ USUAL_OWN_PERCENT = 0.25  # taken for what the agent costs until an interval has
 FIRST_DEPTH_S = 4.0
 FRESH_DEPTH_S = 12.0
 DEPTH_S = 30.0
+HEAD_START_OVER_S = 60.0
+AT_ONCE = 0.25  # of the head start
 
 
 class Ration:
     """CPU seconds for children on a host of `cpus` CPUs. `budget_percent` is of the host; None: no
-    ration at all. `head_start_s` are CPU seconds on top that can be used once, at any time: the
-    alert is then no promise any more. Times are of one clock that never goes back."""
+    ration at all. `head_start_s` are CPU seconds on top that can be used once, a quarter of them at
+    once and the rest as a minute passes, for names are asked for later than rows: the alert is then
+    no promise any more. Times are of one clock that never goes back."""
 
     def __init__(
         self, budget_percent: float | None, cpus: int, now_s: float, head_start_s: float = 0.0
     ) -> None:
         self._budget_percent = budget_percent
         self._head_start_s = head_start_s
+        self._ahead_s = 0.0  # of the head start, to be used now
+        self._ahead_used_s = 0.0
         self._cpus = cpus
         self._own_percent = USUAL_OWN_PERCENT
         self._begun_s = self._earned_s = now_s
@@ -43,7 +48,10 @@ class Ration:
         passed_s, self._earned_s = max(now_s - self._earned_s, 0.0), now_s
         earned_s = passed_s * self.share_percent(now_s) / 100 * self._cpus
         self._left_s = min(self._left_s + earned_s, self.depth_s(now_s))
-        return self._left_s + self._head_start_s
+        passed = min((now_s - self._begun_s) / HEAD_START_OVER_S, 1.0)
+        released_s = self._head_start_s * (AT_ONCE + (1 - AT_ONCE) * passed)
+        self._ahead_s = released_s - self._ahead_used_s
+        return self._left_s + self._ahead_s
 
     def depth_s(self, now_s: float) -> float:
         """What can be saved up."""
@@ -56,8 +64,9 @@ class Ration:
 
     def pay(self, cpu_s: float) -> None:
         """A child has used so much."""
-        ahead_s = min(cpu_s, self._head_start_s)
-        self._head_start_s -= ahead_s
+        ahead_s = min(cpu_s, self._ahead_s)
+        self._ahead_s -= ahead_s
+        self._ahead_used_s += ahead_s
         self._left_s -= cpu_s - ahead_s
 
     def note_own(self, percent: float, cpus: int) -> None:

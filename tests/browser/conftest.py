@@ -115,7 +115,7 @@ def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
 def _service_of(url: str, functions: tuple[str, ...]) -> str:
     """Wait until one service has all these functions by name, with a second of CPU time each; the
     service."""
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 240
     while time.monotonic() < limit:
         seen: dict[str, Counter[str]] = defaultdict(Counter)
         with urlopen(f"{url}api/v1/flamegraph?from=now-5m&until=now&format=folded") as answer:

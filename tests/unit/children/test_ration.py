@@ -60,8 +60,11 @@ def test_an_agent_beyond_its_budget_leaves_the_floor() -> None:
 
 def test_a_head_start_is_used_once_and_leaves_the_ration_as_it_is() -> None:
     ration, plain = Ration(1.0, 2, 0.0, 6.0), Ration(1.0, 2, 0.0)
-    assert ration.left_s(100.0) == pytest.approx(plain.left_s(100.0) + 6)
-    ration.pay(5.0)
+    assert ration.left_s(0.0) == pytest.approx(plain.left_s(0.0) + 1.5)
+    ration.pay(1.0)
+    assert ration.left_s(20.0) == pytest.approx(plain.left_s(20.0) + 2.0)
+    assert ration.left_s(100.0) == pytest.approx(plain.left_s(100.0) + 5)
+    ration.pay(4.0)
     assert ration.left_s(100.0) == pytest.approx(plain.left_s(100.0) + 1)
     ration.pay(1.5)
     plain.pay(0.5)
