@@ -15,7 +15,7 @@ import aggregator.fleet.models
 import aggregator.ingest.models
 import aggregator.on_demand.models
 import aggregator.profiles.models
-import aggregator.symbols.models  # noqa: F401
+import aggregator.symbols.models  # noqa: F401 (each import adds its tables to Model.metadata)
 from aggregator.db import Model
 
 LOCK_TIMEOUT = "4s"  # a migration that waits for a table blocks everyone behind it

@@ -22,12 +22,6 @@ class ConfigError(AgentError):
     exit_code = EXIT_CONFIG
 
 
-class ProfilingImpossibleError(AgentError):
-    """This host or this user cannot be profiled."""
-
-    exit_code = EXIT_IMPOSSIBLE
-
-
 class SpoolError(AgentError):
     """The spool folder cannot be read or written."""
 

@@ -1,5 +1,6 @@
 """A real aggregator on a real Postgres and Valkey, and nodes that speak to it over HTTP."""
 
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,24 @@ from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
 from wire.schema import Answer, Batch, Definitions, Module, ModuleKind, Name, Overhead, Series
 
 INTERVAL_NS = 10 * 10**9
+# A module that is in place without having been run is of another type.
+TELLING_IMPORTS = f"""
+import sys, types
+sys.path[:] = {sys.path!r}
+from node_agent.cli import main
+code = main(sys.argv[1:])
+print(*(name for name, module in sys.modules.items() if type(module) is types.ModuleType))
+sys.exit(code)
+"""
 Frame = tuple[Module, "int | Name"]
 Stack = tuple[Frame, ...]
+
+
+@pytest.fixture(scope="session")
+def telling_imports() -> list[str]:
+    """The agent's command, to be followed by its arguments; at its end it prints the modules that
+    it has imported, with spaces between them."""
+    return [sys.executable, "-c", TELLING_IMPORTS]
 
 
 @pytest.fixture

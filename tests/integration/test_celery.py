@@ -56,7 +56,7 @@ def hook() -> Iterator[Any]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests = requests  # type: ignore[attr-defined]
+    server.requests = requests  # type: ignore[attr-defined]  # set on the server
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     yield server

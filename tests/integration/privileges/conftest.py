@@ -103,7 +103,7 @@ class Agent:
         """What the sampler wrote about itself."""
         path = self.spool_dir / "status" / "sampler.json"
         try:
-            return json.loads(path.read_bytes())  # type: ignore[no-any-return]
+            return json.loads(path.read_bytes())  # type: ignore[no-any-return]  # JSON
         except (FileNotFoundError, ValueError):
             return {}
 

@@ -6,15 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
-# A module that is in place without having been run is of another type.
-RUN = """
-import sys, types
-from node_agent.cli import main
-code = main(sys.argv[1:])
-print(*(name for name, module in sys.modules.items() if type(module) is types.ModuleType))
-sys.exit(code)
-"""
 # Each costs 0.1 MB and more, or brings what does.
 HEAVY = {
     *("argparse", "ast", "asyncio", "bz2", "concurrent.futures", "dis", "email", "gettext"),
@@ -31,11 +22,11 @@ if sys.version_info >= (3, 12):  # where `dataclasses` uses them for every class
     HEAVY -= {"ast", "dis", "inspect", "tokenize"}
 
 
-def test_a_sampler_that_has_written_batches_has_imported_nothing_heavy(tmp_path: Path) -> None:
+def test_a_sampler_that_has_written_batches_has_imported_nothing_heavy(
+    tmp_path: Path, telling_imports: list[str]
+) -> None:
     flags = ["run", "--spool-dir", str(tmp_path), "--interval", "1", "--preset", "debug"]
-    sampler = subprocess.Popen(
-        [sys.executable, "-c", RUN, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    sampler = subprocess.Popen([*telling_imports, *flags], stdout=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 180
         while len(list((tmp_path / "batches").glob("*.batch"))) < 3:

@@ -125,7 +125,7 @@ def _stacks(messages: list[Definitions]) -> dict[bytes, list[tuple[int, str, int
             place: int | str = offset
             if module.kind == ModuleKind.NAMED:
                 name = message.names[offset]
-                place, offset = name.function, name_hash(name)  # noqa: PLW2901
+                place, offset = name.function, name_hash(name)  # noqa: PLW2901 (a name for its number)
             packed.append(pack_frame(module_hash(module), offset))
             shown.append((module.kind, module.name, place))
         rows = iter(memoryview(message.stack_frames).cast("I"))

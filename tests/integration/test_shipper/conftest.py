@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def peer(self) -> Peer:
-        return self.server.peer  # type: ignore[attr-defined]
+        return self.server.peer  # type: ignore[attr-defined]  # set on the server
 
     def setup(self) -> None:
         super().setup()
@@ -245,10 +245,10 @@ def peer() -> Iterator[Peer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     url = f"http://127.0.0.1:{server.server_port}"
-    server.peer = Peer(url=url, server=server)  # type: ignore[attr-defined]
+    server.peer = Peer(url=url, server=server)  # type: ignore[attr-defined]  # set on the server
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
-    yield server.peer  # type: ignore[attr-defined]
+    yield server.peer  # type: ignore[attr-defined]  # set on the server
     server.shutdown()
     thread.join()
     server.server_close()

@@ -29,7 +29,7 @@ def _recompute(message: Definitions) -> list[bytes]:
     for module_row, offset in zip(modules, offsets, strict=True):
         module = message.modules[module_row]
         if module.kind == ModuleKind.NAMED:
-            offset = name_hash(message.names[offset])  # noqa: PLW2901
+            offset = name_hash(message.names[offset])  # noqa: PLW2901 (a name for its number)
         packed.append(pack_frame(module_hash(module), offset))
     rows = iter(memoryview(message.stack_frames).cast("I"))
     lengths = memoryview(message.stack_lengths).cast("H")

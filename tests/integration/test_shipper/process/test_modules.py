@@ -2,18 +2,7 @@
 
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[4]
-# A module that is in place without having been run is of another type.
-RUN = """
-import sys, types
-from node_agent.cli import main
-code = main(sys.argv[1:])
-print(*(name for name, module in sys.modules.items() if type(module) is types.ModuleType))
-sys.exit(code)
-"""
 # Each costs 0.1 MB and more, or brings what does.
 HEAVY = {
     *("argparse", "ast", "asyncio", "bz2", "concurrent.futures", "ctypes", "dataclasses"),
@@ -27,13 +16,13 @@ HEAVY = {
 
 
 def test_a_shipper_that_has_delivered_has_imported_nothing_heavy(
-    peer, sampler, token_file, until
+    peer, sampler, token_file, until, telling_imports
 ) -> None:
     sampler.put()
     flags = ["--url", peer.url, "--token-file", str(token_file)]
     flags += ["--spool-dir", str(sampler.spool.root)]
     shipper = subprocess.Popen(
-        [sys.executable, "-c", RUN, "ship", *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*telling_imports, "ship", *flags], stdout=subprocess.PIPE, text=True
     )
     try:
         until(lambda: not sampler.spool.pending())
