@@ -33,14 +33,16 @@ def aggregator_command(folder: DataFolder) -> Command:
 
 
 def worker_command(folder: DataFolder) -> Command:
-    """Celery worker and beat in one process: this host's work is small."""
+    """Celery worker and beat in one process: this host's work is small. It ends its task first."""
     return _centre_command(
         "worker",
         *("worker", "--config", str(folder.centre_config), "--beat", "--pool", "solo"),
         *("--schedule", str(folder.root / "beat-schedule"), "--log-level", "WARNING"),
         *("--ready-file", str(folder.worker_ready)),
+        stop_wait_s=20.0,
     )
 
 
-def _centre_command(name: str, *arguments: str) -> Command:
-    return Command(name, (sys.executable, "-I", "-c", _CENTRE, *arguments))
+def _centre_command(name: str, *arguments: str, stop_wait_s: float = 10.0) -> Command:
+    argv = (sys.executable, "-I", "-c", _CENTRE, *arguments)
+    return Command(name, argv, stop_wait_s=stop_wait_s)

@@ -10,6 +10,12 @@ class LocalError(Exception):
     exit_code = 1
 
 
+class UsageError(LocalError):
+    """A flag has a value that is not allowed."""
+
+    exit_code = 2
+
+
 class ServerMissingError(LocalError):
     """A server's binary is not installed, or the account that runs it cannot read it."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aggregator.config import DEFAULT_PORT
 from aggregator.local.data_folder import DataFolder
-from aggregator.local.errors import LocalError
+from aggregator.local.errors import UsageError
 
 HOST = "127.0.0.1"  # and nothing else, whatever `flamefleet serve` may be told
 DEFAULT_PRESET = "development"
@@ -34,10 +34,10 @@ class UpOptions:
 
 
 def parse_duration_s(text: str) -> float:
-    """Seconds in "90", "90s", "5m" or "1h". Raises LocalError for anything else."""
+    """Seconds in "90", "90s", "5m" or "1h". Raises UsageError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None or float(match[1]) == 0:
-        raise LocalError(f"{text!r} is no duration; write for example 60s, 5m or 1h")
+        raise UsageError(f"--for: {text!r} is no duration; write for example 60s, 5m or 1h")
     return float(match[1]) * _UNITS_S[match[2]]
 
 

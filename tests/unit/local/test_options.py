@@ -6,7 +6,7 @@ import pytest
 
 from aggregator.config import load_config as load_centre_config
 from aggregator.local.data_folder import DataFolder
-from aggregator.local.errors import LocalError
+from aggregator.local.errors import UsageError
 from aggregator.local.options import (
     PRESETS,
     UpOptions,
@@ -29,8 +29,9 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "0s", "-5s", "5d", "1m30s", "nan"])
 def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(LocalError, match="60s, 5m or 1h"):
+    with pytest.raises(UsageError, match="60s, 5m or 1h") as caught:
         parse_duration_s(text)
+    assert caught.value.exit_code == 2, "as for every other flag"
 
 
 def test_presets_are_those_of_the_agent() -> None:
