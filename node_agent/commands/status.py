@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from node_agent.commands.configured import config_of
 from node_agent.errors import EXIT_FAILED
 from node_agent.spool import Spool, Usage
-from node_agent.status import render, summarize
+from node_agent.status import summarize
+from node_agent.status_words import render
 
 
 def execute(arguments: SimpleNamespace) -> int:

@@ -7,14 +7,16 @@ out too dear. So a load that swings does not make the rate swing with it. One in
 its limit calls for nothing yet, two in a row do.
 
 Costs are taken to grow with the rate. They have a fixed part too, so a step down may save less
-than expected: then the next interval takes the next step.
+than expected: then the next interval takes the next step. Memory lowers the rate before its limit
+is met (memory_pressure.py) and never pauses: that would give nothing back.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+
+from node_agent.overhead.levels import Budget, Cost, Level, Pressure, Step
+from node_agent.overhead.memory_pressure import MemoryPressure
 
 RATES_HZ = (199, 99, 49, 19, 11)
-MEMORY_BYTES = 50 << 20
 AIM = 0.9  # of the limit: what a step down has to fit into
 ROOM = 0.7  # of the limit: what a step up has to fit into
 WORTH = 0.02  # of the cost of everything else: what a feature has to save to be given up
@@ -22,84 +24,10 @@ AT_ONCE = 1.5  # of the limit: where one interval is enough for a step down
 CALM_S = 60.0
 MAX_CALM_S = 3600.0
 PAUSE_S = 60.0
-MEMORY_WAIT_S = 30.0  # memory is given back slowly
+MEMORY_ROOM = 0.8  # memory hardly grows with a step up: its room may be smaller
 SETTLE_S = 60.0  # at first every process and every stack is new: that passes by itself
 _MIN_REST = 0.05  # of the cost: so much has a sample without any feature
 SETTLING = 3.0  # of the limit: what is too much even then
-
-
-class Budget(NamedTuple):
-    """Limits of the overhead (definitions: docs/overhead.md)."""
-
-    cpu_percent: float  # of the host
-    user_percent_of_core: float = 2.0
-    memory_bytes: int = MEMORY_BYTES
-
-
-class Cost(NamedTuple):
-    """What an interval cost. `features` are the shares of the host, in percent, that each feature
-    took that is on; they are in `cpu_percent` too."""
-
-    cpu_percent: float
-    user_percent_of_core: float
-    memory_bytes: int
-    features: Mapping[str, float]
-
-
-class Level(NamedTuple):
-    """How much the agent does. At rate 0 it is paused."""
-
-    rate_hz: int
-    shed: tuple[str, ...] = ()  # features given up, in the order in which they were
-
-    @property
-    def words(self) -> str:
-        rate = f"{self.rate_hz} Hz" if self.rate_hz else "paused"
-        return f"{rate} without {', '.join(self.shed)}" if self.shed else rate
-
-
-class Step(NamedTuple):
-    """A change of level: `reason` is what was over its limit (cpu, user, memory), "room" for a
-    step up, "pause over" for one out of a pause, "asked" and "asked over" where another rate was
-    asked for; `value` and `limit` are in the unit of the reason, for "room" of the cost that had
-    the least, for "asked" Hz."""
-
-    reason: str
-    value: float
-    limit: float
-    before: Level
-    after: Level
-
-    @property
-    def words(self) -> str:
-        return f"{self.before.words} -> {self.after.words}: {self.explanation}"
-
-    @property
-    def explanation(self) -> str:
-        if self.reason == "pause over":
-            return "the pause is over"
-        if self.reason == "asked":
-            return f"{self.value:g} Hz was asked for"
-        if self.reason == "asked over":
-            return "the time of the rate that was asked for is over"
-        if self.reason == "room":
-            return f"the cost leaves room ({self.value:.0%} of the limit)"
-        if self.reason == "memory":
-            return f"memory {self.value / (1 << 20):.1f} MiB, limit {self.limit / (1 << 20):.0f}"
-        whose = "of the host" if self.reason == "cpu" else "of one core in user space"
-        return f"{self.value:.2f} % {whose}, limit {self.limit:g}"
-
-
-class _Pressure(NamedTuple):
-    """The cost that is nearest to its limit, or furthest beyond it."""
-
-    reason: str
-    value: float
-    limit: float
-
-    @property
-    def share(self) -> float:
-        return self.value / self.limit
 
 
 class Governor:
@@ -115,6 +43,7 @@ class Governor:
         self.level = Level(rate_hz)
         self.since_s: float | None = None  # when something was first given up; None: nothing is
         self._budget = budget
+        self._memory = MemoryPressure(budget.memory_bytes)
         self._features = tuple(features)
         self._configured_hz = rate_hz
         self._ladder = _ladder(rate_hz)
@@ -144,7 +73,7 @@ class Governor:
         if after == self.level:
             return None
         reason = "asked over" if rate_hz == self._configured_hz else "asked"
-        return self._change(_Pressure(reason, rate_hz, rate_hz), after, now_s)
+        return self._change(Pressure(reason, rate_hz, rate_hz), after, now_s)
 
     @property
     def lowest_hz(self) -> int:
@@ -156,33 +85,42 @@ class Governor:
         if self.level.rate_hz == 0:
             if now_s - self._changed_s < PAUSE_S:
                 return None
-            return self._change(_Pressure("pause over", 0, 0), self._resumed(), now_s)
+            return self._change(Pressure("pause over", 0, 0), self._resumed(), now_s)
         rest = max(cost.cpu_percent - sum(cost.features.values()), cost.cpu_percent * _MIN_REST)
         for feature, percent in cost.features.items():
             self._feature_costs[feature] = percent / rest if rest > 0 else 0.0
-        cpu, memory = self._pressures(cost)
+        cpu = self._nearest(cost)
         if self._first_s is None:
             self._first_s = now_s
         if now_s - self._first_s < self._settle_s and cpu.share < SETTLING:
-            return None
+            return self.watch_memory(cost.memory_bytes, now_s)
         was_over, self._was_over = self._was_over, cpu.share > 1
         if cpu.share > 1:
             self._calm_since_s = None
             if cpu.share < AT_ONCE and not was_over:
-                return None
+                return self.watch_memory(cost.memory_bytes, now_s)
             return self._change(cpu, self._lower(cpu.share), now_s)
-        if memory.share > 1:
-            lower = self._lower_rate(1.0)
-            if now_s - self._changed_s < MEMORY_WAIT_S or lower is None:
-                return None  # what else there is would give back nothing
-            return self._change(memory, lower, now_s)
-        return self._consider_more(cpu, memory, now_s)
+        step = self.watch_memory(cost.memory_bytes, now_s)
+        return step or self._consider_more(cpu, cost.memory_bytes, now_s)
 
-    def _pressures(self, cost: Cost) -> tuple[_Pressure, _Pressure]:
-        cpu = _Pressure("cpu", cost.cpu_percent, self._budget.cpu_percent)
-        user = _Pressure("user", cost.user_percent_of_core, self._budget.user_percent_of_core)
-        memory = _Pressure("memory", cost.memory_bytes, self._budget.memory_bytes)
-        return max(cpu, user, key=lambda pressure: pressure.share), memory
+    def watch_memory(self, memory_bytes: int, now_s: float) -> Step | None:
+        """The step down that `memory_bytes` call for. For intervals that are too short for
+        `observe`, which does it too."""
+        limit_bytes = self._budget.memory_bytes
+        expected_bytes = self._memory.expect(memory_bytes, now_s)
+        lower = self._lower_rate(1.0) if self.level.rate_hz else None
+        if expected_bytes <= limit_bytes or lower is None:
+            return None  # what else there is would give back nothing
+        if not self._memory.may_step(memory_bytes, now_s):
+            return None
+        self._memory.note_step(memory_bytes, now_s)
+        return self._change(Pressure("memory", memory_bytes, limit_bytes), lower, now_s)
+
+    def _nearest(self, cost: Cost) -> Pressure:
+        """Of the two limits of CPU time the nearer one."""
+        cpu = Pressure("cpu", cost.cpu_percent, self._budget.cpu_percent)
+        user = Pressure("user", cost.user_percent_of_core, self._budget.user_percent_of_core)
+        return max(cpu, user, key=lambda pressure: pressure.share)
 
     def _lower(self, share: float) -> Level:
         """The level below that should bring `share` of the limit under AIM."""
@@ -212,19 +150,19 @@ class Governor:
     def _resumed(self) -> Level:
         return Level(self.lowest_hz, self.level.shed)
 
-    def _consider_more(self, cpu: _Pressure, memory: _Pressure, now_s: float) -> Step | None:
+    def _consider_more(self, cpu: Pressure, memory_bytes: int, now_s: float) -> Step | None:
         after = self._higher()
         if after is None:
             return None
-        expected = max(self._expected(cpu, after), memory.share)
-        if expected > ROOM:
+        memory = memory_bytes / self._budget.memory_bytes
+        if self._expected(cpu, after) > ROOM or memory > MEMORY_ROOM:
             self._calm_since_s = None
             return None
         if self._calm_since_s is None:
             self._calm_since_s = now_s
         if now_s - self._calm_since_s < self._calm_s:
             return None
-        return self._change(_Pressure("room", max(cpu.share, memory.share), 1.0), after, now_s)
+        return self._change(Pressure("room", max(cpu.share, memory), 1.0), after, now_s)
 
     def _higher(self) -> Level | None:
         rate, shed = self.level
@@ -233,7 +171,7 @@ class Governor:
         higher = [step for step in self._ladder if step > rate]
         return Level(higher[-1]) if higher else None
 
-    def _expected(self, cpu: _Pressure, after: Level) -> float:
+    def _expected(self, cpu: Pressure, after: Level) -> float:
         """The share of the limit that `after` would take."""
         if after.rate_hz != self.level.rate_hz:
             return cpu.share * after.rate_hz / self.level.rate_hz
@@ -241,7 +179,7 @@ class Governor:
         # everything else takes now.
         return cpu.share * (1 + self._feature_costs.get(self.level.shed[-1], 0.0))
 
-    def _change(self, why: _Pressure, after: Level, now_s: float) -> Step:
+    def _change(self, why: Pressure, after: Level, now_s: float) -> Step:
         is_down = why.reason in ("cpu", "user", "memory")
         if is_down and self._last_reason in ("room", "pause over"):
             if now_s - self._changed_s <= self._calm_s:

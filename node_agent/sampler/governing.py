@@ -1,9 +1,7 @@
 """The governor at work: measures, decides, changes what the sampler does, and says so."""
 
-import resource
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -13,14 +11,13 @@ from node_agent.config import AgentConfig
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.errors import KernelError
 from node_agent.log import Log
-from node_agent.overhead.governor import RATES_HZ, Budget, Cost, Governor, Step
+from node_agent.overhead.governor import RATES_HZ, Governor
+from node_agent.overhead.levels import Budget, Step
 from node_agent.sampler.events import Events
-from node_agent.sampler.facts import clip
 from node_agent.sampler.features import Feature
+from node_agent.sampler.spending import Spending
+from node_agent.sampler.steps import Steps
 from wire.schema import Overhead
-
-MAX_STEPS = 20  # remembered for the status
-MIN_JUDGED_S = 5.0  # less says little about the cost; shorter intervals are judged together
 
 
 class Adjustable(Protocol):
@@ -39,15 +36,9 @@ class _Request(NamedTuple):
     until_s: float  # monotonic
 
 
-class _Taken(NamedTuple):
-    at_s: float  # Unix time
-    step: Step
-
-
 class Governing:
-    """Keeps one run inside its budget. The short-lived children (rows, symbol extracts) are left
-    out: they run once for each file, within a ration of their own, and a lower rate saves nothing
-    of them. They stay in the overhead that is shown."""
+    """Keeps one run inside its budget. What Spending leaves out stays in the overhead that is
+    shown."""
 
     def __init__(
         self,
@@ -61,8 +52,8 @@ class Governing:
         """`features` are what may be given up; every step becomes one of `events`. `ceiling_hz`
         bounds what `ask` may ask for; the configured rate always may."""
         self._features = {feature.name: feature for feature in features}
-        self._events = Events() if events is None else events
         self._log = log or Log("run")
+        self._steps = Steps(Events() if events is None else events, self._log)
         self.ceiling_hz = max(ceiling_hz, config.rate_hz)
         self._config = config
         budget = Budget(config.budget_percent, config.budget_user_percent)
@@ -75,9 +66,7 @@ class Governing:
             self._governor.ask(collector.rate_hz, time.monotonic())
         self._request: _Request | None = None
         self._collector = collector
-        self._children_ns = _children_cpu_ns()
-        self._steps: deque[_Taken] = deque(maxlen=MAX_STEPS)
-        self._spent: list[tuple[Cost, int]] = []  # with the nanoseconds; not judged yet
+        self._spending = Spending(config.interval_s)
         self._dropped = 0  # samples between the end of an interval and a change of the rate
 
     def ask(self, rate_hz: int | None, until_s: float) -> None:
@@ -122,30 +111,19 @@ class Governing:
 
     def end_interval(self, overhead: Overhead, interval: Interval) -> None:
         """React to what `interval`, which just ended, cost."""
-        duration_ns = interval.duration_ns
-        children_ns = _children_cpu_ns()
-        spent_ns, self._children_ns = children_ns - self._children_ns, children_ns
-        of_core = 100 * spent_ns / max(duration_ns, 1)
-        cost = Cost(
-            max(overhead.cpu_percent - of_core / len(online_cpus()), 0.0),
-            max(overhead.user_percent_of_core - of_core, 0.0),
-            overhead.memory_bytes,
-            self._feature_percents(interval),
+        features = self._feature_percents(interval)
+        cost = self._spending.add(overhead, interval.duration_ns, features)
+        now_s = time.monotonic()
+        self._take(
+            self._governor.watch_memory(overhead.memory_bytes, now_s)
+            if cost is None
+            else self._governor.observe(cost, now_s)
         )
-        self._spent.append((cost, duration_ns))
-        judged_s = min(MIN_JUDGED_S, self._config.interval_s / 2)
-        if sum(lasted_ns for _, lasted_ns in self._spent) >= judged_s * 1e9:
-            step = self._governor.observe(mean(self._spent), time.monotonic())
-            self._spent.clear()
-            if step is not None:
-                self._take(step)
         wanted_hz = self._wanted_hz()
         if wanted_hz != self.asked_hz:
             self.asked_hz = wanted_hz
-            self._spent.clear()
-            step = self._governor.ask(wanted_hz, time.monotonic())
-            if step is not None:
-                self._take(step)
+            self._spending.forget()
+            self._take(self._governor.ask(wanted_hz, time.monotonic()))
 
     def _feature_percents(self, interval: Interval) -> dict[str, float]:
         """Of the host; only what was on all the time, which is what is on now."""
@@ -156,7 +134,9 @@ class Governing:
             if name not in self._governor.level.shed
         }
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step | None) -> None:
+        if step is None:
+            return
         try:
             with using(*KERNEL_PROGRAMS):
                 self._turn_features(step.before.shed, step.after.shed)
@@ -167,26 +147,7 @@ class Governing:
             words = f"the governor cannot go to {step.after.words}: {error}"
             self._log.error("governor_failed", words, remedy=error.remedy)
             return
-        self._steps.append(_Taken(time.time(), step))
-        self._events.add(
-            "governor",
-            step.reason,
-            step.words,
-            step.value,
-            step.limit,
-            step.before.words,
-            step.after.words,
-        )
-        is_down = step.reason in ("cpu", "user", "memory")
-        (self._log.warning if is_down else self._log.info)(
-            "governor",
-            step.words,
-            reason=step.reason,
-            value=step.value,
-            limit=step.limit,
-            rate_hz=step.after.rate_hz,
-            shed=", ".join(step.after.shed),
-        )
+        self._steps.tell(step)
 
     def _turn_features(self, before: Sequence[str], after: Sequence[str]) -> None:
         for name in before:
@@ -212,31 +173,15 @@ class Governing:
         """For the batches, while something is given up."""
         if self._governor.since_s is None:
             return {}
-        words = f"{self._governor.level.words}, as the run before"
-        if self._steps:
-            taken = self._steps[-1]
-            words = f"{taken.step.words} (at {_rfc3339(taken.at_s)})"
-        return {
-            "governor": clip(words),
-            "shed": clip(", ".join(self._shed())),
-            "shed_since": _rfc3339(self._shed_since() or time.time()),
-        }
+        since_s = self._shed_since() or time.time()
+        return self._steps.facts(self._governor.level.words, self._shed(), since_s)
 
     def status(self) -> dict[str, Any]:
         """For the status file: times are Unix seconds; `shed` is what is given up at present."""
         return {
             "shed": self._shed(),
             "shed_since": self._shed_since(),
-            "governor": [
-                {
-                    "at": taken.at_s,
-                    "reason": taken.step.reason,
-                    "value": taken.step.value,
-                    "limit": taken.step.limit,
-                    "words": taken.step.words,
-                }
-                for taken in self._steps
-            ],
+            "governor": self._steps.status(),
         }
 
     def _shed(self) -> list[str]:
@@ -251,31 +196,3 @@ class Governing:
     def _shed_since(self) -> float | None:
         since_s = self._governor.since_s
         return None if since_s is None else time.time() - (time.monotonic() - since_s)
-
-
-def mean(spent: Sequence[tuple[Cost, int]]) -> Cost:
-    """What several intervals cost together, by (cost, nanoseconds) of each; memory as it is now."""
-    total_ns = max(sum(lasted_ns for _, lasted_ns in spent), 1)
-
-    def weigh(percents: Iterable[float]) -> float:
-        return sum(p * ns for p, (_, ns) in zip(percents, spent, strict=True)) / total_ns
-
-    newest = spent[-1][0]
-    return Cost(
-        weigh(cost.cpu_percent for cost, _ in spent),
-        weigh(cost.user_percent_of_core for cost, _ in spent),
-        newest.memory_bytes,
-        {
-            name: weigh(cost.features.get(name, 0.0) for cost, _ in spent)
-            for name in newest.features
-        },
-    )
-
-
-def _children_cpu_ns() -> int:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return round((children.ru_utime + children.ru_stime) * 1e9)
-
-
-def _rfc3339(at_s: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))

@@ -8,14 +8,11 @@ import pytest
 from node_agent.overhead.governor import (
     CALM_S,
     MAX_CALM_S,
-    MEMORY_WAIT_S,
     PAUSE_S,
-    Budget,
-    Cost,
     Governor,
-    Level,
-    Step,
 )
+from node_agent.overhead.levels import Budget, Cost, Level, Step
+from node_agent.overhead.memory_pressure import MEMORY_WAIT_S
 
 INTERVAL_S = 10.0
 running = partial(Governor, settle_s=0.0)  # past its start
@@ -230,6 +227,34 @@ def test_memory_goes_down_one_step_at_a_time_with_time_to_give_it_back() -> None
 
     assert [step.after for step in steps] == [Level(49), Level(19)]
     assert steps[0].words == "99 Hz -> 49 Hz: memory 60.0 MiB, limit 50"
+
+
+def test_memory_that_grows_lowers_the_rate_before_its_limit_is_met() -> None:
+    governor = running(99, DEVELOPMENT)
+
+    steps = [governor.watch_memory(round(mib * MIB), at) for at, mib in enumerate((30, 36, 44))]
+
+    assert steps[:2] == [None, None]
+    assert steps[2] is not None
+    assert (steps[2].reason, steps[2].after) == ("memory", Level(49))
+    assert steps[2].words == "99 Hz -> 49 Hz: memory 44.0 MiB and growing, limit 50"
+    # The time that memory has to be given back ends where it grows on.
+    assert governor.watch_memory(44 * MIB, 4.0) is None
+    step = governor.watch_memory(48 * MIB, 5.0)
+    assert step is not None
+    assert step.after == Level(19)
+
+
+def test_memory_near_its_limit_that_stays_as_it_is_changes_nothing() -> None:
+    governor = running(99, DEVELOPMENT)
+
+    assert play(governor, load(10, memory_mib=48), 3600) == []
+
+
+def test_memory_is_judged_in_the_first_minute_too() -> None:
+    governor = Governor(99, DEVELOPMENT)
+
+    assert [step.after for step in play(governor, load(10, memory_mib=60), 10)] == [Level(49)]
 
 
 def test_memory_is_no_reason_for_a_pause() -> None:

@@ -1,7 +1,8 @@
 import pytest
 
 from node_agent.spool import Usage
-from node_agent.status import render, summarize
+from node_agent.status import summarize
+from node_agent.status_words import render
 
 NOW = 10_000.0
 EMPTY = Usage(0, 0, 0, 0, 0.0)
