@@ -97,18 +97,100 @@ async def test_what_was_cut_is_no_function(run: Run) -> None:
 
 async def test_a_place_is_found_again_in_another_answer(run: Run) -> None:
     places = await run(
-        f"""const {{ decode, hashesTo, locate, frameOfHash }} = await import("/static/js/model.js");
+        f"""const {{ decode, frameOfHash }} = await import("/static/js/model.js");
+        const {{ follow, placeOf }} = await import("/static/js/place.js");
         const before = decode({json.dumps(ANSWER)});
         const after = decode({json.dumps(LATER)});
-        return {{ work: locate(after, hashesTo(before, 3)),
-          gone: locate(after, hashesTo(before, 6)),
-          linked: frameOfHash(after, hashesTo(before, 3).at(-1)),
+        const gone = follow(after, placeOf(before, 6));
+        return {{ work: follow(after, placeOf(before, 3)).frame,
+          gone: gone.frame,
+          back: follow(before, gone.place).frame,
+          root: follow(after, placeOf(before, 0)).frame,
+          linked: frameOfHash(after, placeOf(before, 3).at(-1).path),
           distinct: new Set(before.pathHash).size }};"""
     )
     assert places["work"] == 4
     assert places["gone"] == 4, "the deepest caller that is still there"
+    assert places["back"] == 6, "and the place itself once it is there again"
+    assert places["root"] == 0
     assert places["linked"] == 4
     assert places["distinct"] == 7
+
+
+def tree(*frames: tuple[str, str, int, int, int]) -> dict[str, Any]:
+    """An answer of frames (name, module, parent, level, total), breadth first."""
+    names, modules, parents, levels, totals = (list(column) for column in zip(*frames, strict=True))
+    strings = sorted({*names, *modules})
+    functions = {
+        "name": [strings.index(name) for name in names],
+        "module": [strings.index(module) for module in modules],
+        "kind": [0] * len(frames),
+    }
+    nodes = {
+        "function": list(range(len(frames))),
+        "parent": parents,
+        "total": totals,
+        "self": [0] * len(frames),
+        "level": levels,
+    }
+    return {
+        "version": 1,
+        "kinds": ["native"],
+        "strings": strings,
+        "functions": functions,
+        "nodes": nodes,
+    }
+
+
+# all ─ web ─ app+0x10 ─ libc+0x50 ─ app+0x20 ─ read, and beside app+0x20 are app+0x30 and work
+UNNAMED = tree(
+    ("all", "", -1, 0, 100),
+    ("web", "", 0, 1, 100),
+    ("app+0x10", "app", 1, 2, 100),
+    ("libc+0x50", "libc", 2, 3, 100),
+    ("app+0x20", "app", 3, 4, 40),
+    ("app+0x30", "app", 3, 4, 30),
+    ("work", "app", 3, 4, 20),
+    ("read", "libc", 4, 5, 30),
+)
+# The same with names, except for libc's; a new one is beside them.
+NAMED = tree(
+    ("all", "", -1, 0, 120),
+    ("web", "", 0, 1, 120),
+    ("main", "app", 1, 2, 90),
+    ("other", "app", 1, 2, 30),
+    ("libc+0x50", "libc", 2, 3, 90),
+    ("idle", "app", 4, 4, 30),
+    ("load", "app", 4, 4, 35),
+    ("work", "app", 4, 4, 25),
+    ("read", "libc", 6, 5, 30),
+)
+
+
+@pytest.mark.parametrize(
+    ("frame", "then", "is_sure"),
+    [(3, 4, True), (4, 6, True), (7, 8, True), (6, 7, True), (2, 2, True), (5, 4, False)],
+    ids=[
+        "by the next",
+        "by what it calls",
+        "below it",
+        "had its name",
+        "by its size",
+        "one of two",
+    ],
+)
+async def test_a_place_is_kept_when_its_frames_get_their_names(
+    run: Run, frame: int, then: int, is_sure: bool
+) -> None:
+    # Where it can't be told which name is the frame's, its caller is shown, and the link stays.
+    found = await run(
+        f"""const {{ decode }} = await import("/static/js/model.js");
+        const {{ follow, placeOf }} = await import("/static/js/place.js");
+        const [before, after] = [decode({json.dumps(UNNAMED)}), decode({json.dumps(NAMED)})];
+        const {{ frame, place }} = follow(after, placeOf(before, {frame}));
+        return {{ frame, isLinked: place.at(-1).path === after.pathHash[frame] }};"""
+    )
+    assert found == {"frame": then, "isLinked": is_sure}
 
 
 async def test_a_frame_has_its_file_and_line_where_they_are_known(run: Run) -> None:

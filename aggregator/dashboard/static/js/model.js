@@ -60,7 +60,7 @@ export function decode(answer) {
     pathHash[i] = mixPath(pathHash[p], functionHash[fn[i]]);
   }
   const sums = sumFunctions({ n, fn, parent, total, self, count: names.length });
-  const model = { n, depth, start, level, parent, fn, total, self, x, pathHash };
+  const model = { n, depth, start, level, parent, fn, total, self, x, pathHash, functionHash };
   // "path:line" of a frame's heaviest line, empty where no debug information tells it.
   const place = (i) => {
     if (!(nodes.file?.[i] >= 0)) return "";
@@ -125,19 +125,6 @@ export function pathTo(m, i) {
   const out = [];
   for (; i >= 0; i = m.parent[i]) out.unshift(i);
   return out;
-}
-
-export const hashesTo = (m, i) => pathTo(m, i).map((j) => m.pathHash[j]);
-
-// The deepest frame of a path (as hashes, root first) that this answer still has.
-export function locate(m, hashes) {
-  let at = 0;
-  for (const hash of hashes.slice(1)) {
-    const next = children(m, at).find((j) => m.pathHash[j] === hash);
-    if (next === undefined) break;
-    at = next;
-  }
-  return at;
 }
 
 export function frameOfHash(m, hash) {

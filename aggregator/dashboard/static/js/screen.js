@@ -39,8 +39,7 @@ export function createScreen({ onZoom, onSearch, onService }) {
   });
   graph.addEventListener("zoom", ({ detail: { frame } }) => {
     showCrumbs(shown.m, frame, zoomTo);
-    const hash = graph.zoomPath.length > 1 ? graph.zoomPath.at(-1) : 0;
-    if (wantedZoom === null) onZoom(hash);
+    if (wantedZoom === null) onZoom(graph.zoomPlace.at(-1)?.path ?? 0);
   });
   listen(graph);
 

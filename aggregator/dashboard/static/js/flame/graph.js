@@ -1,8 +1,9 @@
 // The flamegraph: what is zoomed, selected and hovered, and the canvas that shows it. Zoom and
-// selection are kept as paths, so a new answer (refresh) shows the same place although its frames
-// have other indexes. Emits "hover", "select" and "zoom" (detail: frame, pointer).
+// selection are kept as places, so a new answer (refresh) shows the same ones although its frames
+// have other indexes and names. Emits "hover", "select" and "zoom" (detail: frame, pointer).
 
-import { firstAt, hashesTo, locate } from "../model.js";
+import { firstAt } from "../model.js";
+import { follow, placeOf } from "../place.js";
 import { LabelFitter } from "./labels.js";
 import { outline, paint } from "./paint.js";
 import { paletteOf, readTokens } from "./palette.js";
@@ -17,9 +18,9 @@ export class FlameGraph extends EventTarget {
     this.m = null;
     this.hit = null;
     this.icicle = true;
-    this.zoomPath = [];
-    this.selectedPath = [];
-    this.undo = []; // paths
+    this.zoomPlace = [];
+    this.selectedPlace = [];
+    this.undo = []; // places
     this.free = false; // true: a window chosen in the minimap, not a frame
     this.hovered = -1;
     this.animation = 0;
@@ -41,8 +42,8 @@ export class FlameGraph extends EventTarget {
     const before = this.fullHeight ?? 0;
     this.m = m;
     this.animation++; // a running zoom ends where it was going
-    this.zoomed = locate(m, this.zoomPath);
-    this.selected = locate(m, this.selectedPath);
+    ({ frame: this.zoomed, place: this.zoomPlace } = follow(m, this.zoomPlace));
+    ({ frame: this.selected, place: this.selectedPlace } = follow(m, this.selectedPlace));
     if (this.free && !first) {
       this.v0 *= share;
       this.v1 *= share;
@@ -146,7 +147,7 @@ export class FlameGraph extends EventTarget {
 
   select(i) {
     this.selected = i;
-    this.selectedPath = hashesTo(this.m, i);
+    this.selectedPlace = placeOf(this.m, i);
     this.describe();
     this.scrollTo(this.m.level[i]);
     this.draw();
@@ -167,9 +168,9 @@ export class FlameGraph extends EventTarget {
   }
 
   zoom(i, { remember = true, animate = true } = {}) {
-    if (remember && i !== this.zoomed) this.undo.push(this.zoomPath);
+    if (remember && i !== this.zoomed) this.undo.push(this.zoomPlace);
     this.zoomed = i;
-    this.zoomPath = hashesTo(this.m, i);
+    this.zoomPlace = placeOf(this.m, i);
     this.free = false;
     this.moveWindow(...this.windowOf(i), animate);
     this.emit("zoom", i);
@@ -177,7 +178,7 @@ export class FlameGraph extends EventTarget {
 
   back() {
     if (this.free) this.zoom(this.zoomed, { remember: false });
-    else if (this.undo.length) this.zoom(locate(this.m, this.undo.pop()), { remember: false });
+    else if (this.undo.length) this.zoom(follow(this.m, this.undo.pop()).frame, { remember: false });
   }
 
   // A window of the x axis that is no frame (from the minimap).
