@@ -27,6 +27,9 @@ _IOC_ENABLE = 0x2400
 _IOC_DISABLE = 0x2401
 _IOC_SET_BPF = 0x40042408
 _SYSCTL = Path("/proc/sys/kernel")
+# kernel.perf_event_paranoid from which Debian's (default 3) and Ubuntu's (4) kernels deny every
+# event to whoever lacks CAP_SYS_ADMIN; CAP_PERFMON does not count. Upstream's highest level is 2.
+PARANOID_DENIES = 3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,11 +45,15 @@ def _explain(code: int, rate_hz: int) -> tuple[str, str]:
     """Why the kernel refused, and the remedy."""
     reason = os.strerror(code)
     if code in (errno.EACCES, errno.EPERM):
-        return (
-            f"{reason}; perf_event_paranoid is {_sysctl('perf_event_paranoid')}",
-            "Give the agent CAP_PERFMON (Ubuntu with perf_event_paranoid 4 wants CAP_SYS_ADMIN), "
-            "or set `sysctl kernel.perf_event_paranoid=2`.",
-        )
+        level = _sysctl("perf_event_paranoid")
+        if level.isdigit() and int(level) >= PARANOID_DENIES:
+            return (
+                f"{reason}; kernel.perf_event_paranoid is {level}, at which this distribution's "
+                "kernel wants CAP_SYS_ADMIN, which the agent never takes",
+                "Run `sysctl -w kernel.perf_event_paranoid=2`, the kernel's own default; a file in "
+                "/etc/sysctl.d keeps it over a reboot.",
+            )
+        return f"{reason}; perf_event_paranoid is {level}", "Give the agent CAP_PERFMON."
     if code == errno.EINVAL:
         limit = _sysctl("perf_event_max_sample_rate")
         return (

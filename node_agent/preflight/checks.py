@@ -1,34 +1,13 @@
 """The checks: each judges facts and says why, and which command mends it. Pure."""
 
-from collections.abc import Sequence
-from enum import Enum
-from typing import NamedTuple
-
 from node_agent.capabilities import LOSS, NUMBERS
+from node_agent.kernel.perf_event import PARANOID_DENIES
+from node_agent.preflight.answer import Check, State
 from node_agent.preflight.facts import Facts
 
 NEEDED_KERNEL = (5, 8)
 RECOMMENDED_KERNEL = (5, 15)
 TESTED_KERNELS = ((5, 10), (6, 1), (6, 12), (6, 18))
-_DENY_ALL = 3  # perf_event_paranoid of Debian's and Ubuntu's patches: nothing without capability
-
-
-class State(str, Enum):
-    """How a check ended. A refused one makes profiling impossible."""
-
-    OK = "ok"
-    DEGRADED = "degraded"
-    REFUSED = "refused"
-    MISSING = "missing"  # of the production checklist only
-
-
-class Check(NamedTuple):
-    """One line of the answer. `remedy` is a command or a sentence, empty when all is well."""
-
-    name: str
-    state: State
-    why: str
-    remedy: str = ""
 
 
 def run_checks(facts: Facts) -> list[Check]:
@@ -49,11 +28,6 @@ def run_checks(facts: Facts) -> list[Check]:
         check_cgroups(facts),
         check_collector(facts),
     ]
-
-
-def is_possible(checks: Sequence[Check]) -> bool:
-    """Whether the host can be profiled at all."""
-    return all(check.state is not State.REFUSED for check in checks)
 
 
 def parse_kernel(release: str) -> tuple[int, int] | None:
@@ -167,7 +141,7 @@ def check_perf_event(facts: Facts) -> Check:
     if not facts.capabilities.holds("CAP_PERFMON"):
         remedy = capability_remedy(facts, "CAP_PERFMON")
     elif _paranoid_denies(facts):
-        remedy = "sysctl -w kernel.perf_event_paranoid=2"
+        remedy = "sysctl -w kernel.perf_event_paranoid=2, as below"
     else:
         remedy = failure.remedy
     return Check("perf_event_open", State.REFUSED, f"tried: {failure.why}", remedy)
@@ -178,7 +152,7 @@ def check_paranoid(facts: Facts) -> Check:
     if level is None:
         why = "cannot be read: this kernel has no perf events"
         return Check(name, State.REFUSED, why, "boot a kernel with CONFIG_PERF_EVENTS=y")
-    if level < _DENY_ALL:
+    if level < PARANOID_DENIES:
         return Check(name, State.OK, str(level))
     if facts.perf_event is None:
         return Check(name, State.OK, f"{level}: for others; this process may")
@@ -187,7 +161,7 @@ def check_paranoid(facts: Facts) -> Check:
         State.REFUSED,
         f"{level}: this distribution's kernel denies perf events"
         + (", even to CAP_PERFMON" if facts.capabilities.holds("CAP_PERFMON") else ""),
-        "sysctl -w kernel.perf_event_paranoid=2",
+        "sysctl -w kernel.perf_event_paranoid=2 (a file in /etc/sysctl.d keeps it over a reboot)",
     )
 
 
@@ -256,4 +230,4 @@ def check_collector(facts: Facts) -> Check:
 
 
 def _paranoid_denies(facts: Facts) -> bool:
-    return facts.perf_event_paranoid is not None and facts.perf_event_paranoid >= _DENY_ALL
+    return facts.perf_event_paranoid is not None and facts.perf_event_paranoid >= PARANOID_DENIES

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from node_agent.capabilities import NEEDED, mask_of
 from node_agent.config import AgentConfig
 from node_agent.errors import EXIT_DETACHED
-from node_agent.preflight.checks import Check, State
+from node_agent.preflight.answer import Check, State
 from node_agent.preflight.facts import Facts, Failure
 
 MAX_RATE_HZ = 50  # below this

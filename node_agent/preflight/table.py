@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from node_agent.preflight.checks import Check, State, is_possible
+from node_agent.preflight.answer import Check, State, is_possible
 from node_agent.preflight.production import missing
 
 WIDTH = 80

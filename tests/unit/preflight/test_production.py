@@ -5,7 +5,7 @@ import pytest
 
 from node_agent.capabilities import NEEDED, CapabilitySets, mask_of
 from node_agent.config import load_config
-from node_agent.preflight.checks import Check, State
+from node_agent.preflight.answer import Check, State
 from node_agent.preflight.facts import Facts, Failure
 from node_agent.preflight.production import (
     SAMPLER_UNIT,
