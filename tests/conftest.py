@@ -6,12 +6,16 @@ that is missing must not look like success.
 
 import importlib.util
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +29,7 @@ from aggregator.local.process import Process
 from aggregator.local.valkey import Valkey, create_valkey
 
 _TEMPLATE = "flamefleet_template"
+_PATIENCE_S = 300.0
 # `make test` runs these and the boots of other kernels beside all others, in a process of its own.
 _BESIDE = {"browser", "contract", "deploy", "unit"}
 _BOOTED = {"kernel_root", "bcc_root", "naming_root"}  # fixtures: what other kernels boot with
@@ -82,6 +87,45 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def wait_until() -> Callable[..., Any]:
+    """wait_until(holds, what, limit_s=600): what `holds()` gives, as soon as that is true; else the
+    test fails and says what never came. `what` may be a function that is asked then.
+
+    The limit costs time only where something is wrong: it is for a machine that is much slower.
+    """
+
+    def wait(
+        holds: Callable[[], Any], what: str | Callable[[], str] = "", limit_s: float = 600.0
+    ) -> Any:
+        limit = time.monotonic() + limit_s
+        while not (found := holds()):
+            if time.monotonic() > limit:
+                words = what() if callable(what) else what
+                pytest.fail(f"waited {limit_s:.0f} s in vain: {words or 'it never came to hold'}")
+            time.sleep(0.05)
+        return found
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def find_port() -> Callable[[], int]:
+    """find_port(): a TCP port of the loopback that is free now, and that the kernel gives to nobody
+    who does not ask for it by number."""
+    below_ephemeral = range(15_000, 32_000)
+    chance = random.SystemRandom()  # other runs of these tests look for ports, too
+
+    def find() -> int:
+        while True:
+            port = chance.choice(below_ephemeral)
+            with socket.socket() as probe, suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def open_packages() -> Iterator[str]:
     """A folder for sys.path that every user can read, with the agent and what it needs.
 
@@ -120,9 +164,9 @@ def postgres_server(servers_dir: Path) -> Iterator[Postgres]:
     postgres.initialise()
     with (servers_dir / "postgres.log").open("wb") as log:
         process = Process(postgres.command(), log)
-    postgres.wait_ready(process)
+    postgres.wait_ready(process, _PATIENCE_S)
     yield postgres
-    assert process.stop(), "Postgres had to be killed"
+    assert process.stop(_PATIENCE_S), "Postgres had to be killed"
 
 
 @pytest.fixture(scope="session")
@@ -159,9 +203,9 @@ def valkey_server(servers_dir: Path) -> Iterator[Valkey]:
     valkey = create_valkey(servers_dir / "vk", server_account())
     with (servers_dir / "valkey.log").open("wb") as log:
         process = Process(valkey.command(), log)
-    valkey.wait_ready(process)
+    valkey.wait_ready(process, _PATIENCE_S)
     yield valkey
-    assert process.stop(), "Valkey had to be killed"
+    assert process.stop(_PATIENCE_S), "Valkey had to be killed"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 /*
  * Something to see: three functions in the ratio 50:30:20 under one caller, built with frame
- * pointers. Runs until it is killed.
+ * pointers and without any library, so that its stacks and their names are the same from the first
+ * sample on, unwind rows or none. Runs until it is killed.
  */
 static volatile unsigned long work;
 
@@ -23,8 +24,18 @@ __attribute__((noinline)) static void serve_requests(void)
 	work++; /* no tail call: the frame has to stay */
 }
 
-int main(void)
+__attribute__((used)) static void run(void)
 {
 	for (;;)
 		serve_requests();
 }
+
+__asm__(".globl _start\n"
+	".type _start, @function\n"
+	"_start:\n"
+	".cfi_startproc\n"
+	".cfi_undefined rip\n"
+	"	xor %ebp, %ebp\n"
+	"	call run\n"
+	".cfi_endproc\n"
+	".size _start, . - _start\n");

@@ -19,6 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -36,35 +37,20 @@ FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-WAIT_S = 120.0
+WAIT_S = 300.0
 BUSY = "flamefleet-busy"
-# Every function of its stacks that has a name, from the entry on. A frame that gets its name while
-# a test runs is another frame from then on: what was zoomed or selected there is gone.
-NAMED = ("_start", "__libc_start_main", "half_of_it", "three_tenths", "a_fifth")
+# Every function of its stacks, which get their names together: it is one file.
+NAMED = ("_start", "run", "serve_requests", "half_of_it", "three_tenths", "a_fifth")
 
 
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """free_port(): a TCP port of the loopback that is free now."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def busy_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running program of a known profile; the name of its executable."""
     program = tmp_path_factory.mktemp("busy") / BUSY
     source = Path(__file__).with_name("busy.c")
-    subprocess.run(
-        # -O0: from -O1 on, gcc leaves the frame pointer out of leaf functions whatever it is told
-        ["cc", "-O0", "-g", "-fno-omit-frame-pointer", "-o", str(program), str(source)],
-        check=True,
-    )
+    # -O0: from -O1 on, gcc leaves the frame pointer out of leaf functions whatever it is told
+    flags = ["-O0", "-g", "-static", "-nostdlib", "-fno-omit-frame-pointer"]
+    subprocess.run(["cc", *flags, "-o", str(program), str(source)], check=True)
     process = subprocess.Popen([str(program)])
     yield BUSY
     process.kill()
@@ -78,13 +64,17 @@ class Demo:
     url: str
     service: str
 
-    def view(self, more: str = "") -> str:
-        """The query string of a view of this service; `more` begins with &."""
+    def following(self, more: str = "") -> str:
+        """The query string of a view of this service that follows now; `more` begins with &."""
         return "?query=" + quote(f'{{service="{self.service}"}}') + more
 
+    def view(self, more: str = "") -> str:
+        """The same of a view that keeps its first answer: nothing changes while it is looked at."""
+        return self.following(f"&live=0{more}")
 
-@pytest.fixture(scope="module")
-def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
+
+@pytest.fixture(scope="package")
+def demo(busy_program: str, find_port: Callable[[], int]) -> Iterator[Demo]:
     """The demo, ready: its page has samples of the busy program by name."""
     folder = Path(tempfile.mkdtemp(prefix="ff-demo-"))
     folder.chmod(0o711)
@@ -92,7 +82,7 @@ def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
     command = [str(Path(sys.executable).with_name("flamefleet")), "up", "--json"]
     with said.open("w") as stream:
         process = subprocess.Popen(
-            [*command, "--port", str(free_port()), "--data-dir", str(folder / "data")],
+            [*command, "--port", str(find_port()), "--data-dir", str(folder / "data")],
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
@@ -107,7 +97,7 @@ def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
         yield Demo(url, _service_of(url, NAMED))
     finally:
         process.send_signal(signal.SIGINT)
-        status = process.wait(90)
+        status = process.wait(WAIT_S)
         assert process.stdout is not None
         process.stdout.close()
         words = said.read_text()
@@ -118,7 +108,7 @@ def demo(busy_program: str, free_port: Callable[[], int]) -> Iterator[Demo]:
 def _service_of(url: str, functions: tuple[str, ...]) -> str:
     """Wait until one service has all these functions by name, with a second of CPU time each; the
     service."""
-    limit = time.monotonic() + 600
+    limit = time.monotonic() + 900
     while time.monotonic() < limit:
         seen: dict[str, Counter[str]] = defaultdict(Counter)
         with urlopen(f"{url}api/v1/flamegraph?from=now-5m&until=now&format=folded") as answer:
@@ -133,9 +123,9 @@ def _service_of(url: str, functions: tuple[str, ...]) -> str:
     raise AssertionError(f"{functions} never appeared")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One headless Chromium for a module of tests, with an empty profile."""
+    """One headless Chromium for all tests of the page, with an empty profile."""
     for program in (CHROMIUM, CHROMEDRIVER):
         if not Path(program).exists():
             # `make test` installs it, and turns a skip into a failure.
@@ -146,6 +136,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+    driver.set_script_timeout(WAIT_S)
     yield driver
     driver.quit()
 
@@ -175,6 +166,10 @@ class Page:
         """The text of an element, also of one that only screen readers get."""
         return str(self.script("return document.querySelector(arguments[0]).textContent", selector))
 
+    def address(self) -> str:
+        """The page's own idea of its URL: the driver's comes a little later."""
+        return str(self.script("return location.href"))
+
     def press(self, *keys: str) -> None:
         """Type keys to the flamegraph."""
         self.find("#flame").send_keys(*keys)
@@ -193,11 +188,19 @@ class Page:
         return result["value"]
 
     def wait(self, holds: Callable[[], object]) -> None:
-        """Return once `holds()`; fail after two minutes."""
+        """Return once `holds()`; fail after five minutes. What the page has just replaced does not
+        hold yet."""
         limit = time.monotonic() + WAIT_S
-        while not holds():
+        while not self._is_so(holds):
             assert time.monotonic() < limit, f"waited in vain; state: {self.data('state')}"
             time.sleep(0.05)
+
+    @staticmethod
+    def _is_so(holds: Callable[[], object]) -> bool:
+        try:
+            return bool(holds())
+        except StaleElementReferenceException:
+            return False
 
     def next_answer(self) -> None:
         """Wait until another answer has been drawn."""
@@ -252,12 +255,12 @@ def centre_settings() -> str:
 def aggregator_url(
     postgres_url: str,
     valkey_url: str,
-    free_port: Callable[[], int],
+    find_port: Callable[[], int],
     tmp_path: Path,
     centre_settings: str,
 ) -> Iterator[str]:
     """A running aggregator that no host has ever reported to."""
-    port = free_port()
+    port = find_port()
     config = tmp_path / "centre.toml"
     config.write_text(
         f"database_url = {json.dumps(postgres_url)}\nbroker_url = {json.dumps(valkey_url)}\n"
@@ -274,4 +277,4 @@ def aggregator_url(
         time.sleep(0.05)
     yield f"http://127.0.0.1:{port}/"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(WAIT_S) == 0

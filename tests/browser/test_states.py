@@ -19,9 +19,12 @@ def test_a_filter_that_matches_nothing_says_so(page: Any) -> None:
 
 
 def test_a_bad_filter_in_the_link_is_told(page: Any) -> None:
-    page.open("?query=nonsense&from=yesterday")
-    assert "nonsense" in page.text(".toasts")
-    assert "yesterday" in page.text(".toasts")
+    def is_told() -> bool:  # for five seconds, which a slow machine may need to look there
+        page.open("?query=nonsense&from=yesterday", ready=False)
+        told = page.script("return document.querySelector('.toasts')?.textContent ?? ''")
+        return "nonsense" in told and "yesterday" in told
+
+    page.wait(is_told)
 
 
 def test_hosts_show_what_profiling_costs(page: Any) -> None:
@@ -29,8 +32,10 @@ def test_hosts_show_what_profiling_costs(page: Any) -> None:
     page.wait(lambda: "1 of 1 host reporting" in page.text("#health"))
     page.wait(lambda: re.search(r"profiling costs [\d.]+ % CPU", page.text("#health")))
     page.find("#health").click()
+    page.wait(lambda: page.find("#hosts").is_displayed())
     row = page.find("#hosts-table tbody tr").text
-    assert "Reporting" in row
+    # On a loaded machine the agent's governor may be at work: "49 of 99 Hz".
+    assert re.search("Reporting|Reduced", row)
     assert "99 Hz" in row
     assert re.search(r"[\d.]+ %", row)
     assert re.search(r"[\d.]+ MB", row)
@@ -45,7 +50,7 @@ def test_an_export_holds_the_shown_stacks(
     for index, name in enumerate(["flamefleet.pb.gz", "flamefleet.folded", "flamefleet.png"]):
         page.find("#export").click()
         page.driver.find_elements(By.CSS_SELECTOR, "#export-menu button")[index].click()
-        page.wait(lambda name=name: (tmp_path / name).exists())
+        page.wait(lambda name=name: (tmp_path / name).exists() and (tmp_path / name).stat().st_size)
     page.wait(lambda: not list(tmp_path.glob("*.crdownload")))
     folded = (tmp_path / "flamefleet.folded").read_text()
     assert all(line.startswith(demo.service) for line in folded.splitlines())
@@ -73,42 +78,47 @@ def test_a_slow_answer_leaves_the_old_view_and_can_be_cancelled(
 ) -> None:
     page.open(demo.view())
     frames = page.data("frames")
-    network(latency=3000)
+    network(latency=120_000)
     page.find("[data-preset='5m']").click()
     page.wait(lambda: page.data("state") == "loading")
     assert page.data("frames") == frames
-    opacity = page.script("return getComputedStyle(document.querySelector('#flame')).opacity")
-    assert float(opacity) < 1
+    opacity = "return getComputedStyle(document.querySelector('#flame')).opacity"
+    page.wait(lambda: float(page.script(opacity)) < 1)
 
-    # it comes in the end
+    # it is not waited for: the old view comes back, and says what it shows
+    page.find("#state button").click()
+    page.wait(lambda: page.data("state") == "ok")
+    page.wait(lambda: "Still showing" in page.text("#notice"))
+    page.wait(lambda: page.find("#live").get_attribute("aria-pressed") == "false")
+
+    # or comes in the end
+    network(latency=1_500)
+    answers = page.data("answers")
+    page.find("[data-preset='1h']").click()
+    page.wait(lambda: page.data("answers") != answers)
     page.wait(lambda: page.data("state") == "ok")
     assert not page.find("#state").is_displayed()
-
-    # or is not waited for: the old view comes back, and says what it shows
-    page.find("[data-preset='1h']").click()
-    page.wait(lambda: page.data("state") == "loading")
-    page.find("#state button").click()
-    assert page.data("state") == "ok"
-    assert "Still showing" in page.text("#notice")
-    assert page.find("#live").get_attribute("aria-pressed") == "false"
 
 
 def test_without_the_server_the_last_answer_stays(
     page: Any, demo: Any, network: Callable[..., None]
 ) -> None:
-    page.open(demo.view())
-    frames = page.data("frames")
+    page.open(demo.following())
     network(offline=True)
     # following: a quiet line, the graph stays
     page.wait(lambda: "can't be reached" in page.text("#notice"))
+    frames = page.data("frames")
+    assert int(frames) > 1
     assert page.data("state") == "ok"
     # a new question: the error, with a way on
     page.find("[data-preset='5m']").click()
     page.wait(lambda: page.data("state") == "error")
     assert page.data("frames") == frames
+    assert page.find("#state button.primary").text == "Try again"
 
     network(offline=False)
-    page.find("#state button.primary").click()
+    # By its own click: the page asks every few seconds, too, and takes the card away then.
+    page.script("document.querySelector('#state button.primary').click()")
     page.wait(lambda: page.data("state") == "ok")
     told = ("ERR_INTERNET_DISCONNECTED", "can't be reached")
     assert all(any(words in line for words in told) for line in page.console())
@@ -127,7 +137,8 @@ def test_the_policy_holds_in_the_browser(page: Any) -> None:
         document.body.append(element);
         element.setAttribute("style", "color: red");
         await fetch("https://example.org/").catch(() => {});
-        await new Promise((done) => setTimeout(done, 200));
+        for (let i = 0; i < 1000 && blocked.length < 3; i++)
+          await new Promise((done) => setTimeout(done, 100));
         return { blocked, injected: Boolean(window.injected) };"""
     )
     assert not blocked["injected"]

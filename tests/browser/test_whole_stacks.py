@@ -82,7 +82,7 @@ def test_the_coverage_line_says_how_many_stacks_are_whole(
 
     whole.click()
     dialog = page.find("#ends")
-    assert dialog.is_displayed()
+    page.wait(dialog.is_displayed)
     assert table(page) == [
         ["Whole", "99.20 %", "9,920"],
         ["No rows", "0.60 %", "60"],
@@ -96,8 +96,8 @@ def test_the_coverage_line_says_how_many_stacks_are_whole(
     send(80, {"complete": 0, "no_rows": 80})
     page.wait(lambda: ["No rows", "1.39 %", "140"] in table(page))
     dialog.send_keys(Keys.ESCAPE)
-    assert not dialog.is_displayed()
-    assert page.script("return document.activeElement.id") == "whole"
+    page.wait(lambda: not dialog.is_displayed())
+    page.wait(lambda: page.script("return document.activeElement.id") == "whole")
     assert whole.text == "98.41 % stacks whole"
     assert page.console() == []
 
@@ -113,6 +113,7 @@ def test_where_no_agent_tells_nothing_is_said(
     page.open('?query={service="broken"}')
     assert page.find("#whole").text == "0.00 % stacks whole"
     page.find("#whole").click()
+    page.wait(lambda: page.find("#ends").is_displayed())
     assert table(page) == [
         ["Whole", "0.00 %", "0"],
         ["No mapping", "100.00 %", "100"],

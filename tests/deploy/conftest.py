@@ -35,7 +35,7 @@ int main(void) { for (;;) deploy_spin(10000000); }
 """
 
 
-def hosts(*arguments: str, timeout_s: float = 300, check: bool = True) -> str:
+def hosts(*arguments: str, timeout_s: float = 900, check: bool = True) -> str:
     """Run hosts.sh and return its standard output."""
     result = subprocess.run(
         [str(HOSTS), *arguments],
@@ -163,14 +163,14 @@ def centre(
             for process in processes:
                 process.terminate()
             for process in processes:
-                process.wait(30)
+                process.wait(300)
             postgres_server.drop_database("deploy")
 
 
 def wait_until_alive(centre: Centre, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for /healthz, at most 60 s."""
+    """Wait for /healthz, at most five minutes."""
     probe = ["exec", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{centre.url}/healthz"]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         if hosts(*probe, check=False).strip() == "200":
             return
@@ -206,7 +206,7 @@ class Playbooks:
             env={**ENVIRONMENT, "ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg")},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=900,
             check=False,
         )
 

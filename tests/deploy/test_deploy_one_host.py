@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
+PATIENCE_S = 300.0
 
 CAPABILITIES = {"cap_bpf", "cap_perfmon", "cap_sys_ptrace", "cap_dac_read_search", "cap_syslog"}
 INTERPRETER = "/opt/flamefleet/bin/flamefleet-python"
@@ -40,7 +41,7 @@ def test_a_host_without_btf_is_refused_in_words(playbooks: Any) -> None:
 
 
 def test_samples_appear_under_the_hosts_name(deployed: Any, centre: Any, busy_unit: str) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_S
     names: set[str] = set()
     while time.monotonic() < deadline and "deploy_spin" not in names:
         answer = centre.get(
@@ -137,14 +138,15 @@ def test_restarts_lose_no_batch(
 ) -> None:
     in_host("systemctl", "kill", "-s", "KILL", "flamefleet-shipper")
     in_host("systemctl", "restart", "flamefleet-sampler")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        spool = in_host(
+        states = in_host(
             "sh", "-c", "systemctl is-active flamefleet-shipper flamefleet-sampler || true"
         )
-        if spool.split() == ["active", "active"]:
+        if states.split() == ["active", "active"]:
             break
         time.sleep(1)
+    assert states.split() == ["active", "active"]
     nodes = centre.get("/api/v1/nodes")["nodes"]
     assert [node["name"] for node in nodes] == ["node1"]
     assert nodes[0].get("lost_batches", 0) == 0
@@ -192,7 +194,7 @@ def test_the_breaker_keeps_the_unit_down(
     in_host("systemctl", "reset-failed", "flamefleet-sampler")  # its own limit counts restarts too
     # WHEN the sampler crashes three times
     for _ in range(3):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while unit_state(in_host, "ActiveState") != ["active"] and time.monotonic() < deadline:
             time.sleep(0.5)
         in_host("systemctl", "kill", "-s", "KILL", "flamefleet-sampler")
@@ -203,11 +205,12 @@ def test_the_breaker_keeps_the_unit_down(
     assert before[:2] == ["failed", "4"], in_host("journalctl", "-n", "30", "--no-pager")
     time.sleep(5)  # more than RestartSec
     assert unit_state(in_host, "ActiveState", "ExecMainStatus", "NRestarts") == before
-    log = in_host("journalctl", "-u", "flamefleet-sampler", "-n", "20", "--no-pager")
+    log = in_host("journalctl", "-u", "flamefleet-sampler", "-n", "200", "--no-pager")
     assert "stays detached: 3 crashes within 10 minutes" in log
     assert production(in_host)[1]["breaker"] == "open: 3 crashes within 10 minutes"
     facts: dict[str, str] = {}
-    while "breaker" not in facts and time.monotonic() < deadline + 60:
+    deadline = time.monotonic() + PATIENCE_S
+    while "breaker" not in facts and time.monotonic() < deadline:
         facts = centre.get("/api/v1/nodes")["nodes"][0]["facts"]
         time.sleep(1)
     assert facts["breaker"] == "crashes: 3 crashes within 10 minutes"

@@ -61,7 +61,7 @@ class Agent:
 
     def wait_for_runs(self, number: int) -> list[Batch]:
         """Until the newest of so many runs has two batches."""
-        end = time.monotonic() + 90
+        end = time.monotonic() + 300
         while time.monotonic() < end:
             batches = self.batches()
             runs = {batch.run for batch in batches}
