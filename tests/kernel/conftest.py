@@ -216,3 +216,31 @@ def bcc_root(kernel_root: Path, tmp_path: Path) -> Path:
         for part in ("include", "arch/x86/include"):
             shutil.copytree(tree / part, target / part, symlinks=True)
     return root
+
+
+@pytest.fixture(scope="session")
+def naming_root(
+    kernel_root: Path, open_packages: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """`kernel_root` with all that a whole sampler loads: its packages, and the extension modules of
+    Python with their libraries."""
+    root = tmp_path_factory.mktemp("modules") / "root"
+    subprocess.run(["cp", "-al", kernel_root, root], check=True)
+    for package in ("msgspec", "zstandard"):
+        target = root / "opt" / package
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(Path(open_packages, package), target)
+    for name in ("module_probe.py", "complaint.py", "unit_limits.py"):
+        shutil.copy(HERE / name, root / "opt" / name)
+    dynload = Path(sysconfig.get_path("stdlib"), "lib-dynload")
+    target = root / dynload.relative_to("/")
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(dynload, target)
+    for extension in (*dynload.glob("*.so"), *Path(open_packages).rglob("*.so")):
+        linked = subprocess.run(["ldd", extension], capture_output=True, text=True, check=True)
+        for path in map(Path, re.findall(r"(/\S+)\s+\(0x", linked.stdout)):
+            library = root / path.parent.resolve().relative_to("/") / path.name
+            library.parent.mkdir(parents=True, exist_ok=True)
+            if not library.exists():
+                shutil.copy(path, library)
+    return root

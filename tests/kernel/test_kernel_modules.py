@@ -3,10 +3,7 @@
 import json
 import lzma
 import os
-import re
-import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -19,33 +16,6 @@ mkdir /tmp/lower /tmp/upper /tmp/work /tmp/merged
 mount -t overlay overlay -o lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work /tmp/merged
 python3 -B /opt/module_probe.py
 """
-
-
-@pytest.fixture(scope="module")
-def naming_root(
-    kernel_root: Path, open_packages: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """`kernel_root` with everything that names frames: the agent's packages, and the extension
-    modules of Python with the libraries that they load."""
-    root = tmp_path_factory.mktemp("modules") / "root"
-    subprocess.run(["cp", "-al", kernel_root, root], check=True)
-    for package in ("msgspec", "zstandard"):
-        target = root / "opt" / package
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(Path(open_packages, package), target)
-    shutil.copy(HERE / "module_probe.py", root / "opt")
-    dynload = Path(sysconfig.get_path("stdlib"), "lib-dynload")
-    target = root / dynload.relative_to("/")
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(dynload, target)
-    for extension in (*dynload.glob("*.so"), *Path(open_packages).rglob("*.so")):
-        linked = subprocess.run(["ldd", extension], capture_output=True, text=True, check=True)
-        for path in map(Path, re.findall(r"(/\S+)\s+\(0x", linked.stdout)):
-            library = root / path.parent.resolve().relative_to("/") / path.name
-            library.parent.mkdir(parents=True, exist_ok=True)
-            if not library.exists():
-                shutil.copy(path, library)
-    return root
 
 
 @pytest.mark.parametrize(
@@ -73,7 +43,7 @@ def test_functions_of_a_module_have_their_names(
         check=False,
         capture_output=True,
         text=True,
-        env=os.environ | {"KERNELS_TIMEOUT": "200"},
+        env=os.environ | {"KERNELS_TIMEOUT": "900"},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     (line,) = [line for line in done.stdout.splitlines() if '"release"' in line]
