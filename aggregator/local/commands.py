@@ -11,15 +11,15 @@ _AGENT = "import sys; from node_agent.cli import main; sys.exit(main())"
 _CENTRE = "import sys; from aggregator.cli import main; sys.exit(main())"
 
 
-def agent_command(name: str, *arguments: str, stop_wait_s: float = 10.0) -> Command:
+def agent_command(name: str, *arguments: str) -> Command:
     """`flamefleet-agent ARGUMENTS`, in Python's isolated mode."""
     argv = (sys.executable, "-I", "-c", _AGENT, *arguments)
-    return Command(name, argv, stop_signal=signal.SIGTERM, stop_wait_s=stop_wait_s)
+    return Command(name, argv, stop_signal=signal.SIGTERM)
 
 
 def sampler_command(folder: DataFolder) -> Command:
     """Samples this host into the spool. Its last batch is written when it is stopped."""
-    return agent_command("sampler", "run", "--config", str(folder.agent_config), stop_wait_s=20.0)
+    return agent_command("sampler", "run", "--config", str(folder.agent_config))
 
 
 def shipper_command(folder: DataFolder) -> Command:
@@ -39,10 +39,9 @@ def worker_command(folder: DataFolder) -> Command:
         *("worker", "--config", str(folder.centre_config), "--beat", "--pool", "solo"),
         *("--schedule", str(folder.root / "beat-schedule"), "--log-level", "WARNING"),
         *("--ready-file", str(folder.worker_ready)),
-        stop_wait_s=20.0,
     )
 
 
-def _centre_command(name: str, *arguments: str, stop_wait_s: float = 10.0) -> Command:
+def _centre_command(name: str, *arguments: str) -> Command:
     argv = (sys.executable, "-I", "-c", _CENTRE, *arguments)
-    return Command(name, argv, stop_wait_s=stop_wait_s)
+    return Command(name, argv)

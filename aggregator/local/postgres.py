@@ -97,7 +97,7 @@ class Postgres:
     def wait_ready(
         self,
         process: Process,
-        timeout_s: float = 30.0,
+        timeout_s: float = 120.0,
         idle: Callable[[float], None] = time.sleep,
     ) -> None:
         """Return when the server answers; `idle` passes the time between tries.

@@ -28,7 +28,7 @@ class Command:
     account: Account | None = None
     folders: tuple[Path, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
-    stop_wait_s: float = 10.0
+    stop_wait_s: float = 30.0
 
 
 def _environment() -> dict[str, str]:
@@ -108,7 +108,7 @@ def wait_for_answer(
         idle(0.05)
 
 
-def run_to_end(command: Command, timeout_s: float = 60.0) -> tuple[int, str]:
+def run_to_end(command: Command, timeout_s: float = 300.0) -> tuple[int, str]:
     """Exit status and output of `command`. Raises StartError when it takes longer."""
     try:
         done = subprocess.run(

@@ -31,8 +31,8 @@ from aggregator.local.waiting import StopRequestedError, Waiting
 DATABASE = "flamefleet"
 # The names of the processes in the line of --json, in its order.
 REPORTED = ("sampler", "shipper", "aggregator", "worker", "postgres")
-_READY_TIMEOUT_S = 60.0
-_DRAIN_S = 10.0
+_READY_TIMEOUT_S = 300.0  # a machine with other work takes its time
+_DRAIN_S = 30.0
 _TICK_S = 0.5
 _PROFILING_IMPOSSIBLE = 3  # exit status of `flamefleet-agent check`
 
@@ -196,6 +196,10 @@ class _Start:
             print(json.dumps({"url": self.options.url, "pids": pids}), flush=True)
         else:
             print(f"\n  Live flamegraph of this machine: {self.options.url}\n", flush=True)
+        self.progress.say(
+            "The agent is learning this host: for some minutes it reads the files of its programs, "
+            "each once, and costs more CPU than later."
+        )
         if self.options.run_s is None:
             self.progress.say("Stop with Ctrl-C; the data stays.")
 

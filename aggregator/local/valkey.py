@@ -44,7 +44,7 @@ class Valkey:
     def wait_ready(
         self,
         process: Process,
-        timeout_s: float = 10.0,
+        timeout_s: float = 60.0,
         idle: Callable[[float], None] = time.sleep,
     ) -> None:
         """Return when the server answers; `idle` passes the time between tries.

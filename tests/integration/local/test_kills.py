@@ -1,16 +1,14 @@
 """Killing the shipper, the aggregator and Postgres loses no sample and counts none twice.
 
-The truth is what the sampler wrote: every batch file is linked to another name as soon as it is in
-the spool, and its counts are compared with the rows that Postgres holds in the end.
+The truth is what the sampler wrote: the witness of conftest.py keeps every batch file, whose counts
+are compared with the rows that Postgres holds in the end.
 """
 
 import os
 import signal
-import threading
 import time
-from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,51 +19,16 @@ from aggregator.local.account import server_account
 from aggregator.local.data_folder import DataFolder
 from aggregator.local.postgres import Postgres, create_postgres
 from aggregator.local.process import Process
-from wire.codec import decode
-from wire.schema import Batch
+from node_agent.spool import Spool
 
-pytestmark = pytest.mark.timeout(240)
 Row = tuple[str, int]  # run, sequence
 PARTS = ("shipper", "aggregator", "postgres")  # on the samples' way, in its order
-
-
-@contextmanager
-def keeping_batches(spool: Path, kept: Path) -> Iterator[None]:
-    """Link every batch file of `spool` into `kept` before it is delivered and removed."""
-    over = threading.Event()
-
-    def link() -> None:
-        for file in (spool / "batches").glob("*.batch"):
-            with suppress(FileNotFoundError, FileExistsError):
-                (kept / file.name).hardlink_to(file)
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            link()
-
-    kept.mkdir()
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def in_spool(spool: Path) -> set[Row]:
     """Batches that wait to be delivered."""
     names = [file.stem.split("-") for file in (spool / "batches").glob("*.batch")]
     return {(run, int(sequence)) for run, sequence in names}
-
-
-def samples_written(kept: Path) -> dict[Row, int]:
-    """Samples by batch, from the sampler's own files."""
-    written = {}
-    for file in kept.glob("*.batch"):
-        batch = decode(file.read_bytes(), Batch)
-        written[batch.run.hex(), batch.sequence] = sum(array("I", batch.counts))
-    return written
 
 
 @contextmanager
@@ -83,33 +46,40 @@ def stored_in(folder: DataFolder, log: Path) -> Iterator[Postgres]:
 
 @dataclass
 class Watched:
-    """A running `flamefleet up` whose batches are kept."""
+    """A running `flamefleet up` and the witness of its batches."""
 
     up: Any
     folder: DataFolder
-    kept: Path
+    witness: Any
 
     def batches(self) -> int:
         """Batches taken so far."""
-        return len(list(self.kept.iterdir()))
+        return len(self.witness.seen)
 
 
 @pytest.fixture
-def watched(start_up: Callable[..., Any], tmp_path: Path) -> Iterator[Watched]:
+def watched(
+    start_up: Callable[..., Any], tmp_path: Path, witness_of: Callable[[Path, Path], Any]
+) -> Watched:
     folder = DataFolder(tmp_path / "data")
-    kept = tmp_path / "kept"
-    with keeping_batches(folder.spool, kept):
-        yield Watched(start_up().wait_ready(), folder, kept)
+    folder.create()
+    folder.lock.touch(mode=0o600)
+    Spool(folder.spool).create()
+    witness = witness_of(folder.spool / "batches", tmp_path / "kept")
+    return Watched(start_up().wait_ready(), folder, witness)
 
 
 def require_all_once(watched: Watched, log: Path) -> None:
     """Postgres holds each batch once, with all of its samples.
 
-    The last one, taken while everything stopped, may still be in the spool for the next start.
+    The last ones, taken while everything stopped, may still be in the spool for the next start.
     """
-    written = samples_written(watched.kept)
-    ((run, last),) = [max(written)]
-    assert sorted(written) == [(run, sequence) for sequence in range(1, last + 1)]
+    watched.witness.stop()
+    assert watched.witness.error is None
+    taken = {(entry.run, entry.sequence) for entry in watched.witness.seen}
+    written = {(e.run, e.sequence): n for e, n in watched.witness.samples().items()}
+    run, last = max(taken)
+    assert sorted(taken) == [(run, sequence) for sequence in range(1, last + 1)]
     assert sum(written.values()) > 0
     with stored_in(watched.folder, log) as postgres, postgres.connect("flamefleet") as connection:
         rows = connection.execute(
@@ -126,9 +96,10 @@ def require_all_once(watched: Watched, log: Path) -> None:
     stored = {(run, sequence): samples for run, sequence, samples in rows}
     assert len(stored) == len(rows)
     late = in_spool(watched.folder.spool)
-    assert late <= {(run, last)}
-    assert stored | {row: written[row] for row in late} == written
-    assert runs in ([(last, 0)], [(last - len(late), 0)])
+    assert late == {(run, last - ago) for ago in range(len(late))}
+    assert set(stored) | late == taken
+    assert all(samples == written[row] for row, samples in stored.items())
+    assert runs == [(max(sequence for _, sequence in stored), 0)]
     assert all(minute == parts for minute, parts in minutes)
 
 
@@ -141,7 +112,7 @@ def test_kills_lose_nothing_and_double_nothing(
         os.kill(before[name], signal.SIGKILL)
         wait_until(lambda b=before, n=name: watched.up.processes().get(n, b[n]) != b[n])
         wait_until(lambda n=batches: watched.batches() > n)
-        wait_until(lambda: not in_spool(watched.folder.spool), timeout_s=90)
+        wait_until(lambda: not in_spool(watched.folder.spool))
         after = watched.up.processes()
         assert {n for n in before if after.get(n) != before[n]} == {name}, "only it restarted"
     assert watched.up.finish(signal.SIGTERM) == 0
@@ -170,7 +141,7 @@ def test_outages_of_a_minute_lose_nothing_and_double_nothing(
         assert watched.batches() >= batches + 5, "sampling goes on"
         for pid in reversed(stopped):
             os.kill(pid, signal.SIGCONT)
-        wait_until(lambda: not in_spool(watched.folder.spool), timeout_s=180)
+        wait_until(lambda: not in_spool(watched.folder.spool))
     assert watched.up.finish(signal.SIGTERM) == 0
 
     # THEN nothing is missing and nothing is there twice

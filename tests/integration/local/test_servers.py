@@ -40,7 +40,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield start_one
     for process in reversed(started):
-        process.stop(wait_s=10)
+        process.stop(wait_s=300)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_pid_file_of_a_killed_server_that_names_a_stranger_is_cleared(
     wait_until(lambda: executed(stranger.pid))
     pid_file = postgres.data_dir / "postmaster.pid"
     pid_file.write_text(f"{stranger.pid}\n{postgres.data_dir}\n0\n5432\n\n\n\n")
-    status, output = run_to_end(postgres.command(), timeout_s=20)
+    status, output = run_to_end(postgres.command(), timeout_s=300)
     assert status != 0
     assert "postmaster.pid" in output, "Postgres itself takes the stranger for a server"
     assert postgres.may_start()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +16,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
         env={k: v for k, v in os.environ.items() if "FLAMEFLEET" not in k and k != "PYTHONPATH"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -90,8 +90,8 @@ def up_command(installed: Path) -> list[str]:
 
 
 def test_the_installed_centre_comes_up(start_up: Callable[..., Any], installed: Path) -> None:
-    up = start_up("--for", "5s").wait_ready()
+    up = start_up().wait_ready()
     with Path(f"/proc/{up.ready['pids']['sampler']}/cmdline").open() as arguments:
         assert str(installed) in arguments.read()
     assert up.get("/api/v1/flamegraph", **{"from": "now-5m", "until": "now"})["total_ns"] > 0
-    assert up.finish() == 0
+    assert up.finish(signal.SIGINT) == 0

@@ -56,7 +56,7 @@ def kill_all_once(pipeline: Any, chance: random.Random) -> None:
 @pytest.mark.parametrize(
     "times",
     [
-        pytest.param(20, marks=pytest.mark.timeout(900)),
+        pytest.param(20, marks=pytest.mark.timeout(1800)),
         pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )
