@@ -4,7 +4,7 @@ All addresses but the leaf of a stack are return addresses, which point behind t
 into the next function; one is subtracted from them here, once, so that they resolve to the call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from node_agent.collectors.stacks import ProcessKey
@@ -16,6 +16,7 @@ from node_agent.symbols.perf_map import PerfMap, PerfMaps
 from wire.hashes import pack_frame
 
 MAX_PROCESSES = 4_000
+MAX_MAPPINGS = 100_000  # of all processes, 24 bytes each
 MAX_CACHED_FRAMES = 20_000  # about 150 bytes each
 
 
@@ -131,6 +132,47 @@ class Addresses:
         self.processes.rotate()
         self._perf_maps.rotate()
 
+    def forget_frames(self) -> None:
+        """Forget the frames of all addresses: rare, and cheaper than keeping an order of use."""
+        self._cached_frames = 0
+        self.kernel_frames.clear()
+        self.kernel_leaves.clear()
+        for process in self.processes.values():
+            process.frames.clear()
+            process.leaves.clear()
+
+    def forget_ended(self, ended: Collection[int]) -> None:
+        """Forget the processes of these ids; and where all together have too many mappings, those
+        that were not seen since the last rotation."""
+        self.processes.forget(lambda key: key[0] in ended)
+        if self.mappings > MAX_MAPPINGS:
+            self.processes.rotate()
+        self._cached_frames = self.cached_frames
+
+    @property
+    def mappings(self) -> int:
+        """Of all processes, as far as they were read."""
+        spaces = (process.space.mappings for process in self.processes.values())
+        return sum(len(mappings) for mappings in spaces if mappings is not None)
+
+    @property
+    def cached_frames(self) -> int:
+        """Addresses whose frames are known."""
+        kernel = len(self.kernel_frames) + len(self.kernel_leaves)
+        return kernel + sum(len(p.frames) + len(p.leaves) for p in self.processes.values())
+
+    def used(self) -> Iterator[bytes]:
+        """The packed frames that are held here; of modules, a frame of each."""
+        yield from self.kernel_frames.values()
+        yield from self.kernel_leaves.values()
+        for process in self.processes.values():
+            yield from process.frames.values()
+            yield from process.leaves.values()
+            for base in process.bases.values():
+                yield base if isinstance(base, bytes) else pack_frame(base[0], 0)
+            if process.perf_map is not None:
+                yield from process.perf_map.frames()
+
     def _jit_frame(self, process: ProcessFrames, address: int) -> bytes:
         if process.perf_map is None:
             process.perf_map = self._perf_maps.of(process.space.tgid, process.space.start_ns)
@@ -140,10 +182,4 @@ class Addresses:
     def _note_cached(self) -> None:
         self._cached_frames += 1
         if self._cached_frames > MAX_CACHED_FRAMES:
-            # Forgetting everything is rare, and cheaper than keeping an order of use.
-            self._cached_frames = 0
-            self.kernel_frames.clear()
-            self.kernel_leaves.clear()
-            for process in self.processes.values():
-                process.frames.clear()
-                process.leaves.clear()
+            self.forget_frames()

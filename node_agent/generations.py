@@ -5,7 +5,7 @@ the young generation is full (or by `rotate`) it becomes the old one, and what t
 held unused is forgotten. Holds between `limit / 2` and `limit` entries once it is full.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -35,7 +35,7 @@ class GenerationCache(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Store `value`, which must not be None."""
-        if len(self._young) >= self._half and key not in self._young:
+        if self.is_full and key not in self._young:
             self.rotate()
         self._old.pop(key, None)
         self._young[key] = value
@@ -45,11 +45,25 @@ class GenerationCache(Generic[K, V]):
         self._young.pop(key, None)
         self._old.pop(key, None)
 
-    def rotate(self) -> None:
-        """Forget what was not used since the last rotation."""
-        self.forgotten += len(self._old)
-        self._old = self._young
-        self._young = {}
+    @property
+    def is_full(self) -> bool:
+        """Whether the next new key will make it forget the old generation."""
+        return len(self._young) >= self._half
+
+    def rotate(self) -> dict[K, V]:
+        """Forget what was not used since the last rotation; returns that."""
+        gone, self._old, self._young = self._old, self._young, {}
+        self.forgotten += len(gone)
+        return gone
+
+    def forget(self, is_gone: Callable[[K], bool]) -> None:
+        """Forget every key of which that is true. Makes new tables, as a dict never shrinks."""
+        self._young = {key: value for key, value in self._young.items() if not is_gone(key)}
+        self._old = {key: value for key, value in self._old.items() if not is_gone(key)}
+
+    def keys(self) -> Iterator[K]:
+        """All keys; the cache must not change meanwhile."""
+        return chain(self._young, self._old)
 
     def values(self) -> Iterator[V]:
         """All values; the cache must not change meanwhile."""

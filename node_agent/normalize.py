@@ -6,7 +6,8 @@ one look-up; what is new goes to stack_frames.py, and from there to addresses.py
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain
 from typing import Protocol
 
 from node_agent.addresses import Addresses, KernelFrameSource
@@ -19,7 +20,7 @@ from node_agent.symbols.modules import ModuleRegistry
 from node_agent.symbols.perf_map import BURST_BYTES, PerfMaps
 from wire.hashes import stack_hash
 
-MAX_CACHED_STACKS = 50_000
+MAX_CACHED_STACKS = 20_000  # 0.2 KB each
 UNSETTLED_S = 60.0  # how long a stack that leads into no mapping stays as it is
 
 
@@ -149,10 +150,38 @@ class Normalizer:
         return self._lost_hash
 
     def rotate(self) -> None:
-        """Forget processes and stacks that were not seen since the last call."""
-        self._addresses.rotate()
+        """Forget stacks that were not seen since the last call, and what new ones are made of:
+        addresses are many, and those of the known ones are not looked at."""
+        self._addresses.forget_frames()
         self._stacks.rotate()
         self.python.rotate()
+
+    def rotate_processes(self) -> None:
+        """Forget processes that were not seen since the last call."""
+        self._addresses.rotate()
+
+    def forget_ended(self, ended: Collection[int]) -> None:
+        """Forget the processes of these ids."""
+        self._addresses.forget_ended(ended)
+
+    @property
+    def tgids(self) -> set[int]:
+        """Of the processes that are remembered."""
+        return {key[0] for key in self._addresses.processes.keys()}  # noqa: SIM118 (no dict)
+
+    def used(self) -> Iterable[bytes]:
+        """The packed frames that a stack may get without another look at the registry."""
+        return chain(self._addresses.used(), self.python.used())
+
+    def lengths(self) -> dict[str, int]:
+        """How much is remembered."""
+        return {
+            "processes": len(self._addresses.processes),
+            "mappings": self._addresses.mappings,
+            "frames": self._addresses.cached_frames,
+            "stacks": len(self._stacks) + len(self._unsettled),
+            "python_names": len(self.python),
+        }
 
     def _count(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1

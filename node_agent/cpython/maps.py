@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+from collections.abc import Iterable
 
 from node_agent.capabilities import KERNEL_PROGRAMS, using
 from node_agent.cpython.errors import PythonError
@@ -41,10 +42,11 @@ class PythonMaps:
         """Forget a process."""
         self._lib.bpf_map_delete_elem(self._processes_fd, ctypes.byref(ctypes.c_uint32(tgid)))
 
-    def forget_name(self, id64: int) -> None:
-        """Have the name of a code object sent again."""
+    def forget_names(self, ids: Iterable[int]) -> None:
+        """Have the names of code objects sent again."""
         with using(*KERNEL_PROGRAMS):  # rare, so not raised by the caller
-            self._drop_name(id64)
+            for id64 in ids:
+                self._drop_name(id64)
 
     def _drop_name(self, id64: int) -> None:
         self._lib.bpf_map_delete_elem(self._names_fd, ctypes.byref(ctypes.c_uint64(id64)))

@@ -1,6 +1,6 @@
 """What the ids of code objects stand for, as the kernel program read it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from node_agent.cpython.structs import PYTHON_FILE_BYTES, PYTHON_NAME, PYTHON_NAME_BYTES
 from node_agent.generations import GenerationCache
@@ -9,7 +9,7 @@ from wire.hashes import module_hash
 from wire.schema import Module, ModuleKind, Name
 
 PYTHON = Module(ModuleKind.NAMED, b"python", "python")
-MAX_IDS = 40_000  # about 200 bytes each; forked processes share theirs
+MAX_IDS = 20_000  # about 150 bytes each; forked processes share theirs
 CUT = "…"
 _JIT_FRAME, _PYTHON_FRAME = (module_hash(m).to_bytes(8, "little") for m in (JIT, PYTHON))
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
@@ -18,12 +18,12 @@ _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 class PythonNames:
     """Packed frames by id. `counts` tells what could not be named, by reason.
 
-    `forget` is called with an id whose name is not known here, so that it is sent again.
+    `forget` is called with ids whose names are not known here, so that they are sent again.
     """
 
     def __init__(self, registry: ModuleRegistry, counts: dict[str, int]) -> None:
         self.counts = counts
-        self.forget: Callable[[int], None] = lambda _: None
+        self.forget: Callable[[Iterable[int]], None] = lambda _: None
         self.unknown = registry.named_frame(PYTHON, "[python]")
         self._registry = registry
         self._frames: GenerationCache[int, bytes] = GenerationCache(MAX_IDS)
@@ -34,6 +34,8 @@ class PythonNames:
         if name.function == "":
             self._count("python_unreadable")
             name = Name("[python]", name.file, name.line)
+        if self._frames.is_full:
+            self.rotate()
         self._frames.put(id64, self._registry.name_frame(PYTHON, name))
 
     def frame(self, id64: int) -> bytes:
@@ -41,7 +43,7 @@ class PythonNames:
         known = self._frames.get(id64)
         if known is None:
             self._count("python_unnamed")
-            self.forget(id64)
+            self.forget((id64,))
             return self.unknown
         return known
 
@@ -57,8 +59,16 @@ class PythonNames:
         return jit is not None and python is not None and is_same_function(jit, python)
 
     def rotate(self) -> None:
-        """Forget what was not seen since the last call."""
-        self._frames.rotate()
+        """Forget what was not seen since the last call. Those names are sent again: stacks that are
+        known don't ask for theirs, so what falls out here may be in use all the time."""
+        self.forget(self._frames.rotate())
+
+    def used(self) -> Iterable[bytes]:
+        """The packed frames that are held here."""
+        return (self.unknown, *self._frames.values())
+
+    def __len__(self) -> int:
+        return len(self._frames)
 
     def _count(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1

@@ -78,7 +78,7 @@ class PythonPrograms:
         self._names: dict[int, str] = {}
         self._known: dict[int, tuple[ProcessKey, int]] = {}  # by tgid; with the salt
         self._settled: GenerationCache[ProcessKey, bool] = GenerationCache(_MAX_PROCESSES)
-        self._looked_at: GenerationCache[ProcessKey, Mappings] = GenerationCache(_MAX_PROCESSES)
+        self._looked_at: GenerationCache[ProcessKey, int] = GenerationCache(_MAX_PROCESSES)
 
     def note(self, raw: RawStack) -> None:
         """See whether the stack's process runs a CPython. Reads /proc: needs OTHER_PROCESSES."""
@@ -86,9 +86,9 @@ class PythonPrograms:
         if raw.is_kernel_thread or self._settled.get(key):
             return
         mappings = self._space(key).mappings  # read when the stack was made sense of
-        if mappings is None or mappings is self._looked_at.get(key):
+        if mappings is None or mappings.number == self._looked_at.get(key):
             return
-        self._looked_at.put(key, mappings)
+        self._looked_at.put(key, mappings.number)
         for mapping in find_interpreters(mappings):
             self._examine(_Candidate(key, mapping))
 

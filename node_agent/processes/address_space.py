@@ -80,11 +80,11 @@ class AddressSpace:
         if self.is_excluded is not None and self.is_excluded(self.tgid):
             self.gone = True
             return
-        old, self.mappings = self.mappings, fresh
-        if old is None:
-            return
-        if old.entries == fresh.entries:
+        if self.mappings is None:
+            self.mappings = fresh
+        elif self.mappings.is_same(fresh):
             self.refresh_s = min(2 * self.refresh_s, MAX_REFRESH_S)
         else:
+            self.mappings = fresh
             self.refresh_s = REFRESH_S
             self.version += 1

@@ -7,7 +7,7 @@ executable: base name of the program; build_id: that of its file. container, run
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from node_agent.generations import GenerationCache
@@ -79,6 +79,18 @@ class Identities:
         if time.monotonic() - self._values_since > VALUES_FOR_S:
             self._values_since = time.monotonic()
             self._values.clear()
+
+    def forget_ended(self, ended: Collection[int]) -> None:
+        """Forget the processes of these ids."""
+        self._cache.forget(lambda key: key[0] in ended)
+
+    @property
+    def tgids(self) -> set[int]:
+        """Of the processes that are remembered."""
+        return {key[0] for key in self._cache.keys()}  # noqa: SIM118 (no dict)
+
+    def __len__(self) -> int:
+        return len(self._cache)
 
     def _kernel_labels(self, thread_name: str) -> dict[str, str]:
         name = self._bounded("executable", kernel_thread_name(thread_name))

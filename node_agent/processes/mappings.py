@@ -6,7 +6,10 @@ mappings, so that they cannot silently be another process's.
 
 import os
 import re
+from array import array
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +29,9 @@ _ANY = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f
 # Every process has the same files mapped: what says which is held once, not once a process. By the
 # text in a maps file: offset, device, inode and path of the mapping.
 _MAX_FILES = 2_048
-_files: dict[bytes, tuple[int, int, int, int, bytes]] = {}
+_File = tuple[int, int, int, int, bytes]  # offset, major, minor, inode, path
+_files: dict[bytes, _File] = {}
+_numbers = count(1)
 
 
 class Mapping(NamedTuple):
@@ -53,36 +58,70 @@ class Mapping(NamedTuple):
 
 
 class Mappings:
-    """The executable mappings of one process at one time, sorted by address."""
+    """The executable mappings of one process at one time, sorted by address.
 
-    __slots__ = ("_starts", "entries")
+    Held in 24 bytes each: thousands of processes with dozens of mappings are remembered. `number`
+    is one that no other has had.
+    """
 
-    def __init__(self, entries: tuple[Mapping, ...]) -> None:
-        self.entries = entries
-        self._starts = [entry.start for entry in entries]
+    __slots__ = ("_ends", "_files", "_starts", "number")
+
+    def __init__(self, entries: Iterable[tuple[int, int, _File]]) -> None:
+        """`entries`: start, end and file of each."""
+        found = tuple(entries)
+        self._starts = array("Q", (start for start, _, _ in found))
+        self._ends = array("Q", (end for _, end, _ in found))
+        self._files = tuple(file for _, _, file in found)
+        self.number = next(_numbers)
+
+    @classmethod
+    def of(cls, entries: Iterable[Mapping]) -> "Mappings":
+        """Those of `entries`."""
+        return cls((entry.start, entry.end, entry[2:]) for entry in entries)
+
+    @property
+    def entries(self) -> tuple[Mapping, ...]:
+        """All of them, made anew for each call."""
+        return tuple(self._entry(index) for index in range(len(self)))
 
     def find(self, address: int) -> Mapping | None:
         """The mapping that holds `address`."""
         index = bisect_right(self._starts, address) - 1
-        if index < 0 or address >= self.entries[index].end:
+        if index < 0 or address >= self._ends[index]:
             return None
-        return self.entries[index]
+        return self._entry(index)
+
+    def is_same(self, other: "Mappings") -> bool:
+        """Whether both have the same entries."""
+        return (self._starts, self._ends, self._files) == (
+            other._starts,
+            other._ends,
+            other._files,
+        )
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def _entry(self, index: int) -> Mapping:
+        return Mapping(self._starts[index], self._ends[index], *self._files[index])
 
 
-def parse_maps(text: bytes) -> tuple[Mapping, ...]:
+def parse_maps(text: bytes) -> Mappings:
     """The executable entries of the text of a maps file."""
-    entries = []
+    return Mappings(_parse(text))
+
+
+def _parse(text: bytes) -> Iterator[tuple[int, int, _File]]:
     for start, end, text_of_file, *fields in _EXECUTABLE.findall(text):
         file = _files.get(text_of_file)
         if file is None:
             file = _remember(text_of_file, *fields)
-        entries.append(Mapping(int(start, 16), int(end, 16), *file))
-    return tuple(entries)
+        yield int(start, 16), int(end, 16), file
 
 
 def _remember(
     text: bytes, offset: bytes, major: bytes, minor: bytes, inode: bytes, path: bytes
-) -> tuple[int, int, int, int, bytes]:
+) -> _File:
     if len(_files) >= _MAX_FILES:
         _files.clear()
     file = (
@@ -141,7 +180,7 @@ def read_mappings(tgid: int, start_ns: int) -> Mappings:
     finally:
         os.close(descriptor)
     check_start(tgid, start_ns)
-    return Mappings(parse_maps(text))
+    return parse_maps(text)
 
 
 def read_maps(tgid: int) -> bytes:

@@ -133,7 +133,7 @@ class Sampling:
         maps = self._collector.python_maps
         if maps is not None:
             self._programs = PythonPrograms(maps, self._registry, self._normalizer.space)
-            self._normalizer.python.forget = maps.forget_name
+            self._normalizer.python.forget = maps.forget_names
 
     def _settle(self) -> bool:
         """Whether a signal came while the busy programs were read."""

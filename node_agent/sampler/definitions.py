@@ -49,6 +49,10 @@ class DefinitionBook:
         """Forget stacks that were not seen since the last call: they are defined again."""
         self._known.rotate()
 
+    def __len__(self) -> int:
+        """How many stacks are known to be defined."""
+        return len(self._known)
+
     def take(self) -> dict[bytes, bytes]:
         """The packed stacks by their hash that go with this batch."""
         pending, self._pending, self._pending_bytes = self._pending, {}, 0

@@ -19,13 +19,14 @@ from node_agent.cpython.programs import PythonPrograms
 from node_agent.errors import SpoolError
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.unwind_maps import UnwindMaps
-from node_agent.normalize import Normalizer
+from node_agent.normalize import MAX_CACHED_STACKS, Normalizer
 from node_agent.processes.excluded import ExcludedProcesses
 from node_agent.processes.identity import Identities
 from node_agent.sampler.batches import build_columns
 from node_agent.sampler.definitions import DefinitionBook, build_definitions
 from node_agent.sampler.events import Events
 from node_agent.sampler.extraction import Extractor
+from node_agent.sampler.forgetting import Forgetting
 from node_agent.spool import Spool
 from node_agent.symbols.kallsyms import KernelFrames
 from node_agent.symbols.modules import ModuleRegistry
@@ -68,7 +69,7 @@ class Intake:
         self.stack_ends: dict[str, int] = {}  # samples of the last interval, by reason
         self.registry = ModuleRegistry()
         self.events = Events()
-        self.definitions = DefinitionBook(config.max_samples)
+        self.definitions = DefinitionBook(min(config.max_samples, MAX_CACHED_STACKS))
         self.normalizer = Normalizer(
             self.registry, KernelFrames(self.registry), self.definitions, config.max_samples
         )
@@ -80,6 +81,9 @@ class Intake:
         ration = Ration(config.budget_percent, cpus, time.monotonic(), config.head_start_s)
         self.children = Children(ration)
         self.extractor = Extractor(spool, self.registry, config.name, self.children)
+        self.forgetting = Forgetting(
+            self.normalizer, self.definitions, self.identities, self.registry
+        )
         self.unwinder: Unwinder | None = None
         if unwind_maps is not None:
             cache = RowCache(folder / "rows") if folder is not None else None
@@ -91,6 +95,7 @@ class Intake:
                 *split_limit(config.unwind_limit_bytes),
             )
             self.normalizer.signals = self.unwinder.signals
+            self.forgetting.unwinder = self.unwinder
         self.programs: PythonPrograms | None = None
         self._config = config
         self._spool = spool
@@ -103,7 +108,8 @@ class Intake:
             self.programs = PythonPrograms(
                 maps, self.registry, self.normalizer.space, Inspector(self.children)
             )
-            self.normalizer.python.forget = maps.forget_name
+            self.forgetting.programs = self.programs
+            self.normalizer.python.forget = maps.forget_names
 
     def add(self, raw: RawStack, ended: int | None = None) -> None:
         """Take a stack. While interval `ended` is being closed, stacks of the one after it wait,
@@ -168,6 +174,7 @@ class Intake:
         )
         self.stack_ends = columns.ends()
         self.normalizer.end_interval()
+        self.forgetting.end_interval()
         with using(*OTHER_PROCESSES):
             for raw in self._early:
                 self.normalizer.add(raw)
@@ -187,14 +194,6 @@ class Intake:
         """Whether `step` has nothing to do until there is something new."""
         parts = (self.unwinder, self.programs)
         return all(part is None or part.is_settled for part in parts)
-
-    def rotate(self) -> None:
-        """Forget what was not seen since the last call."""
-        self.normalizer.rotate()
-        self.definitions.rotate()
-        self.identities.rotate()
-        if self.programs is not None:
-            self.programs.sweep()
 
     def obey(self, directive: dict[str, Any]) -> None:
         """Carry out a checked directive (see node_agent.spool.directives)."""
@@ -227,7 +226,10 @@ class Intake:
                 raise
 
     def _facts(self) -> dict[str, str]:
-        return dict(_facts(self._config)) | self.facts
+        # Why this interval may have cost more than the budget: each file is read once.
+        pending = self.children.pending
+        learning = {"learning": str(pending)} if pending else {}
+        return dict(_facts(self._config)) | self.facts | learning
 
     def _count(self, reason: str) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + 1

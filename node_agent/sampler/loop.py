@@ -33,7 +33,7 @@ from node_agent.spool import Spool
 
 POLL_S = 0.5  # between two polls at least, whatever calls
 IDLE_S = 2.0  # and at most: also how often directives are looked for
-ROTATE_EVERY_S = 300.0
+ROTATE_EVERY_S = 60.0  # what is not seen for one to two minutes is forgotten
 GIVE_BACK_EVERY_S = 30.0
 CALIBRATE_EVERY_S = 86_400.0  # a virtual machine may have moved to another host
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -216,7 +216,7 @@ class _Loop:
             self._intake.step()
             if now >= rotate_at:
                 rotate_at = now + ROTATE_EVERY_S
-                self._intake.rotate()
+                self._intake.forgetting.rotate()
             if now >= give_back_at:
                 give_back_at = now + GIVE_BACK_EVERY_S
                 give_back()

@@ -127,6 +127,7 @@ class SamplerStatus:
             "unplaced": intake.normalizer.counts | intake.registry.lost,
             "labels_folded": intake.identities.folded,
             "definitions_deferred": intake.definitions.deferred,
+            "caches": intake.forgetting.lengths(),
             "extracts": {**intake.extractor.counts, "pending": intake.extractor.pending},
             "extract_error": intake.extractor.last_error,
             "dropped": dict(self._spool.dropped),

@@ -5,6 +5,8 @@ name hash), so a stack is one `bytes` object and nothing has to be kept beside i
 """
 
 import os
+import struct
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from node_agent.generations import GenerationCache
@@ -20,9 +22,10 @@ from wire.schema import Module, ModuleKind, Name
 UNKNOWN = Module(ModuleKind.NAMED, b"[unknown]", "[unknown]")
 BPF = Module(ModuleKind.NAMED, b"bpf", "bpf")
 JIT = Module(ModuleKind.NAMED, b"jit", "[jit]")  # names from perf maps; without one: UNKNOWN
-MAX_MODULES = 20_000
-MAX_NAMES = 50_000
-_FILE_CACHE = 4_000
+MAX_MODULES = 5_000  # 0.7 KB each
+MAX_NAMES = 20_000  # 0.2 KB each
+SWEPT_AFTER = 500  # new modules and names: less is not worth looking for those of no use
+_FILE_CACHE = 2_000
 
 
 class Source(NamedTuple):
@@ -33,8 +36,8 @@ class Source(NamedTuple):
 
 
 class ModuleRegistry:
-    """Modules and names by their 64-bit hashes. Grows with what the host runs, up to its limits;
-    beyond them frames become `[unmapped]`, counted in `lost`."""
+    """Modules and names by their 64-bit hashes: those that frames are made of, until `sweep`. Has
+    limits; beyond them frames become `[unmapped]`, counted in `lost`."""
 
     def __init__(self) -> None:
         self.modules: dict[int, Module] = {}
@@ -42,12 +45,15 @@ class ModuleRegistry:
         self.sources: dict[int, Source] = {}
         self.lost: dict[str, int] = {}
         self._files: GenerationCache[tuple[int, ...], int] = GenerationCache(_FILE_CACHE)
+        self._paths: dict[str, str] = {}  # of source files, each once: they have many functions
+        self._swept = 0  # modules and names that the last sweep left
         self.unmapped = self.named_frame(UNKNOWN, "[unmapped]")
         self.jit = self.named_frame(UNKNOWN, "[jit]")
         self.vdso = self.named_frame(UNKNOWN, "[vdso]")
         self.stack_lost = self.named_frame(UNKNOWN, "[stack lost]")
         self.kernel_hidden = self.named_frame(UNKNOWN, "[kernel]")
         self.markers = frozenset((self.unmapped, self.jit, self.kernel_hidden))
+        self._constant = (*self.markers, self.vdso, self.stack_lost)
 
     def add(self, module: Module) -> int | None:
         """The hash of `module`, remembered from now on; None when there is no room."""
@@ -71,7 +77,10 @@ class ModuleRegistry:
         if module_hash64 is None or (hash64 not in self.names and len(self.names) >= MAX_NAMES):
             self._count("names_full")
             return self.unmapped
-        self.names[hash64] = name
+        if hash64 not in self.names:
+            self.names[hash64] = Name(
+                name.function, self._paths.setdefault(name.file, name.file), name.line
+            )
         return pack_frame(module_hash64, hash64)
 
     def native_module(self, tgid: int, mapping: Mapping) -> int | None:
@@ -83,7 +92,7 @@ class ModuleRegistry:
             # Inode numbers are reused, so the times are part of a file's identity.
             key = (mapping.major, mapping.minor, mapping.inode, status.st_mtime_ns, status.st_size)
             known = self._files.get(key)
-            if known is not None:
+            if known in self.modules:
                 self.sources[known] = Source(tgid, mapping)
                 return known
         build_id = self._read_build_id(tgid, mapping)
@@ -101,6 +110,28 @@ class ModuleRegistry:
         """The hash of a module that has been seen in this run, else None."""
         hash64 = module_hash(Module(kind, build_id, ""))
         return hash64 if hash64 in self.modules else None
+
+    @property
+    def is_to_sweep(self) -> bool:
+        """Whether so much came since the last sweep that it is worth one."""
+        return len(self.modules) + len(self.names) > self._swept + SWEPT_AFTER
+
+    def sweep(self, frames: Iterable[bytes], modules: Collection[int]) -> None:
+        """Forget files and names that are in none of the packed `frames` that somebody still has,
+        and files that are not among `modules` either. The kernel's own modules stay."""
+        used = {struct.unpack("<QQ", frame) for frame in {*frames, *self._constant}}
+        used_modules = {module for module, _ in used}.union(modules)
+        used_names = {offset for _, offset in used}
+        self.modules = {
+            hash64: module
+            for hash64, module in self.modules.items()
+            if hash64 in used_modules or module.kind != ModuleKind.NATIVE
+        }
+        self.sources = {m: source for m, source in self.sources.items() if m in self.modules}
+        self.names = {hash64: name for hash64, name in self.names.items() if hash64 in used_names}
+        self._paths = {name.file: name.file for name in self.names.values()}
+        self._files.rotate()
+        self._swept = len(self.modules) + len(self.names)
 
     def _read_build_id(self, tgid: int, mapping: Mapping) -> bytes | None:
         try:

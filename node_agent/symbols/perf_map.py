@@ -7,6 +7,7 @@ bytes at once and a second over all processes, bytes, entries and names of one, 
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from node_agent.processes.errors import ProcessGoneError
 from node_agent.symbols.errors import PerfMapError
@@ -125,6 +126,10 @@ class PerfMap:
                     self._frames.clear()
                 self._frames[entry.start] = known
         return known
+
+    def frames(self) -> Iterable[bytes]:
+        """Those that `frame` has found and would give again."""
+        return self._frames.values()
 
     def close(self) -> None:
         """Forget the file and what it said; it is opened again ABSENT_S later, if it is used."""

@@ -10,7 +10,15 @@ from node_agent.collectors.stacks import ProcessKey
 from node_agent.kernel.structs import MAPPINGS_PER_SHARD
 from node_agent.kernel.unwind_maps import ProcessRecord, UnwindMaps
 from node_agent.unwind.arena import Arena, Extent
-from node_agent.unwind.spaces import Kind, Part, pack_parts, signal_addresses
+from node_agent.unwind.spaces import (
+    SQUEEZED_BYTES,
+    Kind,
+    Part,
+    expand,
+    pack_parts,
+    signal_addresses,
+    squeeze,
+)
 from node_agent.unwind.tables import DECAY, RowTable
 
 TOGETHER_S = 1.0  # how long a list waits for more of its modules before it is written again
@@ -18,18 +26,21 @@ _NEVER = float("-inf")
 
 
 class Layout:
-    """One list, and who uses it."""
+    """One list, and who uses it. Its parts are held squeezed: a host may have 65,536 of them."""
 
-    __slots__ = ("extent", "modules", "parts", "processes", "score", "signals", "written_s")
+    __slots__ = ("extent", "modules", "processes", "score", "signals", "squeezed", "written_s")
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
-        self.parts = parts
+        self.squeezed = squeeze(parts)
         self.modules = frozenset(part.module for part in parts if part.module is not None)
         self.processes: dict[ProcessKey, None] = {}
         self.extent: Extent | None = None
         self.written_s = _NEVER  # when it was written last, or found no room
         self.score = 0.0
         self.signals: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.squeezed) // SQUEEZED_BYTES
 
 
 class Layouts:
@@ -42,15 +53,16 @@ class Layouts:
         self.lost: dict[str, int] = {}
         self._maps = maps
         self._table = table
-        self._by_parts: dict[tuple[Part, ...], Layout] = {}
+        self._by_parts: dict[bytes, Layout] = {}
         self._by_module: dict[int, dict[Layout, None]] = {}
         self._dirty: dict[Layout, None] = {}
 
     def join(self, key: ProcessKey, parts: tuple[Part, ...]) -> Layout:
         """The list of `parts`, from now on that of process `key` too (or its record is new)."""
-        layout = self._by_parts.get(parts)
+        layout = self._by_parts.get(squeeze(parts))
         if layout is None:
-            layout = self._by_parts[parts] = Layout(parts)
+            layout = Layout(parts)
+            self._by_parts[layout.squeezed] = layout
             self._table.use(layout.modules)
             for module in layout.modules:
                 self._by_module.setdefault(module, {})[layout] = None
@@ -65,10 +77,13 @@ class Layouts:
         layout.processes.pop(key, None)
         if layout.processes:
             return
-        del self._by_parts[layout.parts]
+        del self._by_parts[layout.squeezed]
         self._dirty.pop(layout, None)
         for module in layout.modules:
-            del self._by_module[module][layout]
+            holders = self._by_module[module]
+            del holders[layout]
+            if not holders:
+                del self._by_module[module]
         self._table.release(layout.modules)
         self._retire(layout, now_s)
 
@@ -98,7 +113,7 @@ class Layouts:
     def compete(self, now_s: float) -> None:
         """Let lists without room take that of lists that were sampled less than half as much."""
         for layout in self.starved():
-            if not self.arena.could_hold(len(layout.parts)):
+            if not self.arena.could_hold(len(layout)):
                 held = [other for other in self._by_parts.values() if other.extent is not None]
                 weakest = min(held, key=lambda other: other.score, default=None)
                 if weakest is None or weakest.score >= layout.score / 2:
@@ -111,7 +126,7 @@ class Layouts:
         found = [
             layout
             for layout in self._by_parts.values()
-            if layout.extent is None and layout.parts and layout.written_s != _NEVER
+            if layout.extent is None and len(layout) and layout.written_s != _NEVER
         ]
         return sorted(found, key=lambda layout: -layout.score)
 
@@ -135,14 +150,15 @@ class Layouts:
         """Whether it had room; else what there is of it stays, which is right if less complete."""
         layout.written_s = now_s
         self._dirty.pop(layout, None)
-        extent = self.arena.allocate(len(layout.parts)) if layout.parts else None
+        extent = self.arena.allocate(len(layout)) if len(layout) else None
         if extent is None:
-            self._count("mappings_full" if layout.parts else "no_code")
+            self._count("mappings_full" if len(layout) else "no_code")
             return False
-        self._maps.mappings.write(extent.first, pack_parts(layout.parts, self._table.look))
+        parts = expand(layout.squeezed)
+        self._maps.mappings.write(extent.first, pack_parts(parts, self._table.look))
         self._retire(layout, now_s)
         layout.extent = extent
-        layout.signals = signal_addresses(layout.parts, self._table.look)
+        layout.signals = signal_addresses(parts, self._table.look)
         for key in layout.processes:
             self._record(layout, key)
         return True

@@ -82,6 +82,15 @@ class Modules:
             self._registry.sources[found] = Source(tgid, mapping)
         return found
 
+    def used(self) -> set[int]:
+        """Hashes of files that may be asked for, or be recognized without another look."""
+        now_s = time.monotonic()
+        self._identified = {
+            key: seen for key, seen in self._identified.items() if now_s - seen[0] <= IDENTIFIED_S
+        }
+        found = {module for _, module in self._identified.values()}
+        return found.union(self._asked.values(), self._table.modules())
+
     def wake(self) -> None:
         """Something has changed: others may be wanted now."""
         self.is_awake = True

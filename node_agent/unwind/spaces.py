@@ -5,6 +5,7 @@ distance to it, or code without a file. What rows a part has is filled in when i
 processes with equal parts (forks) share one list.
 """
 
+import struct
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from node_agent.processes.mappings import Mapping
 from node_agent.unwind.arena import Extent
 
 _PAGE = 4096
+_SQUEEZED = struct.Struct("=QQQQB")
+SQUEEZED_BYTES = _SQUEEZED.size
 _ADDRESSES = 1 << 64
 _USER_END = 1 << 63  # above it is the kernel's: [vsyscall]
 
@@ -92,6 +95,22 @@ def fit(parts: tuple[Part, ...], limit: int = MAX_MAPPINGS) -> tuple[Part, ...]:
         return parts
     best = sorted(parts, key=lambda part: (part.module is None, part.start - part.end))
     return tuple(sorted(best[:limit]))
+
+
+def squeeze(parts: Iterable[Part]) -> bytes:
+    """The same in 33 bytes each, where a Part takes 200."""
+    return b"".join(
+        _SQUEEZED.pack(start, end, offset, module or 0, kind if module is None else 0)
+        for start, end, offset, module, kind in parts
+    )
+
+
+def expand(squeezed: bytes) -> tuple[Part, ...]:
+    """What was squeezed."""
+    return tuple(
+        Part(start, end, offset, None, Kind(kind)) if kind else Part(start, end, offset, module)
+        for start, end, offset, module, kind in _SQUEEZED.iter_unpack(squeezed)
+    )
 
 
 def pack_parts(parts: Iterable[Part], look: Look) -> bytes:

@@ -13,6 +13,7 @@ from node_agent.unwind.spaces import Kind, Place
 
 DECAY = 0.5  # of a module's score, an interval
 KEPT_UNUSED = 60  # intervals that rows stay which no known process uses: it may start again
+KEPT_WITHOUT_ROWS = 6  # intervals that a file is remembered that has no rows in the kernel
 
 
 @dataclass(slots=True)
@@ -127,6 +128,10 @@ class RowTable:
                 del self._modules[module]
         return leaving
 
+    def modules(self) -> Iterable[int]:
+        """The hashes of all that are known."""
+        return self._modules.keys()
+
     def kinds(self) -> dict[str, int]:
         """How many modules there are of each state; those with rows are `loaded`."""
         found: dict[str, int] = {}
@@ -146,13 +151,12 @@ class RowTable:
 
     def _long_unused(self) -> list[tuple[int, Extent]]:
         """Forgets modules that no process has used for long; returns those that hold room."""
-        old = [m for m, known in self._modules.items() if known.unused > KEPT_UNUSED]
         leaving = []
-        for module in old:
-            state = self._modules[module].state
-            if isinstance(state, Place):
-                leaving.append((module, state.extent))
-            elif not self._modules[module].asked:
+        for module, known in list(self._modules.items()):
+            if isinstance(known.state, Place):
+                if known.unused > KEPT_UNUSED:
+                    leaving.append((module, known.state.extent))
+            elif known.unused > KEPT_WITHOUT_ROWS and not known.asked:
                 del self._modules[module]
         return leaving
 

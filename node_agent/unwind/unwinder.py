@@ -19,6 +19,7 @@ from node_agent.symbols.modules import ModuleRegistry
 from node_agent.unwind.layouts import Layout, Layouts
 from node_agent.unwind.loading import Found, KnownProcess, Loading
 from node_agent.unwind.modules import Modules, RowSource
+from node_agent.unwind.spaces import squeeze
 from node_agent.unwind.tables import DECAY, RowTable
 
 ROWS_BYTES = 4 << 20  # nearly two million rows
@@ -149,6 +150,10 @@ class Unwinder:
         known = self._processes.get(process)
         return known.layout.signals if known is not None else _NO_ADDRESSES
 
+    def used_modules(self) -> set[int]:
+        """Hashes of the files that something is still to be done with."""
+        return self._modules.used()
+
     def map_bytes(self) -> int:
         """Kernel memory of rows and mappings."""
         return self._maps.memory_bytes()
@@ -184,7 +189,7 @@ class Unwinder:
         left: list[tuple[ProcessKey, Layout]] = []
         for key, space, parts in found:
             known = self._processes.get(key)
-            if known is not None and known.layout.parts == parts:
+            if known is not None and known.layout.squeezed == squeeze(parts):
                 continue
             if known is not None:
                 left.append((key, known.layout))

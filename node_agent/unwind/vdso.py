@@ -52,7 +52,7 @@ class Vdso:
 
 
 def _read_own() -> bytes:
-    for mapping in parse_maps(Path("/proc/self/maps").read_bytes()):
+    for mapping in parse_maps(Path("/proc/self/maps").read_bytes()).entries:
         size = mapping.end - mapping.start
         if mapping.path == NAME and size <= _MAX_BYTES:
             return ctypes.string_at(mapping.start, size)

@@ -74,7 +74,7 @@ class Recorder:
             self.programs = PythonPrograms(
                 self.collector.python_maps, self.registry, self.normalizer.space
             )
-            self.normalizer.python.forget = self.collector.python_maps.forget_name
+            self.normalizer.python.forget = self.collector.python_maps.forget_names
 
     def poll(self, ended=None):
         for raw in self.collector.poll():

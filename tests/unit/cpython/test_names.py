@@ -2,6 +2,7 @@
 
 import pytest
 
+from node_agent.cpython import names as module
 from node_agent.cpython.names import (
     CUT,
     PYTHON,
@@ -80,12 +81,40 @@ def test_a_name_that_did_not_come_is_asked_for_again() -> None:
     counts: dict[str, int] = {}
     names = PythonNames(ModuleRegistry(), counts)
     asked: list[int] = []
-    names.forget = asked.append
+    names.forget = asked.extend
 
     assert names.frame(7) == names.unknown
 
     assert asked == [7]
     assert counts == {"python_unnamed": 1}
+
+
+def test_a_name_that_is_forgotten_unused_is_sent_again() -> None:
+    """Also one that is used, but only by stacks that are known: they don't ask for it."""
+    names = PythonNames(ModuleRegistry(), {})
+    asked: list[int] = []
+    names.forget = asked.extend
+    for id64 in (7, 8):
+        names.take(record(id64, b"f%d" % id64))
+
+    names.rotate()
+    assert names.frame(8) != names.unknown
+    names.rotate()
+
+    assert asked == [7]
+    assert len(names) == 1
+
+
+def test_names_beyond_the_limit_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_IDS", 4)
+    names = PythonNames(ModuleRegistry(), {})
+    asked: list[int] = []
+    names.forget = asked.extend
+    for id64 in range(1, 7):
+        names.take(record(id64, b"f%d" % id64))
+
+    assert asked == [1, 2]
+    assert len(names) == 4
 
 
 def test_a_name_that_could_not_be_read_keeps_its_place() -> None:

@@ -182,9 +182,9 @@ def test_libraries_come_before_the_program_that_loads_them() -> None:
     library = Mapping(0x5000, 0x9000, 0, 8, 1, 6, b"/usr/lib/libpython3.12.so.1.0")
     other = Mapping(0xA000, 0xB000, 0, 8, 1, 7, b"/opt/python3.12/lib/libz.so")
 
-    assert find_interpreters(Mappings((program, library, other))) == [library]
-    assert find_interpreters(Mappings((program, other))) == [program]
-    assert find_interpreters(Mappings((other,))) == []
+    assert find_interpreters(Mappings.of((program, library, other))) == [library]
+    assert find_interpreters(Mappings.of((program, other))) == [program]
+    assert find_interpreters(Mappings.of((other,))) == []
 
 
 def test_ends_and_cost_of_an_interval_are_told(rig: Rig) -> None:

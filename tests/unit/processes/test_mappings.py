@@ -30,7 +30,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 
 
 def test_only_executable_entries_are_parsed() -> None:
-    assert parse_maps(MAPS) == (
+    assert parse_maps(MAPS).entries == (
         Mapping(0x55BFB8DD9000, 0x55BFB8DDE000, 0x2000, 0xFE, 0, 247026, b"/usr/bin/cat"),
         Mapping(0x7F0000000000, 0x7F0000001000, 0, 0, 0, 0, b""),
         Mapping(0x7F4A76D84000, 0x7F4A76D86000, 0, 0, 0, 0, b"[vdso]"),
@@ -51,11 +51,11 @@ def test_only_executable_entries_are_parsed() -> None:
     "text", [b"", b"\n\n", b"garbage\n", b"1-2 r-x", b"zz-yy r-xp 0 0:0 0 x\n"]
 )
 def test_what_is_no_maps_file_has_no_entries(text: bytes) -> None:
-    assert parse_maps(text) == ()
+    assert parse_maps(text).entries == ()
 
 
 def test_find_looks_at_both_ends() -> None:
-    mappings = Mappings(parse_maps(MAPS))
+    mappings = parse_maps(MAPS)
     first = mappings.entries[0]
     assert mappings.find(first.start) == first
     assert mappings.find(first.end - 1) == first
@@ -64,6 +64,20 @@ def test_find_looks_at_both_ends() -> None:
     assert mappings.find(0) is None
     assert mappings.find(-1) is None
     assert mappings.find(1 << 64) is None
+
+
+def test_mappings_are_the_same_when_every_entry_is() -> None:
+    mappings = parse_maps(MAPS)
+    assert len(mappings) == len(mappings.entries)
+    assert mappings.is_same(parse_maps(MAPS))
+    assert mappings.is_same(Mappings.of(mappings.entries))
+    assert mappings.number != parse_maps(MAPS).number
+    for index, entry in enumerate(mappings.entries):
+        for other in (entry._replace(end=entry.end + 4096), entry._replace(inode=entry.inode + 1)):
+            entries = list(mappings.entries)
+            entries[index] = other
+            assert not mappings.is_same(Mappings.of(entries))
+    assert not mappings.is_same(Mappings.of(mappings.entries[:-1]))
 
 
 def test_own_functions_are_in_the_library_that_holds_them() -> None:
@@ -117,8 +131,8 @@ def test_only_the_file_itself_counts_as_mapped_before_its_code(sleeper) -> None:
 
 def test_the_same_file_in_another_process_takes_no_memory_of_its_own() -> None:
     line = b"%x-%x r-xp 00026000 fe:00 1234567                  /usr/lib/libc.so.6\n"
-    [one] = parse_maps(line % (0x1000, 0x2000))
-    [other] = parse_maps(line % (0x5000, 0x6000))
+    [one] = parse_maps(line % (0x1000, 0x2000)).entries
+    [other] = parse_maps(line % (0x5000, 0x6000)).entries
     assert one[2:] == other[2:] == (0x26000, 0xFE, 0, 1234567, b"/usr/lib/libc.so.6")
     assert all(mine is its for mine, its in zip(one[2:], other[2:], strict=True))
 
@@ -127,6 +141,6 @@ def test_what_is_remembered_of_files_is_bounded() -> None:
     lines = b"".join(
         b"%x000-%x000 r-xp 0 fe:00 %d /tmp/%d.so\n" % (n, n + 1, n, n) for n in range(1, 5_001)
     )
-    entries = parse_maps(lines)
+    entries = parse_maps(lines).entries
     assert [entry.path for entry in entries] == [b"/tmp/%d.so" % n for n in range(1, 5_001)]
     assert len(mappings._files) <= mappings._MAX_FILES

@@ -32,3 +32,22 @@ def test_a_value_is_replaced_in_either_generation() -> None:
     cache.remove("a")
     assert cache.get("a") is None
     assert len(cache) == 0
+
+
+def test_a_rotation_tells_what_it_forgot() -> None:
+    cache: GenerationCache[str, int] = GenerationCache(8)
+    cache.put("a", 1)
+    assert cache.rotate() == {}
+    cache.put("b", 2)
+    assert cache.rotate() == {"a": 1}
+
+
+def test_keys_of_either_generation_can_be_forgotten() -> None:
+    cache: GenerationCache[str, int] = GenerationCache(8)
+    for key in ("a", "b"):
+        cache.put(key, 1)
+    cache.rotate()
+    for key in ("c", "d"):
+        cache.put(key, 1)
+    cache.forget(lambda key: key in "bd")
+    assert sorted(cache.keys()) == ["a", "c"]

@@ -205,7 +205,7 @@ def test_musl_has_rows_although_it_describes_nothing(
 
 
 def test_the_vdso() -> None:
-    entries = parse_maps(Path("/proc/self/maps").read_bytes())
+    entries = parse_maps(Path("/proc/self/maps").read_bytes()).entries
     vdso = next(entry for entry in entries if entry.path == b"[vdso]")
     image = ctypes.string_at(vdso.start, vdso.end - vdso.start)
     rows = build_rows(lambda at, size: image[at : at + size], len(image))

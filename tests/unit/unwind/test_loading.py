@@ -14,7 +14,7 @@ class _Space(AddressSpace):
 
     def __init__(self, tgid: int, pages: int = 1) -> None:
         super().__init__(tgid, 0)
-        self.mappings = Mappings(
+        self.mappings = Mappings.of(
             tuple(
                 Mapping(start, start + 4096, 0, 8, 1, 2, b"/bin/program")
                 for start in range(1 << 20, (1 << 20) + 8192 * pages, 8192)

@@ -6,14 +6,17 @@ from node_agent.kernel.structs import UNWIND_MAPPING
 from node_agent.processes.mappings import Mapping
 from node_agent.unwind.arena import Extent
 from node_agent.unwind.spaces import (
+    SQUEEZED_BYTES,
     Kind,
     Part,
     Place,
     Segment,
+    expand,
     fit,
     pack_parts,
     plan_parts,
     signal_addresses,
+    squeeze,
 )
 
 PAGE = 4096
@@ -144,3 +147,15 @@ def test_the_code_that_handlers_return_to_is_found_in_the_process() -> None:
     place = Place(Extent(0, 9), 0x400000, (Segment(0x1000, 0x401000, 0x1000),), (0x1050,))
     parts = [Part(0x401000, 0x402000, 0x1000, 1), Part(0x5000, 0x6000, 0, None, JIT)]
     assert signal_addresses(parts, {1: place}.__getitem__) == {0x401050, 0x401051}
+
+
+def test_parts_are_the_same_when_they_were_squeezed() -> None:
+    parts = (
+        Part(0x1000, 0x3000, 0x2000, (1 << 64) - 1),
+        Part(0x3000, 0x4000, 0, None, Kind.FRAME_POINTER),
+        Part((1 << 63) - 4096, 1 << 63, (1 << 63) + 4096, 7),
+        *(Part(0x5000, 0x6000, 0, None, kind) for kind in Kind),
+    )
+    assert expand(squeeze(parts)) == parts
+    assert len(squeeze(parts)) == len(parts) * SQUEEZED_BYTES
+    assert squeeze(()) == b""
