@@ -1,7 +1,8 @@
 """CPU samples of every process, by the kernel program bpf/cpu.bpf.c."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import chain
 
 from node_agent.collectors.beginning import Beginning
 from node_agent.collectors.inherited import Inheritance
@@ -12,6 +13,7 @@ from node_agent.collectors.stacks import (
     ProcessKey,
     RawStack,
     SampleKey,
+    Totals,
 )
 from node_agent.cpython.maps import PythonMaps
 from node_agent.exclusions import ExcludeConfig
@@ -30,14 +32,6 @@ _LOST = ("count_map_full", "stack_error", "ring_full")
 _SKIPPED = ("idle", "foreign_namespace", "other_process", "excluded", "silent")
 # Every interrupt ends in exactly one of these.
 _OUTCOMES = ("samples", "count_map_full", "stack_error", *_SKIPPED)
-
-
-class Totals(NamedTuple):
-    """Since `start`, as of the last `take_interval`."""
-
-    samples: int
-    interrupts: int
-    kernel_ns: int
 
 
 class CpuCollector:
@@ -75,6 +69,7 @@ class CpuCollector:
         self._interval_s = interval_s
         self._max_samples = max_samples
         self._decoder = Decoder()
+        self._first = 0  # the oldest interval whose stacks are of use
         self._running: Running | None = None
         self._inheritance = Inheritance(self._decoder)
         self._beginning = Beginning(
@@ -111,10 +106,14 @@ class CpuCollector:
         stack of the interval came, but for those counted as `ring_full`. With `last`, stacks of
         intervals after that number are left for the next call.
         """
+        return list(self.stacks(last))
+
+    def stacks(self, last: int | None = None) -> Iterator[RawStack]:
+        """The same one by one, to be taken to the end before anything else is asked for."""
         running = self._held()
         running.control.beat()
         inherited = self._inheritance.stacks(running.control.generation)
-        return inherited + self._decoder.stacks(running.ring.read(), last)
+        return chain(inherited, self._decoder.stacks(running.ring.read(), last, self._first))
 
     def take_interval(self) -> Interval:
         """End the interval, begin the next one, and return the counts of the ended one."""
@@ -147,6 +146,12 @@ class CpuCollector:
         )
         running.begin_interval(BookedInterval(ended_ns, ended_monotonic_ns, now))
         return interval
+
+    def drop_interval(self) -> int:
+        """End the interval and give it up, its stacks too; returns its samples."""
+        samples = self.take_interval().samples
+        self._first = self._held().control.generation
+        return samples
 
     def _follow_cpus(self, running: Running) -> None:
         """A CPU that went away takes its event with it, and one that came has none yet."""

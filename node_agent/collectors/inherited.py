@@ -50,7 +50,7 @@ def read_inherited(descriptors: Mapping[str, int], decoder: Decoder) -> Inherite
             disable(descriptors[name])
         wait_for_programs()
         ring = RingBuffer(descriptors[STACKS], _max_entries(descriptors[STACKS]))
-        stacks = decoder.stacks(ring.read())
+        stacks = list(decoder.stacks(ring.read()))
         ring.close()
         control = Control(descriptors[CONTROL])
         interval = control.interval

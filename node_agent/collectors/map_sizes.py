@@ -5,7 +5,7 @@ from typing import NamedTuple
 MAP_BUDGET_BYTES = 16 * 1024 * 1024
 MIN_ENTRIES = 1024
 MIN_RING_BYTES = 256 * 1024
-MAX_RING_BYTES = 4 * 1024 * 1024
+MAX_RING_BYTES = 2 * 1024 * 1024
 
 # A preallocated entry: 48 bytes of head (struct htab_elem), key and value, and its share of the
 # buckets (16 bytes each, their number rounded up to a power of two).

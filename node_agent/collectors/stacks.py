@@ -1,7 +1,7 @@
 """What the CPU collector hands on, and its decoding from the kernel's records."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -116,6 +116,14 @@ class Interval:
     number: int = 0
 
 
+class Totals(NamedTuple):
+    """Since `start`, as of the last `take_interval`."""
+
+    samples: int
+    interrupts: int
+    kernel_ns: int
+
+
 class Decoder:
     """Decodes the kernel's records; remembers thread names, which repeat."""
 
@@ -143,9 +151,14 @@ class Decoder:
             )
         }
 
-    def stacks(self, records: Iterable[memoryview], last: int | None = None) -> list[RawStack]:
-        """Stack events as they come from the ring buffer, up to those of interval `last`."""
-        stacks = []
+    def stacks(
+        self, records: Iterable[memoryview], last: int | None = None, first: int = 0
+    ) -> Iterator[RawStack]:
+        """Stack events as they come from the ring buffer, those of the intervals `first` to `last`;
+        names that came with others go with the next of these. One by one: a full ring buffer would
+        be 10 MB of them. Each is given out when the next record is asked for, so that one that this
+        process cannot stand has left the buffer, and does not meet the process after it too."""
+        stack: RawStack | None = None
         header_bytes = STACK_EVENT_HEADER.size
         names = self._python_names
         for record in records:
@@ -167,23 +180,26 @@ class Decoder:
                 continue
             if last is not None and generation > last:
                 break  # not taken: the ring buffer gives it out again
-            stacks.append(
-                RawStack(
-                    stack_key,
-                    ProcessKey(tgid, start_ns, exec_id),
-                    self._name(comm),
-                    cgroup_id,
-                    _ADDRESSES[kernel_depth].unpack_from(record, header_bytes),
-                    _ADDRESSES[user_depth].unpack_from(record, header_bytes + 8 * kernel_depth),
-                    bool(flags & SAMPLE_KERNEL_THREAD),
-                    generation,
-                    _ENDS[(flags & STACK_END_MASK) >> STACK_END_SHIFT],
-                    _ADDRESSES[python_depth].unpack_from(
-                        record, header_bytes + 8 * (kernel_depth + user_depth)
-                    ),
-                    _PYTHON_ENDS[(flags & PYTHON_END_MASK) >> PYTHON_END_SHIFT],
-                    tuple(names),
-                )
+            if generation < first:
+                continue
+            if stack is not None:
+                yield stack
+            stack = RawStack(
+                stack_key,
+                ProcessKey(tgid, start_ns, exec_id),
+                self._name(comm),
+                cgroup_id,
+                _ADDRESSES[kernel_depth].unpack_from(record, header_bytes),
+                _ADDRESSES[user_depth].unpack_from(record, header_bytes + 8 * kernel_depth),
+                bool(flags & SAMPLE_KERNEL_THREAD),
+                generation,
+                _ENDS[(flags & STACK_END_MASK) >> STACK_END_SHIFT],
+                _ADDRESSES[python_depth].unpack_from(
+                    record, header_bytes + 8 * (kernel_depth + user_depth)
+                ),
+                _PYTHON_ENDS[(flags & PYTHON_END_MASK) >> PYTHON_END_SHIFT],
+                tuple(names),
             )
             names.clear()
-        return stacks
+        if stack is not None:
+            yield stack

@@ -17,6 +17,8 @@ from node_agent.overhead.levels import Budget, Cost, Level, Pressure, Step
 from node_agent.overhead.memory_pressure import MemoryPressure
 
 RATES_HZ = (199, 99, 49, 19, 11)
+SPARSE_HZ = (5, 2)  # where all CPUs together still give that many samples a second:
+SPARSE_SAMPLES = 100
 AIM = 0.9  # of the limit: what a step down has to fit into
 ROOM = 0.7  # of the limit: what a step up has to fit into
 WORTH = 0.02  # of the cost of everything else: what a feature has to save to be given up
@@ -39,14 +41,16 @@ class Governor:
         budget: Budget,
         features: Sequence[str] = (),
         settle_s: float | None = None,
+        cpus: int = 1,
     ) -> None:
+        self._cpus = cpus
         self.level = Level(rate_hz)
         self.since_s: float | None = None  # when something was first given up; None: nothing is
         self._budget = budget
         self._memory = MemoryPressure(budget.memory_bytes)
         self._features = tuple(features)
         self._configured_hz = rate_hz
-        self._ladder = _ladder(rate_hz)
+        self._ladder = _ladder(cpus, rate_hz)
         self._feature_costs: dict[str, float] = {}  # as shares of the cost of everything else
         self._calm_s = CALM_S
         self._calm_since_s: float | None = None
@@ -68,7 +72,7 @@ class Governor:
         it, unless something is given up: then it is what steps up may lead to."""
         is_whole = self.level == Level(self._ladder[0])
         rates = (self._configured_hz,) if self._configured_hz < rate_hz else ()
-        self._ladder = _ladder(rate_hz, *rates)
+        self._ladder = _ladder(self._cpus, rate_hz, *rates)
         after = Level(rate_hz if is_whole else min(self.level.rate_hz, rate_hz), self.level.shed)
         if after == self.level:
             return None
@@ -195,7 +199,8 @@ class Governor:
         return step
 
 
-def _ladder(highest_hz: int, *between_hz: int) -> tuple[int, ...]:
+def _ladder(cpus: int, highest_hz: int, *between_hz: int) -> tuple[int, ...]:
     """The rates from `highest_hz` down, those of `between_hz` among them."""
-    lower = {rate for rate in (*RATES_HZ, *between_hz) if rate < highest_hz}
+    sparse = [rate for rate in SPARSE_HZ if rate * cpus >= SPARSE_SAMPLES]
+    lower = {rate for rate in (*RATES_HZ, *sparse, *between_hz) if rate < highest_hz}
     return (highest_hz, *sorted(lower, reverse=True))

@@ -6,12 +6,12 @@ from typing import cast
 
 from node_agent.generations import GenerationCache
 from node_agent.symbols.modules import ModuleRegistry
-from wire.limits import MAX_DEFINITION_FRAMES
 from wire.schema import Definitions, Module, ModuleKind, Name
 
-# Definitions of one batch: beyond this they would not fit the message's decoded size.
-MAX_PENDING_FRAMES = min(MAX_DEFINITION_FRAMES, 2_000_000)
-_FRAME_BYTES = 16
+# What is held until the batch is written costs memory three times over: an interval ends early
+# where it has so much to define. What one reading of the ring buffer (2 MiB) adds still fits.
+FULL_BYTES = 1536 << 10
+MAX_PENDING_BYTES = FULL_BYTES + (4 << 20)
 _FRAME = struct.Struct("16s")
 
 
@@ -27,13 +27,18 @@ class DefinitionBook:
         self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next batch should be made now."""
+        return self._pending_bytes >= FULL_BYTES
+
     def knows(self, stack_hash: bytes) -> bool:
         """Whether `stack_hash` is defined already or will be with the next batch."""
         return self._known.get(stack_hash) is not None
 
     def add(self, stack_hash: bytes, packed: bytes) -> None:
         """Define a stack with the next batch; `packed` holds its frames, 16 bytes each."""
-        if self._pending_bytes + len(packed) > MAX_PENDING_FRAMES * _FRAME_BYTES:
+        if self._pending_bytes + len(packed) > MAX_PENDING_BYTES:
             self.deferred += 1
             return
         self._known.put(stack_hash, True)

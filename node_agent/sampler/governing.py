@@ -28,7 +28,7 @@ class Adjustable(Protocol):
 
     def set_rate(self, rate_hz: int) -> None: ...
 
-    def take_interval(self) -> Interval: ...
+    def drop_interval(self) -> int: ...
 
 
 class _Request(NamedTuple):
@@ -57,7 +57,9 @@ class Governing:
         self.ceiling_hz = max(ceiling_hz, config.rate_hz)
         self._config = config
         budget = Budget(config.budget_percent, config.budget_user_percent)
-        self._governor = Governor(config.rate_hz, budget, tuple(self._features))
+        self._governor = Governor(
+            config.rate_hz, budget, tuple(self._features), cpus=len(online_cpus())
+        )
         given_up = [feature.name for feature in features if not feature.is_on]
         self._governor.go_on_at(collector.rate_hz, given_up, time.monotonic())
         self.asked_hz = config.rate_hz  # at present: the configured one, or that of `ask`
@@ -109,10 +111,10 @@ class Governing:
             missed["paused"] = round(ticks)
         return replace(interval, lost=interval.lost | missed) if missed else interval
 
-    def end_interval(self, overhead: Overhead, interval: Interval) -> None:
-        """React to what `interval`, which just ended, cost."""
+    def end_interval(self, overhead: Overhead, interval: Interval, late_ns: int = 0) -> None:
+        """React to what `interval`, which just ended, cost; `late_ns`: see Spending.add."""
         features = self._feature_percents(interval)
-        cost = self._spending.add(overhead, interval.duration_ns, features)
+        cost = self._spending.add(overhead, interval.duration_ns, features, late_ns)
         now_s = time.monotonic()
         self._take(
             self._governor.watch_memory(overhead.memory_bytes, now_s)
@@ -161,7 +163,7 @@ class Governing:
         """Every interval has one rate, by which its samples are weighed: those taken since the
         last one ended (some milliseconds) belong to neither and are dropped, counted."""
         self._collector.set_rate(0)
-        self._dropped += self._collector.take_interval().samples
+        self._dropped += self._collector.drop_interval()
         try:
             self._collector.set_rate(after_hz)
         except KernelError:

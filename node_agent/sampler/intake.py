@@ -36,6 +36,7 @@ from node_agent.unwind.unwinder import Unwinder, split_limit
 from wire.schema import Batch, Definitions, Overhead
 
 COLLECTOR = "cpu"
+MAX_STACKS = 8_192  # of an interval, 1 to 2 KB each: with more it ends early
 
 
 class _Held(NamedTuple):
@@ -100,6 +101,7 @@ class Intake:
         self._config = config
         self._spool = spool
         self._held: _Held | None = None
+        self._stacks = 0  # of this interval
         self._early: list[RawStack] = []
 
     def read_python(self, maps: PythonMaps | None) -> None:
@@ -117,6 +119,7 @@ class Intake:
         if ended is not None and raw.interval > ended:
             self._early.append(raw)
         else:
+            self._stacks += 1
             self.normalizer.add(raw)
         if self.unwinder is not None:
             self.unwinder.note(raw)
@@ -178,6 +181,7 @@ class Intake:
         with using(*OTHER_PROCESSES):
             for raw in self._early:
                 self.normalizer.add(raw)
+        self._stacks = len(self._early)
         self._early.clear()
         self._store(_Held(batch, definitions, list(stacks)))
 
@@ -188,6 +192,11 @@ class Intake:
             self.unwinder.step()
         if self.programs is not None:
             self.programs.step()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the interval should end now: all of it is held until its batch is written."""
+        return self._stacks >= MAX_STACKS or self.definitions.is_full
 
     @property
     def is_settled(self) -> bool:

@@ -25,6 +25,7 @@ from node_agent.sampler.governing import Governing
 from node_agent.sampler.intake import Intake
 from node_agent.sampler.notify import Notifier
 from node_agent.sampler.on_demand import OnDemand, on_demand_facts
+from node_agent.sampler.start_words import say_start
 from node_agent.sampler.status import SamplerStatus, parse_shipper_usage, read_shipper_report
 from node_agent.sampler.waiting import Waiter
 from node_agent.sampler.warnings import OverheadWarnings, UnitWarnings
@@ -92,7 +93,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         intake.read_python(collector.python_maps)
         meter = Meter(collector, calibration)
         loop = _Loop(config, spool, collector, meter, intake, watch, lines)
-        _say_start(config, collector, intake, watch, lines)
+        say_start(config, collector, intake, watch, lines)
         # What lives now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -109,36 +110,6 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         return EXIT_DETACHED
     lines.info("stop", "stopped", run=intake.run.hex(), batches=intake.sequence)
     return 0
-
-
-def _say_start(
-    config: AgentConfig, collector: CpuCollector, intake: Intake, watch: Watch, lines: Log
-) -> None:
-    for mode, reason in collector.mode_reasons.items():
-        lines.warning("mode", f"mode {collector.mode}, since {mode} failed: {reason}")
-    lines.info(
-        "start",
-        f"sampling at {config.rate_hz} Hz",
-        rate_hz=config.rate_hz,
-        mode=collector.mode,
-        preset=config.preset,
-        budget_percent=config.budget_percent,
-        run=intake.run.hex(),
-        spool_dir=str(config.spool_dir),
-    )
-    if watch.log_trouble:
-        lines.warning("kernel_log", watch.log_trouble)
-    if collector.resumed_s is not None:
-        words = f"went on with the last run's programs, which sampled {collector.resumed_s:.1f} s"
-        lines.info("resumed", words)
-    if collector.inherited_s is not None:
-        words = f"counts what other programs sampled in {collector.inherited_s:.1f} s before"
-        lines.info("inherited", words)
-    if collector.has_unreadable:
-        words = "lost: what programs of another version sampled since the last batch"
-        lines.warning("inherited", words)
-    for trouble in collector.unresolved_exclusions:
-        lines.warning("exclusion", f"an exclusion has no effect until this changes: {trouble}")
 
 
 class _Loop:
@@ -193,23 +164,26 @@ class _Loop:
         while not waiter.wait(POLL_S, self._patience_s(interval_at)):
             now = time.monotonic()
             self._on_demand.step()
-            if self._is_over(now >= interval_at):
+            is_over = self._is_over(now >= interval_at)
+            if not is_over:
+                with using(*OTHER_PROCESSES):
+                    for raw in self._collector.stacks():
+                        self._intake.add(raw)
+            is_full = self._intake.is_full
+            if is_over or is_full:
                 opened = self._watch.look()
                 if opened is not None:
                     self._intake.facts |= breaker_facts(opened)
                     break
                 self._end_interval()
+                if is_full:
+                    give_back_at = now
                 if self._last_error != told:  # also where the disk has no room for the status
                     told = self._last_error
                     notifier.send(f"STATUS={told or 'sampling'}")
                 # After a suspended machine, one interval, not one for every missed one.
                 began = min(interval_at, now)
                 interval_at = max(began + self._governing.interval_s, now + POLL_S)
-            else:
-                stacks = self._collector.poll()
-                with using(*OTHER_PROCESSES):
-                    for raw in stacks:
-                        self._intake.add(raw)
             if now >= directives_at:
                 directives_at = now + IDLE_S
                 self._obey()
@@ -245,13 +219,13 @@ class _Loop:
         with using(*KERNEL_PROGRAMS):  # before 5.19 every access to a map wants CAP_BPF
             interval = self._governing.booked(self._collector.take_interval())
         # What belongs to the next interval is left for the process that comes after this one.
-        stacks = self._collector.poll(interval.number if last else None)
         with using(*OTHER_PROCESSES):
-            for raw in stacks:
+            for raw in self._collector.stacks(interval.number if last else None):
                 self._intake.add(raw, interval.number)
         shipper = read_shipper_report(self._spool)
         usage = parse_shipper_usage(shipper)
         overhead = self._meter.measure(usage, interval.duration_ns, interval.samples)
+        measured_ns = time.process_time_ns()
         self._overhead_warnings.note(overhead, time.monotonic())
         self._unit_warnings.look(shipper)
         rate_hz = self._governing.rate_hz
@@ -264,7 +238,8 @@ class _Loop:
             if words != self._last_error:
                 self._last_error = words
                 self._log.warning("spool", words)
-        self._governing.end_interval(overhead, interval)
+        late_ns = time.process_time_ns() - measured_ns
+        self._governing.end_interval(overhead, interval, late_ns)
         self._status.note(interval, rate_hz, self._last_error)
 
     def _calibrate(self) -> None:

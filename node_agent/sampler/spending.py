@@ -17,16 +17,24 @@ class Spending:
     def __init__(self, interval_s: float) -> None:
         self._judged_s = min(MIN_JUDGED_S, interval_s / 2)
         self._children_ns = _children_cpu_ns()
+        self._late_ns = 0
         self._waiting: list[tuple[Cost, int]] = []  # with the nanoseconds; not judged yet
 
     def add(
-        self, overhead: Overhead, duration_ns: int, features: Mapping[str, float]
+        self,
+        overhead: Overhead,
+        duration_ns: int,
+        features: Mapping[str, float],
+        late_ns: int = 0,
     ) -> Cost | None:
         """What the intervals since the last answer cost, this one of `duration_ns` the last of
-        them; None when they were too short together. `features`: percent of the host."""
+        them; None when they were too short together. `features`: percent of the host. `late_ns` is
+        the CPU time that this interval's batch took after `overhead` was measured: it belongs to
+        this interval, and what the one before had so does not."""
         children_ns = _children_cpu_ns()
-        spent_ns, self._children_ns = children_ns - self._children_ns, children_ns
-        of_core = 100 * spent_ns / max(duration_ns, 1)
+        others_ns = children_ns - self._children_ns + self._late_ns - late_ns
+        self._children_ns, self._late_ns = children_ns, late_ns
+        of_core = 100 * others_ns / max(duration_ns, 1)
         cost = Cost(
             max(overhead.cpu_percent - of_core / len(online_cpus()), 0.0),
             max(overhead.user_percent_of_core - of_core, 0.0),

@@ -1,6 +1,7 @@
 """Decoding of the kernel's records."""
 
 import ctypes
+from collections.abc import Iterator
 
 from node_agent.collectors.stacks import Decoder, ProcessKey, SampleKey
 from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD, SampleKeyC, StackEventC
@@ -26,6 +27,26 @@ def test_a_record_becomes_a_stack() -> None:
     assert stack.user_ips == (3, 2, 1)
     assert not stack.is_kernel_thread
     assert stack.interval == 7
+
+
+def test_stacks_of_intervals_that_were_given_up_are_left_out() -> None:
+    decoder = Decoder()  # the records are of interval 7
+
+    assert list(decoder.stacks([record([9], [3])], first=8)) == []
+    assert len(list(decoder.stacks([record([9], [3])], first=7))) == 1
+
+
+def test_a_stack_is_given_out_when_its_record_has_left_the_buffer() -> None:
+    left = []
+
+    def read() -> Iterator[memoryview]:
+        for number in range(3):
+            yield record([number], [])
+            left.append(number)
+
+    seen = [(stack.kernel_ips, list(left)) for stack in Decoder().stacks(read())]
+
+    assert seen == [((0,), [0]), ((1,), [0, 1]), ((2,), [0, 1, 2])]
 
 
 def test_kernel_threads_are_marked() -> None:

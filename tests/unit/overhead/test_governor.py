@@ -73,6 +73,18 @@ def test_settles_within_thirty_seconds_at_a_rate_inside_the_budget(
     assert play(governor, host, 600, start_s=20) == []
 
 
+@pytest.mark.parametrize(
+    ("cpus", "lowest"), [(1, 11), (19, 11), (20, 5), (49, 5), (50, 2), (512, 2)]
+)
+def test_on_many_cpus_fewer_samples_of_each_come_before_a_pause(cpus: int, lowest: int) -> None:
+    governor = running(99, DEVELOPMENT, cpus=cpus)
+
+    levels = [step.after for step in play(governor, load(10_000), 40)]
+
+    assert governor.lowest_hz == lowest
+    assert levels == [Level(lowest), Level(0)]
+
+
 def test_a_step_names_its_reason_and_its_numbers() -> None:
     governor = running(99, DEVELOPMENT)
 

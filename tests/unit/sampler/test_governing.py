@@ -26,8 +26,8 @@ class Collector:
         self.rates: list[int] = []
         self.refused: set[int] = set()
 
-    def take_interval(self) -> Interval:
-        return Interval({}, {}, 3, 0, 0, 5_000_000)
+    def drop_interval(self) -> int:
+        return 3
 
     def set_rate(self, rate_hz: int) -> None:
         if rate_hz in self.refused:
@@ -143,6 +143,19 @@ def test_the_cost_of_children_is_no_reason(config: AgentConfig, collector: Colle
     governing.end_interval(overhead, lasting(10))
 
     assert collector.rates == []
+
+
+def test_the_time_that_a_batch_takes_counts_for_its_own_interval(
+    governing: Governing, collector: Collector
+) -> None:
+    overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, 0.1, 1.0)
+    governing.end_interval(overhead, lasting(10), SECOND_NS)
+    assert collector.rates == [0, 11]  # 11 % of a core
+
+    # 10 of the 11 were of the batch before, and without them there is no reason for another step.
+    overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, 5.0, 11.0)
+    governing.end_interval(overhead, lasting(10))
+    assert collector.rates == [0, 11]
 
 
 def test_what_the_run_before_gave_up_stays_given_up(config: AgentConfig) -> None:

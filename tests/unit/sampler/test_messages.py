@@ -63,7 +63,7 @@ def test_nothing_new_is_no_message() -> None:
 
 
 def test_what_has_no_room_is_defined_when_it_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(definitions, "MAX_PENDING_FRAMES", 3)
+    monkeypatch.setattr(definitions, "MAX_PENDING_BYTES", 48)
     book = DefinitionBook(100)
     book.add(b"a" * 16, bytes(32))
     book.add(b"b" * 16, bytes(32))
@@ -72,6 +72,17 @@ def test_what_has_no_room_is_defined_when_it_comes_again(monkeypatch: pytest.Mon
     book.take()
     book.add(b"b" * 16, bytes(32))
     assert list(book.take()) == [b"b" * 16]
+
+
+def test_definitions_of_many_bytes_want_a_batch_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(definitions, "FULL_BYTES", 64)
+    book = DefinitionBook(100)
+    book.add(b"a" * 16, bytes(48))
+    assert not book.is_full
+    book.add(b"b" * 16, bytes(16))
+    assert book.is_full
+    book.take()
+    assert not book.is_full
 
 
 def test_unseen_stacks_are_forgotten_in_time() -> None:
