@@ -80,6 +80,11 @@ class Children:
         """Do this kind of work too."""
         self._works.append(work)
 
+    @property
+    def pending(self) -> int:
+        """Jobs of all kinds that are not finished yet."""
+        return sum(work.pending for work in self._works)
+
     def step(self) -> None:
         """Collect a child that has ended, start the next. Never waits."""
         if self._child is not None and not self._collect(self._child):
