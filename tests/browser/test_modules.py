@@ -393,3 +393,18 @@ async def test_the_view_survives_its_way_through_the_url(run: Run) -> None:
     assert len(broken["problems"]) == 2
     assert broken["range"] == {"from": "now-15m", "until": "now"}
     assert broken["matchers"] == []
+
+
+async def test_a_host_is_learning_while_that_is_why_it_costs_more(run: Run) -> None:
+    names = await run(
+        """const { learning } = await import("/static/js/fleet.js");
+        const node = (name, pending, percent, budget, state = "reporting") => ({
+          name, state, facts: pending ? { learning: pending } : {},
+          overhead: percent === null ? null : { cpu_percent: percent },
+          budget: { cpu_percent: budget } });
+        const nodes = [node("new", "31", 14, 1), node("calm", "2", 0.3, 1),
+          node("done", "", 14, 1), node("unmeasured", "31", null, 1),
+          node("of no budget", "31", 14, null), node("gone", "31", 14, 1, "offline")];
+        return learning(nodes).map((n) => n.name);"""
+    )
+    assert names == ["new"]

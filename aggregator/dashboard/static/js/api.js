@@ -21,14 +21,16 @@ function noteServerTime(response) {
 }
 
 // signal: aborts the request; an abort by the caller is rethrown as it is (name "AbortError").
-async function get(path, params, signal) {
+// options: method, headers and body of fetch.
+async function call(path, params, signal, options = {}) {
   const query = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== "" && v != null));
+  const url = query.size ? `${path}?${query}` : path;
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
   const either = signal ? AbortSignal.any([signal, timeout]) : timeout;
   let response;
   let body;
   try {
-    response = await fetch(`${path}?${query}`, { signal: either, cache: "no-store" });
+    response = await fetch(url, { signal: either, cache: "no-store", ...options });
     body = await response.text();
     noteServerTime(response);
   } catch (error) {
@@ -50,18 +52,35 @@ async function get(path, params, signal) {
 }
 
 export const fetchFlamegraph = ({ from, until, query }, signal) =>
-  get("/api/v1/flamegraph", { from, until, query, max_nodes: MAX_NODES, format: "columnar" }, signal);
+  call("/api/v1/flamegraph", { from, until, query, max_nodes: MAX_NODES, format: "columnar" }, signal);
 
 export const fetchTimeline = ({ from, until, query, points }, signal) =>
-  get("/api/v1/timeline", { from, until, query, points }, signal);
+  call("/api/v1/timeline", { from, until, query, points }, signal);
 
-export const fetchLabels = async () => (await get("/api/v1/labels", {})).labels;
+export const fetchLabels = async () => (await call("/api/v1/labels", {})).labels;
 
-export const fetchNodes = async (signal) => (await get("/api/v1/nodes", {}, signal)).nodes;
+export const fetchNodes = async (signal) => (await call("/api/v1/nodes", {}, signal)).nodes;
 
 // → {events, older}, newest first; `olderThan` is `older` of the page before
 export const fetchEvents = (name, { olderThan = "", limit }, signal) =>
-  get(`/api/v1/nodes/${encodeURIComponent(name)}/events`, { older_than: olderThan, limit }, signal);
+  call(`/api/v1/nodes/${encodeURIComponent(name)}/events`, { older_than: olderThan, limit }, signal);
+
+const profilesOf = (name) => `/api/v1/nodes/${encodeURIComponent(name)}/profiles`;
+const asOperator = (token) => ({ Authorization: `Bearer ${token}` });
+
+// Profiles on demand, the newest first.
+export const fetchProfiles = async (name) => (await call(profilesOf(name), {})).profiles;
+
+// asked: {rate_hz, seconds}; token: an operator's
+export const askProfile = (name, asked, token) =>
+  call(profilesOf(name), {}, null, {
+    method: "POST",
+    headers: asOperator(token),
+    body: JSON.stringify(asked),
+  });
+
+export const endProfile = (url, token) =>
+  call(url, {}, null, { method: "DELETE", headers: asOperator(token) });
 
 export function exportUrl({ from, until, query }, format) {
   const params = new URLSearchParams({ from, until, format });

@@ -71,6 +71,13 @@ export function costOf(nodes) {
   return { hosts, cores: used, cpus, percent: (100 * used) / cpus };
 }
 
+// Hosts whose agent still reads their programs' files, each once, and costs more than its budget.
+export const learning = (nodes) =>
+  nodes.filter(({ state, facts, overhead, budget }) => {
+    const isOver = overhead && budget.cpu_percent && overhead.cpu_percent > budget.cpu_percent;
+    return state === "reporting" && facts.learning && isOver;
+  });
+
 // The heading of the list.
 export function answer(nodes) {
   const all = costOf(nodes);

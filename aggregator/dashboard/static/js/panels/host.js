@@ -1,9 +1,11 @@
-// What a host's row opens to: the parts of its cost, what it gave up since when, its last events.
+// What a host's row opens to: the parts of its cost, what it gave up since when, its last events,
+// and its profiles on demand.
 
 import { el } from "../dom.js";
 import * as fleet from "../fleet.js";
-import { bytes, cost, duration, plain } from "../format.js";
+import { bytes, cost, duration, plain, plural } from "../format.js";
 import { createEvents, timeOf } from "./events.js";
+import { createProfiles } from "./profiles.js";
 
 const micros = (ns) => (ns / 1000).toFixed(1);
 const ofHost = (value) => `${cost(value)} %`;
@@ -63,6 +65,12 @@ function costs(node) {
 
 const ago = (ms, nowMs) => duration(Math.max(0, Math.floor((nowMs - ms) / 1000)));
 
+function learns({ facts: { learning } }) {
+  if (!/^\d+$/.test(learning ?? "")) return null;
+  const files = plural(Number(learning), "file");
+  return ["Learning", `${files} of its programs still to be read, each once; until then it costs more`];
+}
+
 function facts(node, nowMs) {
   const rates = [
     node.asked_rate_hz != null && `asked ${node.asked_rate_hz} Hz`,
@@ -81,6 +89,7 @@ function facts(node, nowMs) {
   const about = [node.agent_version && `agent ${node.agent_version}`, node.facts.kernel, node.facts.preset];
   return [
     shed || ["Given up", "nothing"],
+    learns(node),
     rates.length > 0 && ["Rate", rates.join(" · ")],
     ["Lost, last minute", lost.length ? lost.join(" · ") : "no samples"],
     ["Host", plain(about.filter(Boolean).join(" · ")) || "has not reported yet"],
@@ -90,8 +99,10 @@ function facts(node, nowMs) {
 export function createDetail(name) {
   const list = el("dl", { class: "costs" });
   const events = createEvents(name);
-  const label = `${plain(name)}: cost and events`;
-  const box = el("div", { class: "host-detail", role: "group", "aria-label": label }, list, events.box);
+  const profiles = createProfiles(name);
+  const label = `${plain(name)}: cost, events and profiles`;
+  const parts = [list, events.box, profiles.box];
+  const box = el("div", { class: "host-detail", role: "group", "aria-label": label }, parts);
   return {
     box,
     show(node, nowMs) {
@@ -101,7 +112,11 @@ export function createDetail(name) {
         ...lines.filter(Boolean).flatMap(([term, ...what]) => [el("dt", {}, term), el("dd", {}, what)]),
       );
       events.refresh(nowMs);
+      profiles.refresh(node, nowMs);
     },
-    stop: () => events.stop(),
+    stop() {
+      events.stop();
+      profiles.stop();
+    },
   };
 }

@@ -1,7 +1,7 @@
 // The hosts in one line of the app bar (behind it: panels/fleet.js), and how late they are.
 
 import { $ } from "../dom.js";
-import { costOf } from "../fleet.js";
+import { costOf, learning } from "../fleet.js";
 import { cost, duration, plural } from "../format.js";
 
 export const ageOf = (node, nowMs) => (nowMs - Date.parse(node.last_seen)) / 1000;
@@ -16,7 +16,9 @@ export function showHealth(nodes) {
   $(".text", health).textContent = !nodes.length
     ? "No hosts yet"
     : `${now.length} of ${plural(nodes.length, "host")} reporting`;
-  $(".cost", health).textContent = all ? `\u00a0· profiling costs ${cost(all.percent)} % CPU` : "";
+  const news = learning(now).length;
+  const why = news ? `, learning ${nodes.length === 1 ? "this host" : plural(news, "host")}` : "";
+  $(".cost", health).textContent = all ? `\u00a0· profiling costs ${cost(all.percent)} % CPU${why}` : "";
 }
 
 // For a page that follows now: {text, title} when data is late, else null.
