@@ -53,6 +53,17 @@ def find_lines(sections: Sections, addresses: Sequence[int]) -> dict[int, Place]
     return found
 
 
+def read_paths(sections: Sections, at: int) -> list[str]:
+    """The paths of the files of the unit whose lines begin at `at`; none where it is damaged."""
+    size = int.from_bytes(sections.line[at : at + 4], "little")
+    if at < 0 or at + 4 + size > len(sections.line):
+        return []
+    try:
+        return _Unit(sections, at + 4, at + 4 + size).paths()
+    except (_DamagedError, IndexError):
+        return []
+
+
 class _Unit:
     """The header of one unit's program."""
 
@@ -93,6 +104,10 @@ class _Unit:
                 self._uleb()
                 self._uleb()
                 self._check(len(self._files))
+
+    def paths(self) -> list[str]:
+        """The path of each file."""
+        return [self.path(number) for number in range(len(self._files))]
 
     def path(self, number: int) -> str:
         """The path of a file, relative to where the compiler ran if it says no more."""

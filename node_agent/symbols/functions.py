@@ -3,16 +3,18 @@
 .symtab and .dynsym, and the minimal symbols that Fedora and others compress into .gnu_debugdata
 (format: https://sourceware.org/gdb/current/onlinedocs/gdb.html/MiniDebugInfo.html); for Go its own
 table, with lines and inlined functions; .symtab of the file's debug information, where it is given;
-lines from .debug_line of either.
+lines and inlined functions from .debug_line and .debug_info of either.
 """
 
 import lzma
-import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 
-from node_agent.symbols.dwarf_lines import MAX_LINE_BYTES, Sections, find_lines
+from node_agent.symbols.debug_sections import read_contents
+from node_agent.symbols.dwarf_entries import DebugSections
+from node_agent.symbols.dwarf_inlines import Call, find_inlined
+from node_agent.symbols.dwarf_lines import MAX_LINE_BYTES, Place, Sections, find_lines, read_paths
 from node_agent.symbols.elf import (
     PT_LOAD,
     SHT_DYNSYM,
@@ -36,8 +38,11 @@ from wire.pprof import Line
 MAX_TABLE_BYTES = 256 << 20
 MAX_DEBUGDATA_BYTES = 64 << 20
 _MAX_MODULE_BYTES = 4_096
-MAX_LINES_BYTES = 128 << 20  # of one section that lines are read from
-_COMPRESSED, _ZLIB, _COMPRESSION_HEADER_BYTES = 0x800, 1, 24
+_LINE_SECTIONS = (".debug_line", ".debug_line_str", ".debug_str")
+_ENTRY_SECTIONS = (
+    *(".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets"),
+    *(".debug_addr", ".debug_ranges", ".debug_rnglists"),
+)
 
 
 class Functions:
@@ -49,10 +54,13 @@ class Functions:
         segments: list[Segment],
         go: GoTable | None = None,
         lines: Sections | None = None,
+        entries: DebugSections | None = None,
     ) -> None:
         """`rows` are (virtual address, size, name); size 0 means up to the next function."""
         self._go = go
         self._lines = lines
+        self._entries = entries
+        self._paths: dict[int, list[str]] = {}  # of the files of a unit, by where its lines begin
         rows.sort(key=lambda row: row[0])
         self._starts = [row[0] for row in rows]
         self._rows = rows
@@ -61,21 +69,35 @@ class Functions:
     def lines_at(self, offsets: Sequence[int]) -> list[list[Line]]:
         """What runs at each of these file offsets (names mangled), the innermost function first;
         empty where no symbol covers it.
-
-        Functions that were inlined are told for Go only; elsewhere the line may be one of theirs.
         """
         addresses = {offset: self._address(offset) for offset in offsets}
-        places = {}
-        if self._lines is not None:
-            places = find_lines(self._lines, [a for a in addresses.values() if a is not None])
-        found = []
+        known = [address for address in addresses.values() if address is not None]
+        places = find_lines(self._lines, known) if self._lines is not None else {}
+        inlined = find_inlined(self._entries, known) if self._entries is not None else {}
+        found: list[list[Line]] = []
         for offset in offsets:
             address = addresses[offset]
-            lines = self._go_lines(address) if address is not None else []
-            if not lines and (name := self.name_at(offset)) is not None and address is not None:
-                lines = [Line(name, *places.get(address, ("", 0)))]
+            if address is None:
+                found.append([])
+                continue
+            lines, calls = self._go_lines(address), inlined.get(address, [])
+            if not lines and (name := self.name_at(offset)) is not None:
+                lines = self._unfold(name, calls, places.get(address, ("", 0)))
+            elif len(lines) == 1 and calls:  # before Go 1.26 its table has no inlined functions
+                lines = self._unfold(lines[0].function, calls, (lines[0].file, lines[0].line))
             found.append(lines)
         return found
+
+    def _unfold(self, function: str, calls: list[Call], place: Place) -> list[Line]:
+        """What was inlined into `function` and stands at `place`, the innermost first."""
+        lines = []
+        for name, file, line, unit in reversed(calls):
+            lines.append(Line(name or function, *place))
+            if unit not in self._paths:
+                self._paths[unit] = read_paths(self._lines, unit) if self._lines is not None else []
+            paths = self._paths[unit]
+            place = paths[file] if 0 <= file < len(paths) else "", line
+        return [*lines, Line(function, *place)]
 
     def _go_lines(self, address: int) -> list[Line]:
         if self._go is None:
@@ -118,43 +140,32 @@ def read_functions(
     rows = _read_rows(read, sections)
     if not any(section.type == SHT_SYMTAB for section in sections):
         rows += _read_debugdata(read, sections)
-    lines = _read_lines(read, sections)
+    lines, entries = _read_lines(read, sections), _read_entries(read, sections)
     if debug is not None:
         with suppress(ElfError):  # the file's own tables may still do
             inner, size = debug
             inner_sections = read_sections(inner, read_header(inner), size)
             rows += _read_rows(inner, inner_sections)
             lines = lines or _read_lines(inner, inner_sections)
+            entries = entries or _read_entries(inner, inner_sections)
     go = _read_go(read, sections, header.entry)
-    return Functions(_deduplicate(rows), segments, go, lines)
+    return Functions(_deduplicate(rows), segments, go, lines, entries)
 
 
 def _read_lines(read: ReadAt, sections: list[Section]) -> Sections | None:
     """The sections of lines; None without, or where they are too large to go through."""
-    found = {
-        section.name: _content(read, section)
-        for section in sections
-        if section.name in (".debug_line", ".debug_line_str", ".debug_str")
-        and section.type != SHT_NOBITS
-        and section.size <= MAX_LINES_BYTES
-    }
+    found = read_contents(read, sections, _LINE_SECTIONS)
     line = found.get(".debug_line", b"")
     if not line or len(line) > MAX_LINE_BYTES:
         return None
     return Sections(line, found.get(".debug_line_str", b""), found.get(".debug_str", b""))
 
 
-def _content(read: ReadAt, section: Section) -> bytes:
-    content = read(section.offset, section.size)
-    if not section.flags & _COMPRESSED:
-        return content
-    if int.from_bytes(content[:4], "little") != _ZLIB:
-        return b""
-    unpacker = zlib.decompressobj()
-    try:
-        return unpacker.decompress(content[_COMPRESSION_HEADER_BYTES:], MAX_LINES_BYTES)
-    except zlib.error:
-        return b""
+def _read_entries(read: ReadAt, sections: list[Section]) -> DebugSections | None:
+    """The sections that tell what was inlined; None without."""
+    found = read_contents(read, sections, _ENTRY_SECTIONS)
+    contents = [found.get(name, b"") for name in _ENTRY_SECTIONS]
+    return DebugSections(*contents) if contents[0] and contents[1] else None
 
 
 def _read_go(read: ReadAt, sections: list[Section], entry: int) -> GoTable | None:

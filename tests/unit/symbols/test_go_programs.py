@@ -92,6 +92,22 @@ def test_a_recording_and_the_centre_say_the_same(
         ]
 
 
+def test_before_go_1_26_inlined_functions_are_those_of_the_debug_information(
+    go_program: Callable[..., tuple[Path, int]], tmp_path: Path
+) -> None:
+    stripped, offset = go_program()
+    whole, older = stripped.with_name(f"{stripped.name}-whole"), tmp_path / "older"
+    # what Go 1.26 added, and with it the way to the trees of inlined functions
+    command = ["objcopy", "--rename-section", ".go.module=.other", whole, older]
+    subprocess.run(command, check=True)
+    (expected,) = read_functions(*reader(whole)).lines_at([offset])
+    (found,) = read_functions(*reader(older)).lines_at([offset])
+    assert [(line.function, line.line) for line in found] == [("main.inner", 3), ("main.outer", 9)]
+    if _go_version() >= (1, 26):
+        assert [line.function for line in found] == [line.function for line in expected]
+    assert [Path(line.file).name for line in found] == ["till.go"] * 2
+
+
 def test_a_program_of_go_and_c_has_the_names_of_both(
     go_program: Callable[..., tuple[Path, int]], tmp_path: Path
 ) -> None:
