@@ -58,7 +58,7 @@ def _tell(command: str, error: AgentError) -> None:
     words = str(error).replace("\n", "; ")
     remedy = error.remedy.replace("\n", " ")
     if error.exit_code == EXIT_IMPOSSIBLE:
-        remedy = f"{remedy} {_CHECK}".strip()
+        remedy = f"{remedy.rstrip('.')}. {_CHECK}" if remedy else _CHECK
     lines = Log(command)
     lines.error("start_failed", words, exit_code=error.exit_code, remedy=remedy)
 

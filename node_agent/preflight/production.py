@@ -128,7 +128,12 @@ def _check_monitoring(more: ProductionFacts) -> Check:
 
 def _check_alerting(more: ProductionFacts) -> Check:
     remedy = "add [[webhooks]] to the aggregator's configuration"
+    if more.webhooks is None and more.monitoring is not None:
+        why = "not known, as the aggregator could not be asked"
+        return Check("alerting", State.MISSING, why, "mend monitoring first")
     if more.webhooks is None:
-        return Check("alerting", State.MISSING, "the aggregator did not tell its webhooks", remedy)
+        why = "the aggregator did not tell its webhooks: it wants a read token, or is older"
+        remedy = "look for [[webhooks]] in the aggregator's configuration"
+        return Check("alerting", State.MISSING, why, remedy)
     fault = "" if more.webhooks else "the aggregator has no webhook: nobody hears its alerts"
     return _check("alerting", fault, remedy, f"{more.webhooks} webhooks at the aggregator")

@@ -4,6 +4,7 @@ The file is in a folder that only the sampler's user may enter (a systemd unit's
 else beside the spool): who could write it could keep the agent from sampling.
 """
 
+import errno
 import json
 import os
 import stat
@@ -164,7 +165,9 @@ class Watch:
             draft.replace(path)
         except OSError as error:
             words = f"the breaker cannot remember this run: {path}: {error.strerror}"
-            self._own_log.error("breaker", words, remedy=f"Make {self._folder} writable.")
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Free disk space there." if is_full else f"Make {self._folder} writable."
+            self._own_log.error("breaker", words, remedy=remedy)
 
 
 def _is_alive(running: Running) -> bool:

@@ -136,11 +136,14 @@ class Folder:
                 os.fsync(self._fd)
 
     def overwrite(self, name: str, data: bytes) -> bool:
-        """Put `data`, padded by spaces, over the content of the file, which must be there and not
-        be shorter: for a full disk, where only what a file has already can be used. False when
-        that is not possible. Whoever reads meanwhile may see a mixture."""
+        """Put `data`, padded by spaces, over the content of the file, if it is there and not
+        shorter: for a full disk, where only what a file has already can be used. False when that
+        is not possible. Whoever reads meanwhile may see a mixture."""
         with translated(self.path / name, "write to"):
-            descriptor = os.open(name, _OVERWRITE_FLAGS, dir_fd=self._fd)
+            try:
+                descriptor = os.open(name, _OVERWRITE_FLAGS, dir_fd=self._fd)
+            except FileNotFoundError:
+                return False
             try:
                 status = os.fstat(descriptor)
                 own = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
@@ -215,11 +218,11 @@ def translated(path: Path, action: str) -> Iterator[None]:
                 message, "Mount the file system read-write, or point spool_dir elsewhere."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise SpoolAccessError(
-                message,
-                "Give the folder to the group of both agent users, with mode 2770 "
-                f"(chgrp -R GROUP {path} && chmod 2770 {path}).",
-            ) from error
+            remedy = "Run it as root, or name a folder of this user's own with --spool-dir."
+            if os.path.lexists(path):
+                remedy = "Give the folder to the group of both agent users, with mode 2770 "
+                remedy += f"(chgrp -R GROUP {path} && chmod 2770 {path})."
+            raise SpoolAccessError(message, remedy) from error
         if error.errno in (errno.ELOOP, errno.ENXIO):  # O_NOFOLLOW met a link; a socket
             raise SpoolFileError(message) from error
         raise SpoolError(message, "Check spool_dir and its file system.") from error

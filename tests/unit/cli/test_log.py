@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.cli import main
+from node_agent.cli import _tell, main
+from node_agent.kernel.errors import KernelError
 from node_agent.log import BURST, MAX_VALUE_CHARACTERS, Lasting, Log, render
 
 
@@ -109,3 +110,15 @@ def test_a_failed_start_is_one_line_with_the_way_out(
     assert "did you mean rate_hz?" in line
     assert "max_samples" in line
     assert ' exit_code=2 remedy="Correct the configuration and start again."' in line
+
+
+@pytest.mark.parametrize(
+    ("remedy", "shown"),
+    [("apt install it", "apt install it. `flam"), ("Do so.", "Do so. `flam"), ("", '="`flam')],
+)
+def test_a_remedy_and_the_pointer_to_check_are_two_sentences(
+    remedy: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell("run", KernelError("The program cannot be compiled", "no headers", remedy))
+
+    assert shown in capsys.readouterr().err

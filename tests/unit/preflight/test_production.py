@@ -103,6 +103,12 @@ def test_what_is_missing_is_said(changes, name, why):
     assert f"Not ready for production, missing: {name}." in render_production(checks)
 
 
+def test_who_cannot_be_asked_is_not_said_to_be_without_webhooks():
+    *_, check = judged(webhooks=None, monitoring=Failure("refused", "start it"))
+    assert (check.name, check.remedy) == ("alerting", "mend monitoring first")
+    assert "not known" in check.why
+
+
 def test_a_faulty_configuration_has_no_rate_either():
     checks = judged(config=None, config_fault="rate_hz is 'x'; it must be a number")
     assert missing(checks) == ["rate", "configuration"]

@@ -260,6 +260,17 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(small_disk, make_batch, ma
     assert [entry.sequence for entry in spool.pending()] == [1, 3]
 
 
+def test_a_disk_that_was_full_from_the_start_is_named(small_disk):
+    """The report has no file yet whose room it could use."""
+    spool = Spool(small_disk / "spool")
+    spool.create()
+    with pytest.raises(OSError), (small_disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(SpoolFullError, match="No space left"):
+        spool.write_status("sampler", {"running": True})
+
+
 def test_a_read_only_disk_is_named(small_disk, make_batch):
     import subprocess
 
@@ -369,3 +380,19 @@ def test_a_writer_killed_at_any_point_leaves_whole_files_only(
         if finished:
             break
     assert outcomes == {(False, 0), (False, 1), (True, 1)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_a_user_without_the_right_to_make_it_is_told_another_way(tmp_path):
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(folder.stat().st_mode | 0o711)
+    child = os.fork()
+    if child == 0:
+        os.seteuid(20_001)
+        try:
+            Spool(tmp_path / "missing").create()
+        except SpoolAccessError as error:
+            os._exit(0 if "--spool-dir" in error.remedy else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
