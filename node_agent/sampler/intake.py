@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from node_agent.sampler.batches import build_columns
 from node_agent.sampler.definitions import DefinitionBook, build_definitions
 from node_agent.sampler.events import Events
 from node_agent.sampler.extraction import Extractor
+from node_agent.sampler.facts import config_facts
 from node_agent.sampler.forgetting import Forgetting
 from node_agent.spool import Spool
 from node_agent.symbols.kallsyms import KernelFrames
@@ -238,16 +239,7 @@ class Intake:
         # Why this interval may have cost more than the budget: each file is read once.
         pending = self.children.pending
         learning = {"learning": str(pending)} if pending else {}
-        return dict(_facts(self._config)) | self.facts | learning
+        return dict(config_facts(self._config)) | self.facts | learning
 
     def _count(self, reason: str) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + 1
-
-
-def _facts(config: AgentConfig) -> Iterator[tuple[str, str]]:
-    yield "kernel", os.uname().release
-    yield "preset", config.preset
-    yield "machine", os.uname().machine
-    yield "asked_hz", str(config.rate_hz)
-    yield "budget_percent", f"{config.budget_percent:g}"
-    yield "budget_user_percent", f"{config.budget_user_percent:g}"
