@@ -31,7 +31,8 @@ class Section(NamedTuple):
     """Where unwind information lies: offset and size for `read`, and its address (ELF's vaddr).
 
     `is_debug`: it is laid out as `.debug_frame`. `ends_at_zero`: `size` is only a limit, the
-    information ends with an entry of length 0.
+    information ends with an entry of length 0. `unpacked`: what it holds, where the file has it
+    compressed; `offset` is then one in there.
     """
 
     offset: int
@@ -39,6 +40,12 @@ class Section(NamedTuple):
     address: int
     is_debug: bool = False
     ends_at_zero: bool = False
+    unpacked: bytes = b""
+
+    def reader(self, read: ReadAt) -> ReadAt:
+        """What reads at `offset`: `read` for what isn't compressed."""
+        content = self.unpacked
+        return (lambda offset, size: content[offset : offset + size]) if content else read
 
 
 class Functions:
@@ -70,7 +77,7 @@ class Reader:
     def __init__(
         self, read: ReadAt, section: Section, base: int, span: int, functions: Functions
     ) -> None:
-        self._read = read
+        self._read = section.reader(read)
         self._section = section
         self._base = base
         self._span = span

@@ -3,6 +3,7 @@
 import struct
 from typing import NamedTuple
 
+from node_agent.symbols.debug_sections import SHF_COMPRESSED, read_content
 from node_agent.symbols.elf import (
     PT_LOAD,
     SHT_NOBITS,
@@ -23,7 +24,7 @@ _PT_GNU_EH_FRAME = 0x6474E550
 _EXECUTABLE = 1
 _PAGE = 4096
 _SHF_EXECINSTR = 4
-_SHF_COMPRESSED = 1 << 11
+_MAX_UNPACKED_BYTES = 64 << 20  # of memory, where other sections are read in pieces
 
 
 class Image(NamedTuple):
@@ -90,8 +91,8 @@ def open_image(read: ReadAt, file_size: int, is_image: bool) -> Image:
         raise ElfError("an ELF file with code more than 4 GiB apart")
     placed = [s._replace(offset=s.vaddr - base) for s in segments] if is_image else segments
     elf_sections = [] if is_image else _sections(read, header, file_size)
-    sections = _named(elf_sections, ".eh_frame", False) or eh_frame_by_header(read, placed)
-    sections += _named(elf_sections, ".debug_frame", True)
+    sections = _named(read, elf_sections, ".eh_frame", False) or eh_frame_by_header(read, placed)
+    sections += _named(read, elf_sections, ".debug_frame", True)
     (entry,) = struct.unpack_from("<Q", header.raw, 24)
     return Image(read, base, span, entry, code, tuple(sections), tuple(elf_sections), not is_image)
 
@@ -103,12 +104,16 @@ def _sections(read: ReadAt, header: Header, file_size: int) -> list[ElfSection]:
         return []  # cut off or nonsense: the kernel loads such a file too, and so do we
 
 
-def _named(sections: list[ElfSection], name: str, is_debug: bool) -> list[Section]:
-    return [
-        Section(s.offset, min(s.size, MAX_SECTION_BYTES), s.addr, is_debug)
-        for s in sections
-        if s.name == name and s.type != SHT_NOBITS and s.size and not s.flags & _SHF_COMPRESSED
-    ]
+def _named(read: ReadAt, sections: list[ElfSection], name: str, is_debug: bool) -> list[Section]:
+    found = []
+    for s in sections:
+        if s.name != name or s.type == SHT_NOBITS or not s.size:
+            continue
+        if not s.flags & SHF_COMPRESSED:
+            found.append(Section(s.offset, min(s.size, MAX_SECTION_BYTES), s.addr, is_debug))
+        elif unpacked := read_content(read, s, _MAX_UNPACKED_BYTES):
+            found.append(Section(0, len(unpacked), s.addr, is_debug, unpacked=unpacked))
+    return found
 
 
 def eh_frame_by_header(read: ReadAt, segments: list[Segment]) -> list[Section]:
