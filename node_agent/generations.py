@@ -50,11 +50,15 @@ class GenerationCache(Generic[K, V]):
         """Whether the next new key will make it forget the old generation."""
         return len(self._young) >= self._half
 
-    def rotate(self) -> dict[K, V]:
-        """Forget what was not used since the last rotation; returns that."""
-        gone, self._old, self._young = self._old, self._young, {}
-        self.forgotten += len(gone)
-        return gone
+    def rotate(self) -> None:
+        """Forget what was not used since the last rotation."""
+        self.forgotten += len(self._old)
+        self._old = self._young
+        self._young = {}
+
+    def aged(self) -> Iterator[K]:
+        """What the next rotation forgets, unless it is used before."""
+        return iter(self._old)
 
     def forget(self, is_gone: Callable[[K], bool]) -> None:
         """Forget every key of which that is true. Makes new tables, as a dict never shrinks."""

@@ -154,7 +154,6 @@ class Normalizer:
         addresses are many, and those of the known ones are not looked at."""
         self._addresses.forget_frames()
         self._stacks.rotate()
-        self.python.rotate()
 
     def rotate_processes(self) -> None:
         """Forget processes that were not seen since the last call."""

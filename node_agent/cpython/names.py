@@ -59,9 +59,11 @@ class PythonNames:
         return jit is not None and python is not None and is_same_function(jit, python)
 
     def rotate(self) -> None:
-        """Forget what was not seen since the last call. Those names are sent again: stacks that are
-        known don't ask for theirs, so what falls out here may be in use all the time."""
-        self.forget(self._frames.rotate())
+        """Forget what was not seen since the last call, and have sent again what the next call
+        would forget: stacks that are known don't ask for their names, so these may be in use all
+        the time. Stacks that are on their way without names still find them here."""
+        self._frames.rotate()
+        self.forget(self._frames.aged())
 
     def used(self) -> Iterable[bytes]:
         """The packed frames that are held here."""

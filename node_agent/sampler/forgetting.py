@@ -1,6 +1,7 @@
 """What the sampler forgets, and when: its caches hold what the last minutes needed.
 
-Stacks, and what new ones are made of, go when they were not seen for one to two minutes; processes
+Stacks, and what new ones are made of, go when they were not seen for one to two minutes (names of
+Python code: two to four); processes
 half a minute after they have ended, or when they were not sampled for five to ten minutes: those
 that still run are dear to read again. docs/overhead.md lists the caches with their limits.
 """
@@ -16,7 +17,8 @@ from node_agent.symbols.modules import ModuleRegistry
 from node_agent.unwind.unwinder import Unwinder
 
 CLEAN_EVERY_S = 30.0
-PROCESSES_EVERY = 5  # rotations
+NAMES_EVERY = 2  # rotations
+PROCESSES_EVERY = 5
 
 
 class Forgetting:
@@ -45,6 +47,8 @@ class Forgetting:
         self._rotations += 1
         self._normalizer.rotate()
         self._definitions.rotate()
+        if self._rotations % NAMES_EVERY == 0:  # all that are in use are then sent again
+            self._normalizer.python.rotate()
         if self._rotations % PROCESSES_EVERY == 0:
             self._normalizer.rotate_processes()
             self._identities.rotate()

@@ -89,7 +89,7 @@ def test_a_name_that_did_not_come_is_asked_for_again() -> None:
     assert counts == {"python_unnamed": 1}
 
 
-def test_a_name_that_is_forgotten_unused_is_sent_again() -> None:
+def test_a_name_is_sent_again_before_it_is_forgotten() -> None:
     """Also one that is used, but only by stacks that are known: they don't ask for it."""
     names = PythonNames(ModuleRegistry(), {})
     asked: list[int] = []
@@ -98,11 +98,17 @@ def test_a_name_that_is_forgotten_unused_is_sent_again() -> None:
         names.take(record(id64, b"f%d" % id64))
 
     names.rotate()
-    assert names.frame(8) != names.unknown
+    assert asked == [7, 8]
+    assert names.frame(7) != names.unknown  # of a stack that was on its way
+    names.take(record(8, b"f8"))
+    names.rotate()
+    assert asked == [7, 8, 7, 8]
+    names.take(record(8, b"f8"))
     names.rotate()
 
-    assert asked == [7]
+    assert asked == [7, 8, 7, 8, 8]
     assert len(names) == 1
+    assert names.frame(8) != names.unknown
 
 
 def test_names_beyond_the_limit_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +119,7 @@ def test_names_beyond_the_limit_are_sent_again(monkeypatch: pytest.MonkeyPatch) 
     for id64 in range(1, 7):
         names.take(record(id64, b"f%d" % id64))
 
-    assert asked == [1, 2]
+    assert asked == [1, 2, 3, 4]
     assert len(names) == 4
 
 

@@ -34,12 +34,14 @@ def test_a_value_is_replaced_in_either_generation() -> None:
     assert len(cache) == 0
 
 
-def test_a_rotation_tells_what_it_forgot() -> None:
+def test_it_tells_what_the_next_rotation_forgets() -> None:
     cache: GenerationCache[str, int] = GenerationCache(8)
     cache.put("a", 1)
-    assert cache.rotate() == {}
     cache.put("b", 2)
-    assert cache.rotate() == {"a": 1}
+    assert list(cache.aged()) == []
+    cache.rotate()
+    assert cache.get("b") == 2
+    assert list(cache.aged()) == ["a"]
 
 
 def test_keys_of_either_generation_can_be_forgotten() -> None:
