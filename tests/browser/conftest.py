@@ -123,9 +123,9 @@ def _service_of(url: str, functions: tuple[str, ...]) -> str:
     raise AssertionError(f"{functions} never appeared")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """One headless Chromium for all tests of the page, with an empty profile."""
+    """One headless Chromium for a module of tests, with an empty profile."""
     for program in (CHROMIUM, CHROMEDRIVER):
         if not Path(program).exists():
             # `make test` installs it, and turns a skip into a failure.

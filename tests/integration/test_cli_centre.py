@@ -20,7 +20,7 @@ def flamefleet(*arguments: str, **environment: str) -> subprocess.CompletedProce
         env=kept | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -113,6 +113,6 @@ def test_the_command_starts_without_the_centres_packages() -> None:
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr

@@ -156,7 +156,7 @@ async def test_a_worker_killed_in_the_middle_changes_nothing(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
             "AND query LIKE 'INSERT INTO node_prof%'"
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while rows(waiting) != [(1,)]:
             assert time.monotonic() < deadline, "the worker never came to its write"
             time.sleep(0.02)

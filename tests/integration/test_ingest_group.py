@@ -174,7 +174,7 @@ def own_postgres(servers_dir):
             while not self.postgres.may_start():
                 time.sleep(0.02)
             self.process = Process(self.postgres.command(), self.log)
-            self.postgres.wait_ready(self.process)
+            self.postgres.wait_ready(self.process, 300)
 
         def kill(self):
             os.kill(self.process.pid, signal.SIGKILL)
@@ -184,7 +184,7 @@ def own_postgres(servers_dir):
     server = Server()
     server.start()
     yield server
-    assert server.process.stop()
+    assert server.process.stop(300)
     server.log.close()
 
 
@@ -211,7 +211,7 @@ async def test_killed_postgres_loses_no_batch_and_counts_none_twice(
 
         async def send_many():
             nonlocal sent
-            while sent < 60:
+            while sent < 60 or 503 not in statuses:  # the kill may come late
                 await send_until_accepted(node.batch({stack_of(sent % 7): 1 + sent}))
                 sent += 1
 
@@ -232,7 +232,7 @@ async def test_killed_postgres_loses_no_batch_and_counts_none_twice(
 
     with engine.connect() as connection:
         total = connection.execute(text("SELECT count(*), sum(samples) FROM node_prof")).one()
-        assert tuple(total) == (60, sum(range(1, 61)))
+        assert tuple(total) == (sent, sum(range(1, sent + 1)))
         lost = connection.execute(text("SELECT high_water, lost_batches FROM runs")).one()
-        assert tuple(lost) == (60, 0)
+        assert tuple(lost) == (sent, 0)
     engine.dispose()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ from node_agent.record import RecordError, Recording, record
 PROGRAMS = Path(__file__).parent.parent / "data" / "programs"
 FRAME_POINTERS = ("-O1", "-fno-omit-frame-pointer")
 Start = Callable[..., subprocess.Popen[bytes]]
-pytestmark = pytest.mark.timeout(900)  # a slow machine takes its time
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_shares_of_a_program_are_within_3_points(
 ) -> None:
     process = start(shares_program)
     output = tmp_path / "shares.folded"
-    recording = record_enough(process.pid, output, 3000, 499)
+    recording = record_enough(process.pid, output, 4500, 499)  # 3 points are four standard errors
     counts = _folded(output)
     assert recording.samples == counts.total()
     assert recording.lost == {}
@@ -225,13 +225,29 @@ def test_a_program_in_another_mount_namespace_is_named(
     assert _share(_folded(output), "half") > 20
 
 
+def open_files() -> Iterator[str]:
+    """What this process has open."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            yield str(descriptor.readlink())
+
+
 def test_a_signal_ends_the_sampling_and_writes_the_file(
     shares_program: Path, start: Start, tmp_path: Path
 ) -> None:
     process = start(shares_program)
     output = tmp_path / "early.folded"
-    # To this thread: any other that does not block it would take it as a KeyboardInterrupt.
-    timer = threading.Timer(8.0, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    us = threading.get_ident()
+
+    def interrupt() -> None:
+        """Three seconds after it has begun."""
+        while not any("perf_event" in target for target in open_files()):
+            time.sleep(0.05)
+        time.sleep(3)
+        # To that thread: any other that does not block it would take it as a KeyboardInterrupt.
+        signal.pthread_kill(us, signal.SIGINT)
+
+    timer = threading.Thread(target=interrupt, daemon=True)
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         timer.start()
@@ -312,14 +328,17 @@ def test_switches_leave_out_python_frames_and_unwinding(
             text=True,
         ).stderr
         counts = _folded(output)
-        if counts.total() >= 50:
+        if counts.total() < 50:
+            continue
+        in_python, in_evaluator = (
+            _share(counts, name) for name in ("by_callback", "_PyEval_EvalFrameDefault")
+        )
+        # A slow machine's first samples may have been taken before the program was known.
+        if (in_evaluator if "--no-python" in flags else in_python) > 50:
             break
+    else:
+        pytest.fail(f"{counts.total()} samples, {counts.most_common(5)}")
 
-    in_python, in_evaluator = (
-        _share(counts, name) for name in ("by_callback", "_PyEval_EvalFrameDefault")
-    )
-    # A slow machine's first samples may have been taken before the program was known.
-    assert in_evaluator > 50 if "--no-python" in flags else in_python > 50
     assert (in_python == 0) == ("--no-python" in flags)
     assert (", 0.0 % of stacks whole" in said) == ("--no-unwind" in flags), said
 

@@ -272,7 +272,12 @@ def test_the_command_uploads_and_lists(program, postgres_url, valkey_url, databa
         kept |= {"FLAMEFLEET_DATABASE_URL": postgres_url, "FLAMEFLEET_BROKER_URL": valkey_url}
         command = [str(Path(sys.executable).with_name("flamefleet")), *arguments]
         return subprocess.run(
-            command, env=kept | environment, capture_output=True, text=True, timeout=60, check=False
+            command,
+            env=kept | environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
 
     made = flamefleet("token", "create", "--operator", "ci", "--json")

@@ -25,7 +25,7 @@ def sample() -> dict[str, object]:
         collector.start()
     except KernelError as error:
         return {"words": str(error), "remedy": error.remedy}
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     samples = kernel_addresses = 0
     while (samples < 50 or not kernel_addresses) and time.monotonic() < end:
         Path("/proc/self/status").read_text()

@@ -19,7 +19,7 @@ from node_agent.symbols.modules import ModuleRegistry
 from wire.schema import ModuleKind
 
 WANTED = 100  # samples
-LIMIT_S = 60.0
+LIMIT_S = 300.0
 
 
 class Stacks:

@@ -16,7 +16,7 @@ from pathlib import Path
 from node_agent.collectors.cpu import CpuCollector, Interval, RawStack
 
 INTERVAL_S = 0.5
-LIMIT_S = 60.0
+LIMIT_S = 300.0
 
 
 def read_comm(tgid: int) -> str | None:

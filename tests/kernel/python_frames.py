@@ -29,8 +29,8 @@ from wire.schema import ModuleKind
 
 RATE_HZ = 997
 POLL_S = 0.05
-SETTLE_S = 180.0
-LIMIT_S = 180.0
+SETTLE_S = 500.0
+LIMIT_S = 500.0
 
 
 class Definitions:

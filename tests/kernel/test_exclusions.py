@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,16 +88,9 @@ class Definitions(dict[bytes, bytes]):
         self[stack_hash] = packed
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("is_excluded", [True, False])
 def test_a_process_that_becomes_an_excluded_one_is_not_read_any_more(
-    busy_program: Any, tmp_path: Path, is_excluded: bool
+    busy_program: Any, tmp_path: Path, is_excluded: bool, wait_until: Callable[..., Any]
 ) -> None:
     """Its sample is of before, and /proc is of now."""
     program = tmp_path / f"becomes-{os.urandom(4).hex()}"
@@ -115,7 +107,7 @@ def test_a_process_that_becomes_an_excluded_one_is_not_read_any_more(
         collector.start()
         try:
             raw: list[RawStack] = []
-            wait_for(
+            wait_until(
                 lambda: (
                     bool(raw.extend(s for s in collector.poll() if s.process.tgid == process.pid))
                     or bool(raw)
@@ -125,7 +117,7 @@ def test_a_process_that_becomes_an_excluded_one_is_not_read_any_more(
             assert process.stdin is not None
             process.stdin.close()
             exe = Path(f"/proc/{process.pid}/exe")
-            wait_for(lambda: exe.resolve() == program, "the other program")
+            wait_until(lambda: exe.resolve() == program, "the other program")
             registry, definitions = ModuleRegistry(), Definitions()
             normalizer = Normalizer(registry, KernelFrames(registry), definitions, 1000)
             identities = Identities({}, normalizer.main_build_id)

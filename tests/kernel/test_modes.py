@@ -61,7 +61,7 @@ def test_bcc_counts_a_busy_program_on_this_kernel(
     leaves: set[int] = set()
     stacks: dict[int, RawStack] = {}
     try:
-        end = time.monotonic() + 240
+        end = time.monotonic() + 600
         while counted < 200 and time.monotonic() < end:
             time.sleep(0.5)
             interval = collector.take_interval()
@@ -80,7 +80,6 @@ def test_bcc_counts_a_busy_program_on_this_kernel(
         assert any(start <= leaf < start + 256 for leaf in leaves)
 
 
-@pytest.mark.timeout(600)
 def test_bcc_under_the_kernel_that_the_headers_are_of(bcc_root: Path) -> None:
     """Debian's 6.1 with its type information hidden: CO-RE fails there, and the chain goes on."""
     script = (
@@ -92,7 +91,7 @@ def test_bcc_under_the_kernel_that_the_headers_are_of(bcc_root: Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        env=os.environ | {"KERNELS_TIMEOUT": "500"},
+        env=os.environ | {"KERNELS_TIMEOUT": "1100"},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     line = next(line for line in done.stdout.splitlines() if '"release"' in line)

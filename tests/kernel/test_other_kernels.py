@@ -39,7 +39,7 @@ def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
         check=False,
         capture_output=True,
         text=True,
-        env=os.environ | {"KERNELS_TIMEOUT": "900"},
+        env=os.environ | {"KERNELS_TIMEOUT": "1700"},
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     # the serial console may put something before a line
@@ -62,7 +62,7 @@ def judge_python(found: dict[str, Any]) -> None:
     assert exact >= 0.95 * spinning, (exact, spinning)
 
 
-@pytest.mark.timeout(950)  # more than KERNELS_TIMEOUT, so that the emulator is ended first
+@pytest.mark.timeout(1800)  # more than KERNELS_TIMEOUT, so that the emulator is ended first
 @pytest.mark.parametrize(
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )

@@ -49,9 +49,9 @@ def test_a_real_kill_is_found_in_the_kernels_log(group: Path) -> None:
         pytest.skip("the kernel's log has the ids of the initial PID namespace")
     before = newest(parse_messages(read_kernel_log()))
     process = subprocess.Popen([sys.executable, "-c", GREEDY, group / "cgroup.procs"])
-    assert process.wait(120) == -9
+    assert process.wait(600) == -9
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         messages = parse_messages(read_kernel_log())
         if was_killed(messages, process.pid, before):

@@ -34,7 +34,7 @@ from node_agent.unwind.packing import pack_rows
 from node_agent.unwind.rows import Rows
 
 RATE_HZ = 199
-LIMIT_S = 90.0
+LIMIT_S = 300.0
 WANTED = 5  # samples of each
 FIRST_CELL = ROW_CELLS_PER_SHARD - 5  # the rows lie across two shards
 FIRST_GAP_CELL = 3 * ROW_CELLS_PER_SHARD

@@ -79,7 +79,7 @@ class Agent:
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            [*self._command, *arguments], capture_output=True, text=True, check=False, timeout=60
+            [*self._command, *arguments], capture_output=True, text=True, check=False, timeout=600
         )
 
     def run(self, interval_s: float = 1.0) -> subprocess.Popen[str]:
@@ -95,7 +95,7 @@ class Agent:
     def as_shipper(self, code: str, *arguments: str) -> str:
         """Run Python code as the other user of the spool; what it printed."""
         command = [*_as_user(SHIPPER), "/usr/bin/python3", "-I", "-c", code, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -114,7 +114,7 @@ class Agent:
 
     def wait_for(self, condition: Callable[[dict[str, Any]], Any], what: str) -> Any:
         """Wait until `condition` of the status is true; its value."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             found = condition(self.status())
             if found:
@@ -129,7 +129,7 @@ class Agent:
         """End the sampler; what it wrote to standard error."""
         process = self._running.pop()
         process.send_signal(signal.SIGTERM)
-        words = process.communicate(timeout=60)[1]
+        words = process.communicate(timeout=600)[1]
         assert process.returncode == 0, words
         return words
 

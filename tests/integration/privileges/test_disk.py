@@ -105,7 +105,7 @@ def test_a_read_only_disk(make_agent, small_disk, closed_program) -> None:
     assert "is read-only: one interval is kept in memory" in people
     assert "is read-only" in programs["spool"]["trouble"]
     assert process.poll() is None
-    subprocess.run(["sleep", "3"], check=True)
+    subprocess.run(["sleep", "8"], check=True)  # a few intervals, also of a slow machine
 
     subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
     after = agent.wait_for(lambda s: s.get("sequence", 0) > read_only_at + 3 and s, "batches again")

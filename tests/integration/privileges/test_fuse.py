@@ -96,7 +96,6 @@ def is_sampled(agent) -> bool:
     return False
 
 
-@pytest.mark.timeout(600)
 def test_the_sampler_goes_on(silent: Silent, make_agent: Callable) -> None:
     agent = make_agent()
     silent.be_silent()

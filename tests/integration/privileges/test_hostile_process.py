@@ -159,7 +159,7 @@ def test_mappings_that_change_while_they_are_read(make_agent, start, open_folder
     assert process.poll() is None
     assert sampler.poll() is None
     assert status["samples"] > 100
-    recorded = agent.ask("record", "--seconds", "2", "-o", str(agent.spool_dir / "x.folded"))
+    recorded = agent.ask("record", "--seconds", "5", "-o", str(agent.spool_dir / "x.folded"))
     assert recorded.returncode == 0, recorded.stderr
     assert "churn;" in (agent.spool_dir / "x.folded").read_text()
     assert "Traceback" not in agent.stop() + recorded.stderr
@@ -196,8 +196,9 @@ def test_a_new_process_of_a_deleted_program_is_told_by_its_memory(
 ) -> None:
     shown = subprocess.run(["readelf", "-n", program], capture_output=True, text=True, check=True)
     build_id = shown.stdout.split("Build ID: ")[1].split()[0]
-    start(program)
-    time.sleep(0.2)
+    process = start(program)
+    while Path(f"/proc/{process.pid}/exe").readlink() != program:
+        time.sleep(0.05)
     program.unlink()
     agent = make_agent()
     agent.run()
@@ -281,7 +282,7 @@ def test_names_of_ten_megabytes(make_agent, start, program, open_folder) -> None
     module = agent.wait_for(lambda _status: find_module(agent, "long"), "samples")
 
     extract = extract_of(agent, module)
-    recorded = agent.ask("record", "--seconds", "2", "-o", str(agent.spool_dir / "x.folded"))
+    recorded = agent.ask("record", "--seconds", "5", "-o", str(agent.spool_dir / "x.folded"))
 
     assert extract.refused == ""  # compressed it is small; the centre has limits of its own
     assert len(extract.data) < 16 << 20

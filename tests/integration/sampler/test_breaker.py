@@ -54,7 +54,7 @@ class Agent:
 
     def ask(self, name: str, *arguments: str) -> tuple[int, str, str]:
         process = self.command(name, *arguments)
-        out, words = process.communicate(timeout=60)
+        out, words = process.communicate(timeout=600)
         return process.returncode, out, words
 
 
@@ -104,10 +104,10 @@ def test_three_killed_samplers_keep_the_fourth_detached(agent: Agent) -> None:
 
     process = agent.sample("--reset-breaker")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
     process = agent.sample()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
     _, out, _ = agent.ask("status", "--json")
     assert json.loads(out)["breaker"] is None
 
@@ -123,21 +123,21 @@ def test_ten_minutes_later_it_samples_again(agent: Agent) -> None:
 
     process = agent.sample()
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
 
 
 def test_ordinary_ends_and_a_second_run_are_no_crashes(agent: Agent) -> None:
     for _ in range(4):
         process = agent.sample()
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
     living = agent.sample()
     for _ in range(4):
         other = agent.sample()
         other.terminate()
-        assert other.wait(30) == 0
+        assert other.wait(300) == 0
     living.terminate()
-    assert living.wait(30) == 0
+    assert living.wait(300) == 0
     assert json.loads((agent.state_dir / "breaker.json").read_text())["crashes"] == []
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_state_is_said_and_starts_anew(agent: Agent, content: bytes) -
     assert process.stderr is not None
     lines = [process.stderr.readline(), process.stderr.readline()]
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
     assert "the breaker starts anew" in lines[0]
     assert "sampling at" in lines[1]
 
@@ -173,7 +173,7 @@ def test_the_state_is_the_samplers_alone(agent: Agent, tmp_path: Path) -> None:
     (agent.state_dir / "breaker.json").symlink_to(secret)
     process = agent.sample()
     process.terminate()
-    process.wait(30)
+    process.wait(300)
     assert secret.read_text() == "{}"
     assert not (agent.state_dir / "breaker.json").is_symlink()
 
@@ -229,7 +229,7 @@ def test_a_running_sampler_detaches_when_the_kernel_complains(agent: Agent, tmp_
     warning = "WARNING: CPU: 0 PID: 1 at kernel/bpf/core.c:1 f+0x1/0x2"
     log.write_text(f"<6>[    1.000000] quiet\n<4>[   60.000000] {warning}\n")
 
-    assert process.wait(60) == 4
+    assert process.wait(300) == 4
     assert f"stays detached: {warning}" in process.stderr.read()
     batches = [
         decode(file.read_bytes(), Batch)

@@ -48,7 +48,7 @@ def deep(n):
 
 deep(100)
 """
-LIMIT_S = 240
+LIMIT_S = 600
 
 
 @pytest.fixture

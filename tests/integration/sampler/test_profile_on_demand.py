@@ -16,7 +16,7 @@ import pytest
 from aggregator.access.operators import create_operator_token
 from aggregator.db import session_scope
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 LOAD = """
 def spin_on_demand():
     while True:
@@ -36,7 +36,7 @@ url = "{url}"
 token_file = "{folder}/token"
 proxy = "direct"
 """
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 Start = Callable[..., subprocess.Popen[str]]
 
 

@@ -71,17 +71,7 @@ class Sampler:
 
     def stop(self) -> str:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=60)[1]
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what} did not happen")
+        return self.process.communicate(timeout=600)[1]
 
 
 @pytest.fixture
@@ -148,9 +138,9 @@ def _rows(batch: Batch) -> list[tuple[bytes, dict[str, str], int]]:
     ]
 
 
-def test_batches_and_definitions_tell_what_ran(start_sampler, shares) -> None:
+def test_batches_and_definitions_tell_what_ran(start_sampler, shares, wait_until) -> None:
     sampler = start_sampler()
-    wait_for(lambda: len(sampler.batches()) >= 4, "four batches")
+    wait_until(lambda: len(sampler.batches()) >= 4, "four batches")
     log = sampler.stop()
     assert sampler.process.returncode == 0
     assert "sampling at 199 Hz" in log
@@ -180,9 +170,9 @@ def test_batches_and_definitions_tell_what_ran(start_sampler, shares) -> None:
     assert all(batch.overhead.sampler_cpu_ns > 0 for batch in batches)
 
 
-def test_every_stack_of_a_program_says_how_it_ended(start_sampler, shares) -> None:
+def test_every_stack_of_a_program_says_how_it_ended(start_sampler, shares, wait_until) -> None:
     sampler = start_sampler()
-    wait_for(lambda: len(sampler.batches()) >= 3, "three batches")
+    wait_until(lambda: len(sampler.batches()) >= 3, "three batches")
     sampler.stop()
     told = counted = 0
     for batch in sampler.batches():
@@ -198,41 +188,43 @@ def test_every_stack_of_a_program_says_how_it_ended(start_sampler, shares) -> No
     assert sampler.status()["interval"]["stack_ends"] == ends_of_last
 
 
-def test_a_signal_writes_the_interval_that_it_cuts_short(start_sampler, shares) -> None:
+def test_a_signal_writes_the_interval_that_it_cuts_short(start_sampler, shares, wait_until) -> None:
     sampler = start_sampler()
-    wait_for(lambda: sampler.status().get("state") == "sampling", "an interval")
+    wait_until(lambda: sampler.status().get("state") == "sampling", "an interval")
     before = len(sampler.batches())
     sampler.process.send_signal(signal.SIGINT)
-    sampler.process.communicate(timeout=60)
+    sampler.process.communicate(timeout=600)
     assert sampler.process.returncode == 0
     assert len(sampler.batches()) > before
     assert sampler.status()["state"] == "stopped"
 
 
-def test_each_start_is_another_run(start_sampler) -> None:
+def test_each_start_is_another_run(start_sampler, wait_until) -> None:
     first = start_sampler()
-    wait_for(first.batches, "a batch")
+    wait_until(first.batches, "a batch")
     first.stop()
     second = start_sampler()
-    wait_for(lambda: len({batch.run for batch in second.batches()}) == 2, "another run")
+    wait_until(lambda: len({batch.run for batch in second.batches()}) == 2, "another run")
     second.stop()
     last = [batch for batch in second.batches() if batch.run.hex() == second.status()["run"]]
     assert [batch.sequence for batch in last] == list(range(1, len(last) + 1))
 
 
-def test_symbols_are_extracted_for_what_was_seen_and_nothing_else(start_sampler, shares) -> None:
+def test_symbols_are_extracted_for_what_was_seen_and_nothing_else(
+    start_sampler, shares, wait_until
+) -> None:
     sampler = start_sampler()
 
     def seen() -> dict[str, bytes]:
         modules = [m for message in sampler.definitions() for m in message.modules]
         return {module.name: module.id for module in modules}
 
-    wait_for(lambda: {"shares", "vmlinux"} <= set(seen()), "samples of both")
+    wait_until(lambda: {"shares", "vmlinux"} <= set(seen()), "samples of both")
     ids = seen()
     sampler.spool.put_directive(symbols(ModuleKind.NATIVE, ids["shares"]))
     sampler.spool.put_directive(symbols(ModuleKind.KERNEL, ids["vmlinux"]))
     sampler.spool.put_directive(symbols(ModuleKind.NATIVE, b"\x01" * 20))
-    wait_for(
+    wait_until(
         lambda: sampler.status().get("extracts", {}).get("made") == 2,
         "two extracts",
     )
@@ -264,7 +256,7 @@ def test_symbols_are_extracted_for_what_was_seen_and_nothing_else(start_sampler,
     assert counts["turn"] >= counts["half"]
 
 
-def test_the_five_capabilities_are_enough(start_sampler, shares) -> None:
+def test_the_five_capabilities_are_enough(start_sampler, shares, wait_until) -> None:
     """Those of the deployed unit: kernel and foreign files are read, and a child extracts."""
     kept = ",".join(f"+{name}" for name in CAPABILITIES)
     sampler = start_sampler(
@@ -276,17 +268,17 @@ def test_the_five_capabilities_are_enough(start_sampler, shares) -> None:
         return {(module.kind, module.name): module.id for module in modules}
 
     wanted = {(ModuleKind.NATIVE, "shares"), (ModuleKind.KERNEL, "vmlinux")}
-    wait_for(lambda: wanted <= set(shown()), "samples of both")
+    wait_until(lambda: wanted <= set(shown()), "samples of both")
     status = Path(f"/proc/{sampler.process.pid}/status").read_text()
     effective = next(line for line in status.splitlines() if line.startswith("CapEff"))
     assert bin(int(effective.split()[1], 16)).count("1") == len(CAPABILITIES)
     for kind, name in wanted:
         sampler.spool.put_directive(symbols(kind, shown()[kind, name]))
-    wait_for(lambda: sampler.status().get("extracts", {}).get("made") == 2, "two extracts")
+    wait_until(lambda: sampler.status().get("extracts", {}).get("made") == 2, "two extracts")
 
 
 def test_a_deleted_program_that_has_ended_is_refused_as_gone(
-    start_sampler, shares, tmp_path: Path
+    start_sampler, shares, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     sampler = start_sampler()
 
@@ -294,12 +286,12 @@ def test_a_deleted_program_that_has_ended_is_refused_as_gone(
         modules = [m for message in sampler.definitions() for m in message.modules]
         return next((module.id for module in modules if module.name == "shares"), None)
 
-    found = wait_for(build_id, "a sample")
+    found = wait_until(build_id, "a sample")
     shares.kill()
     shares.wait()
     (tmp_path / "shares").unlink()
     sampler.spool.put_directive(symbols(ModuleKind.NATIVE, found))
-    entry = wait_for(sampler.spool.pending_extracts, "an extract")[0]
+    entry = wait_until(sampler.spool.pending_extracts, "an extract")[0]
     file = sampler.spool.open_extract(entry)
     assert file is not None
     with file:
@@ -308,7 +300,7 @@ def test_a_deleted_program_that_has_ended_is_refused_as_gone(
     assert "deleted" in extract.refused
 
 
-def test_stacks_are_defined_again_when_the_centre_asks(start_sampler, shares) -> None:
+def test_stacks_are_defined_again_when_the_centre_asks(start_sampler, shares, wait_until) -> None:
     sampler = start_sampler()
 
     asked: set[bytes] = set()
@@ -327,13 +319,13 @@ def test_stacks_are_defined_again_when_the_centre_asks(start_sampler, shares) ->
         found = [s for message in sampler.definitions() for s in _stacks([message])]
         return any(found.count(stack) > 1 for stack in asked)
 
-    wait_for(defined_twice, "another definition")
+    wait_until(defined_twice, "another definition")
 
 
 def test_systemd_is_told(start_sampler, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(60)
+        listener.settimeout(600)
         sampler = start_sampler(
             NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC=str(30_000_000)
         )
@@ -348,7 +340,9 @@ def test_systemd_is_told(start_sampler, tmp_path: Path) -> None:
             states.append(listener.recv(1000))
 
 
-def test_a_full_disk_is_outlived_and_one_interval_kept(tmp_path: Path) -> None:
+def test_a_full_disk_is_outlived_and_one_interval_kept(
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
     """A tiny file system of its own: full for a while, then with room again."""
     mount = tmp_path / "small"
     mount.mkdir()
@@ -356,7 +350,7 @@ def test_a_full_disk_is_outlived_and_one_interval_kept(tmp_path: Path) -> None:
     sampler = None
     try:
         sampler = Sampler(mount / "spool", {})
-        wait_for(sampler.batches, "a batch")
+        wait_until(sampler.batches, "a batch")
         ballast = mount / "ballast"
         with ballast.open("wb", buffering=0) as file, suppress(OSError):
             while True:
@@ -365,7 +359,7 @@ def test_a_full_disk_is_outlived_and_one_interval_kept(tmp_path: Path) -> None:
         time.sleep(3)
         assert sampler.process.poll() is None
         ballast.unlink()
-        wait_for(lambda: len(sampler.batches()) >= stopped_at + 3, "batches again")
+        wait_until(lambda: len(sampler.batches()) >= stopped_at + 3, "batches again")
         log = sampler.stop()
         assert sampler.process.returncode == 0
         assert "kept in memory" in log
@@ -380,9 +374,9 @@ def test_a_full_disk_is_outlived_and_one_interval_kept(tmp_path: Path) -> None:
         subprocess.run(["umount", "--lazy", mount], check=True)
 
 
-def test_the_status_is_one_json_object(start_sampler) -> None:
+def test_the_status_is_one_json_object(start_sampler, wait_until) -> None:
     sampler = start_sampler()
-    wait_for(lambda: sampler.status().get("sequence", 0) >= 2, "two intervals")
+    wait_until(lambda: sampler.status().get("sequence", 0) >= 2, "two intervals")
     status = json.loads((sampler.root / "status" / "sampler.json").read_text())
     assert status["pid"] == sampler.process.pid
     assert status["rate_hz"] == 199

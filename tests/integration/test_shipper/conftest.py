@@ -105,7 +105,7 @@ class Peer:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 20
+    timeout = 300
 
     @property
     def peer(self) -> Peer:

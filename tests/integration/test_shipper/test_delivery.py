@@ -211,9 +211,11 @@ def test_broken_exchanges_lose_and_double_nothing(shipper, peer, sampler, fault,
     sampler.put()
     sampler.put()
     peer.faults.extend([None] * at + [getattr(fault, name)])
-    for _ in range(10):
+    for _ in range(200):  # on a slow machine more than one exchange takes that long
         shipper.step()
-    assert peer.faults == type(peer.faults)()
+        if not peer.faults and not sampler.spool.usage_bytes():
+            break
+    assert not peer.faults
     assert_exactly_once(peer, sampler)
     assert sampler.spool.usage_bytes() == 0
     assert sampler.spool.dropped == {}

@@ -9,7 +9,7 @@ from node_agent.collectors.stacks import StackEnd
 from node_agent.kernel.structs import MAX_STACK_DEPTH
 
 # Until all programs were sampled often enough: see conftest.py, whose limits say what is missing.
-pytestmark = pytest.mark.timeout(1000)
+pytestmark = pytest.mark.timeout(2000)
 Seen = Any  # of conftest.py
 
 

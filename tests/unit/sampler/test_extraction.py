@@ -43,7 +43,7 @@ def _native_ids(registry: ModuleRegistry, count: int) -> list[bytes]:
 
 
 def _finish(extractor: Extractor) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while extractor.pending:
         extractor.step()
         assert time.monotonic() < deadline

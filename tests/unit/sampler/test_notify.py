@@ -13,7 +13,7 @@ def test_states_arrive_at_the_socket(tmp_path: Path, abstract: bool) -> None:
     name = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0" + name if abstract else name)
-        listener.settimeout(5)
+        listener.settimeout(300)
         notifier = Notifier({"NOTIFY_SOCKET": "@" + name if abstract else name})
         notifier.send("READY=1")
         assert listener.recv(100) == b"READY=1"

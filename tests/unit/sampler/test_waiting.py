@@ -84,7 +84,8 @@ def test_what_was_there_before_calls_only_once(waiter: Waiter, call: tuple[int, 
 
 def test_a_stop_is_heard_before_a_call_is_answered(waiter: Waiter, call: tuple[int, int]) -> None:
     os.write(call[1], b"x")
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+    # To this thread: any other that does not block it would take it, and end the tests.
+    timer = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM))
     timer.start()
     assert waiter.wait(LONG_S, LONG_S)
     timer.join()

@@ -48,7 +48,7 @@ def memory_file(content: bytes) -> tuple[bytes, int]:
 
 def finish(builder: RowBuilder) -> dict[bytes, Built]:
     answers: dict[bytes, Built] = {}
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while builder.pending and time.monotonic() < deadline:
         for built in builder.step():
             assert built.build_id not in answers

@@ -25,7 +25,7 @@ def sleeper(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A process that runs a copy of `sleep`."""
     program = tmp_path / "sleeper"
     shutil.copy("/bin/sleep", program)
-    process = subprocess.Popen([program, "60"])
+    process = subprocess.Popen([program, "600"])
     maps = Path(f"/proc/{process.pid}/maps")
     # The program's mappings come one after the other, the code's not first.
     while not any(

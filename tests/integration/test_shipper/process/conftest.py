@@ -5,9 +5,9 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +32,7 @@ class Process:
 
     def ended(self) -> tuple[int, str]:
         """Wait for its end; exit code and what it said."""
-        _, said = self.child.communicate(timeout=20)
+        _, said = self.child.communicate(timeout=600)
         return self.child.returncode, said
 
 
@@ -44,7 +44,7 @@ def ship(spool: Spool, token_file: Path) -> Iterator[Callable[..., Process]]:
     def start(url: str, *arguments: str) -> Process:
         process = Process(
             *("--spool-dir", str(spool.root), "--token-file", str(token_file)),
-            *("--url", url, "--timeout", "2", *arguments),
+            *("--url", url, "--timeout", "60", *arguments),
         )
         started.append(process)
         return process
@@ -53,19 +53,6 @@ def ship(spool: Spool, token_file: Path) -> Iterator[Callable[..., Process]]:
     for process in started:
         if process.child.poll() is None:
             process.stop(signal.SIGKILL)
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool]], None]:
-    """Wait until something holds; fail after 60 s."""
-
-    def wait(holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not holds():
-            assert time.monotonic() < deadline, "did not come to hold within 60 s"
-            time.sleep(0.02)
-
-    return wait
 
 
 @pytest.fixture
@@ -109,7 +96,7 @@ def tls_peer(peer):
 
 
 @pytest.fixture
-def forward_proxy(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def forward_proxy(tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[Callable[..., str]]:
     """Starts a real forward proxy on loopback; its host and port. Its log is `proxy.log`."""
     pytest.importorskip("proxy", reason="needs the package proxy.py")
     running: list[subprocess.Popen[bytes]] = []
@@ -125,18 +112,19 @@ def forward_proxy(tmp_path: Path) -> Iterator[Callable[..., str]]:
                 [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
         )
-        deadline = time.monotonic() + 60
-        while not (port_file.exists() and port_file.read_text().strip()):
+
+        def says_its_port() -> bool:
             assert running[-1].poll() is None, log.read_text()
-            assert time.monotonic() < deadline, "the proxy did not start"
-            time.sleep(0.05)
+            return port_file.exists() and bool(port_file.read_text().strip())
+
+        wait_until(says_its_port, "the start of the proxy")
         return f"127.0.0.1:{port_file.read_text().split()[0]}"
 
     yield start
     for process in running:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -49,16 +49,16 @@ def test_killed_at_every_point(peer, sampler, token_file, killed_at):
     assert sampler.spool.pending() == []
 
 
-def test_a_real_process_killed_again_and_again(peer, sampler, ship, until):
+def test_a_real_process_killed_again_and_again(peer, sampler, ship, wait_until):
     for _ in range(6):
         sampler.put()
         process = ship(peer.url)
         seen = len(peer.requests)
-        until(lambda seen=seen: len(peer.requests) > seen)
+        wait_until(lambda seen=seen: len(peer.requests) > seen)
         code, _ = process.stop(signal.SIGKILL)
         assert code == -signal.SIGKILL
     ship(peer.url)
-    until(lambda: not sampler.spool.pending())
+    wait_until(lambda: not sampler.spool.pending())
     assert peer.counts == sampler.counts
     assert peer.lost_batches == 0
     assert set(peer.definitions) == set(sampler.counts)

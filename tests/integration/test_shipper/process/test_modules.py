@@ -16,7 +16,7 @@ HEAVY = {
 
 
 def test_a_shipper_that_has_delivered_has_imported_nothing_heavy(
-    peer, sampler, token_file, until, telling_imports
+    peer, sampler, token_file, wait_until, telling_imports
 ) -> None:
     sampler.put()
     flags = ["--url", peer.url, "--token-file", str(token_file)]
@@ -25,9 +25,9 @@ def test_a_shipper_that_has_delivered_has_imported_nothing_heavy(
         [*telling_imports, "ship", *flags], stdout=subprocess.PIPE, text=True
     )
     try:
-        until(lambda: not sampler.spool.pending())
+        wait_until(lambda: not sampler.spool.pending())
         shipper.send_signal(signal.SIGTERM)
-        imported, _ = shipper.communicate(timeout=120)
+        imported, _ = shipper.communicate(timeout=600)
     finally:
         shipper.kill()
         shipper.wait()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 
-def test_delivers_and_stops_cleanly(peer, sampler, ship, until):
+def test_delivers_and_stops_cleanly(peer, sampler, ship, wait_until):
     sampler.put()
     process = ship(peer.url)
-    until(lambda: not sampler.spool.pending())
+    wait_until(lambda: not sampler.spool.pending())
     sampler.put()
-    until(lambda: not sampler.spool.pending())
+    wait_until(lambda: not sampler.spool.pending())
     code, said = process.stop(signal.SIGTERM)
     assert code == 0
     assert f"delivering {sampler.spool.root} to {peer.url}" in said
@@ -25,22 +25,22 @@ def test_delivers_and_stops_cleanly(peer, sampler, ship, until):
     assert set(status["usage"]) == {"pid", "cpu_ns", "memory_bytes"}
 
 
-def test_stops_while_the_centre_does_not_answer(peer, sampler, ship, until, fault):
+def test_stops_while_the_centre_does_not_answer(peer, sampler, ship, wait_until, fault):
     sampler.put()
     peer.faults.append(fault.silence)
     process = ship(peer.url, "--timeout", "60")
-    until(lambda: bool(peer.requests))
+    wait_until(lambda: bool(peer.requests))
     code, _ = process.stop(signal.SIGINT)
     assert code == 0
     assert len(sampler.spool.pending()) == 1
 
 
-def test_outage_and_return(peer, sampler, ship, until, fault):
+def test_outage_and_return(peer, sampler, ship, wait_until, fault):
     peer.faults.extend([fault.status(503)] * 2)
     for _ in range(3):
         sampler.put()
     process = ship(peer.url)
-    until(lambda: not sampler.spool.pending())
+    wait_until(lambda: not sampler.spool.pending())
     _, said = process.stop()
     assert "try again later (HTTP 503 because); kept in the spool" in said
     assert "delivering again after" in said
@@ -94,13 +94,13 @@ def test_plain_http_loads_neither_ssl_nor_asyncio_nor_the_sampler(peer):
     assert done.stdout == "[]\n"
 
 
-def test_https_with_its_own_ca(peer, tls_peer, certificate, sampler, ship, until):
+def test_https_with_its_own_ca(peer, tls_peer, certificate, sampler, ship, wait_until):
     sampler.put()
     distrusting = ship(tls_peer(certificate))
-    until(lambda: (sampler.spool.read_status("shipper") or {}).get("state") == "waiting")
+    wait_until(lambda: (sampler.spool.read_status("shipper") or {}).get("state") == "waiting")
     _, said = distrusting.stop()
     assert "certificate verify failed" in said
     assert peer.counts == {}
     ship(tls_peer(certificate), "--ca-file", str(certificate.parent / "ca.pem"))
-    until(lambda: not sampler.spool.pending())
+    wait_until(lambda: not sampler.spool.pending())
     assert peer.counts == sampler.counts
