@@ -84,9 +84,10 @@ def name_stacks(sampled: Sampled, counts: Counter[bytes]) -> None:
         for at in range(0, len(packed), FRAME_BYTES):
             hash64 = int.from_bytes(packed[at : at + 8], "little")
             if hash64 not in kernel:
-                name = function_name(named[packed[at : at + FRAME_BYTES]].function)
+                frame = named[packed[at : at + FRAME_BYTES]]
+                frames += [function_name(caller.function) for caller in frame.callers]
                 is_python = hash64 in python
-                (python_frames if is_python else frames).append(name)
+                (python_frames if is_python else frames).append(function_name(frame.function))
         if is_python:
             frames.append("")  # it was taken in the evaluator, whose place that frame has
         sampled.stacks[tuple(frames) or ("",)] += count

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,33 +29,49 @@ class _Frame(NamedTuple):
 
 
 @contextmanager
-def perf_record(pid: int, rate_hz: int, data: Path, call_graph: str) -> Iterator[None]:
-    """Sample process `pid` into `data` while the context is open; times are Unix time."""
+def perf_record(
+    pid: int, rate_hz: int, data: Path, call_graph: str, by_thread: bool
+) -> Iterator[None]:
+    """Sample into `data` while the context is open; times are Unix time. By a timer of each CPU
+    that is every process, as perf has no other; `by_thread`: process `pid` alone, by a timer of
+    each of its threads, which stands still while the thread doesn't run."""
+    ours, its = os.pipe(), os.pipe()  # it reads what it is to do from one, answers in the other
+    control = f"fd:{ours[0]},{its[1]}"
     command = ["perf", "record", "-q", "-k", "CLOCK_REALTIME", "-e", "cpu-clock"]
     command += ["-F", str(rate_hz), "-m", "4M", "--call-graph", call_graph]
+    command += ["-D", "-1", "--control", control]
     process = subprocess.Popen(
-        [*command, "-p", str(pid), "-o", str(data)],
+        [*command, *(["-p", str(pid)] if by_thread else ["-a"]), "-o", str(data)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        pass_fds=[ours[0], its[1]],
     )
+    os.close(ours[0])
+    os.close(its[1])
     try:
-        time.sleep(1)
+        # On a busy host it takes long to begin: it reads of every process first.
+        os.write(ours[1], b"enable\n")
+        if not os.read(its[0], 16).startswith(b"ack"):
+            raise SystemExit("perf record does not begin")
         yield
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)
+        os.close(ours[1])
+        os.close(its[0])
 
 
-def read_perf(data: Path, ours: Sampled, call_graph: str) -> Sampled:
-    """perf's samples of the same seconds; perf unwinds them now. Only its addresses are taken:
-    they get their names in the way that ours did, so that names cannot differ.
+def read_perf(pid: int, data: Path, ours: Sampled, call_graph: str) -> Sampled:
+    """perf's samples of process `pid` in the same seconds; perf unwinds them now. Only its
+    addresses are taken: they get their names in the way that ours did, so that names cannot differ.
 
     By frame pointers perf prints the addresses that callers return to, else those of their calls
     (tools/perf/util/unwind-libdw.c takes one off). Behind a call that a compiler inlined another
     function begins, so where it is a return address one is taken off here.
     """
     step_back = 1 if call_graph == FRAME_POINTERS else 0
-    command = ["perf", "script", "-i", str(data), "--ns", "--no-inline", "--no-demangle"]
+    command = ["perf", "script", "-i", str(data), "--pid", str(pid)]
+    command += ["--ns", "--no-inline", "--no-demangle"]
     process = subprocess.Popen(
         [*command, "-F", "time,ip,sym,dso"],
         stdout=subprocess.PIPE,
