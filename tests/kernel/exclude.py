@@ -112,16 +112,22 @@ def main() -> None:
             loads.start_in(f"by_cgroup_{version}", top, f"{group}/inner/deep")
             loads.start_in(f"free_{version}", top, f"{group}/other/inner")
         processes = loads.processes | elsewhere.processes
-        names = {process.pid: name for name, process in processes.items()}
+        # Other runs have programs of these names, and before its exec a process is none of them.
+        ours = {(process.pid, name) for name, process in processes.items()}
         end = time.monotonic() + LIMIT_S
         cpu_s: dict[str, float] = {}
         while time.monotonic() < end:
             time.sleep(0.5)
             interval = collector.take_interval()
-            stacks.update(names.get(stack.process.tgid, "") for stack in collector.poll())
+            stacks.update(
+                stack.thread_name
+                for stack in collector.poll()
+                if (stack.process.tgid, stack.thread_name) in ours
+            )
             skipped.update(interval.skipped)
             for key, count in interval.counts.items():
-                counts[names.get(key.tgid, "")] += count
+                if (key.tgid, key.thread_name) in ours:
+                    counts[key.thread_name] += count
             cpu_s = {name: cpu_seconds(process.pid) for name, process in processes.items()}
             if counts["free"] >= wanted and min(cpu_s.values()) >= CPU_S:
                 break
