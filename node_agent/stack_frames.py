@@ -7,7 +7,7 @@ gone astray, and what it found behind that is left out: it would only make the s
 different each time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from node_agent.addresses import Addresses, ProcessFrames
@@ -70,33 +70,16 @@ class StackFrames:
         leaf = addresses[0]
         last = process.leaves.get(leaf) or self._addresses.user(process, leaf, True)
         signals = self.signals(raw.process)
-        if signals and not signals.isdisjoint(addresses):
-            return [*self._walk(raw, process, signals), last]
-        known = process.frames.get
-        frames: list[bytes | None] = [known(address) for address in addresses[:0:-1]]
-        if None in frames:
-            return [*self._walk(raw, process, signals), last]
-        frames.append(last)
-        return cast("list[bytes]", frames)
-
-    def _walk(self, raw: RawStack, process: ProcessFrames, signals: frozenset[int]) -> list[bytes]:
-        """The callers of the leaf, root first, as far as they can be believed."""
-        unmapped = self._registry.unmapped
-        is_unsure = raw.end in _UNSURE
-        frames = []
-        is_interrupted = raw.user_ips[0] in signals
-        for address in raw.user_ips[1:]:
-            is_handler_end = address in signals
-            is_exact = is_interrupted or is_handler_end
-            is_interrupted = is_handler_end
-            known = process.leaves if is_exact else process.frames
-            frame = known.get(address) or self._addresses.user(process, address, is_exact)
-            frames.append(frame)
-            if frame is unmapped and is_unsure:
-                self._count("stack_astray")
-                break
-        frames.reverse()
-        return frames
+        if not signals or signals.isdisjoint(addresses):
+            known = process.frames.get
+            frames: list[bytes | None] = [known(address) for address in addresses[:0:-1]]
+            if None not in frames:
+                frames.append(last)
+                return cast("list[bytes]", frames)
+        callers = self._walk(raw, addresses[1:], process, signals, leaf in signals)
+        callers.reverse()
+        callers.append(last)
+        return callers
 
     def _python_frames(self, raw: RawStack, process: ProcessFrames) -> list[bytes]:
         """Like `_user_frames`, with Python frames where the kernel program left marks."""
@@ -105,7 +88,7 @@ class StackFrames:
         ]
         if process.space.is_readable():
             signals = self.signals(raw.process)
-            native = self._walk_marked(raw, process, signals)
+            native = self._walk(raw, raw.user_ips, process, signals, True)
             frames = merge(raw.user_ips, native, segments, raw.end is StackEnd.COMPLETE)
             if process.perf_map is not None:
                 frames = leave_out_trampolines(frames, self._python.is_trampoline)
@@ -116,16 +99,20 @@ class StackFrames:
         frames.reverse()
         return frames
 
-    def _walk_marked(
-        self, raw: RawStack, process: ProcessFrames, signals: frozenset[int]
+    def _walk(
+        self,
+        raw: RawStack,
+        addresses: Sequence[int],
+        process: ProcessFrames,
+        signals: frozenset[int],
+        is_interrupted: bool,
     ) -> list[bytes]:
         """Frames of addresses and marks (of these: empty), leaf first, as far as they can be
-        believed."""
+        believed. `is_interrupted`: the first is where the thread was, and returns to nobody."""
         unmapped = self._registry.unmapped
         is_unsure = raw.end in _UNSURE
         frames = []
-        is_interrupted = True  # the leaf
-        for address in raw.user_ips:
+        for address in addresses:
             is_handler_end = address in signals
             is_exact = is_interrupted or is_handler_end
             is_interrupted = is_handler_end

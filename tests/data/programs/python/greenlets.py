@@ -4,41 +4,9 @@ Prints one line of JSON first, as modes.py does: the chains as the interpreter i
 """
 
 import json
-import sys
-import time
 
 from greenlet import getcurrent, greenlet
-
-A_S, B_S = 0.0018, 0.0012
-chains = {}
-
-
-def spin_a(budget_s):
-    begun = time.thread_time()
-    x = 0
-    while time.thread_time() - begun < budget_s:
-        for i in range(200):
-            x += i * i
-
-
-def spin_b(budget_s):
-    begun = time.thread_time()
-    x = 0
-    while time.thread_time() - begun < budget_s:
-        for i in range(200):
-            x += i * i
-
-
-def look(way):
-    """Takes the place of a spinning function once, to write the chain down."""
-    frame = sys._getframe(1)
-    chain = []
-    while frame is not None:
-        code = frame.f_code
-        name = getattr(code, "co_qualname", code.co_name)
-        chain.append((name, code.co_filename, code.co_firstlineno))
-        frame = frame.f_back
-    chains.setdefault(way, []).append(chain[::-1])
+from modes import A_S, chains, look, spin_a, spin_b
 
 
 def way_first(depth, work, amount):

@@ -146,4 +146,5 @@ def main():
     work_forever()
 
 
-main()
+if __name__ == "__main__":
+    main()
