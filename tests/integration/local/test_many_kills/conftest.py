@@ -23,6 +23,7 @@ from node_agent.spool import Spool
 NODE, DATABASE = "node-1", "flamefleet"
 PARTS = ("sampler", "shipper", "aggregator", "postgres")
 PATIENCE_S = 600.0
+MOST_PENDING = 20  # batches in the spool
 
 
 @dataclass
@@ -68,9 +69,25 @@ class Pipeline:
                 self.start(name)
 
     def wait_delivered(self) -> None:
-        """Until a batch that is not there yet has gone all the way, through all four parts."""
+        """Until a batch that is not there yet has gone all the way, through all four parts.
+
+        A backlog goes oldest first and with pauses. Where the machine is too busy to deliver two
+        batches a second it would grow for ever, so the sampler is held while it is long.
+        """
         known = set(self.witness.seen)
-        self.wait(lambda: bool(set(self.witness.seen) - known - set(self.spool.pending())))
+
+        def has_arrived() -> bool:
+            pending = set(self.spool.pending())
+            new = set(self.witness.seen) - known
+            self.hold_sampler(bool(new) and len(pending) > MOST_PENDING)
+            return bool(new - pending)
+
+        self.wait(has_arrived)
+        self.hold_sampler(False)
+
+    def hold_sampler(self, is_held: bool) -> None:
+        """Stop it where it is, or let it go on."""
+        os.kill(self.running["sampler"].pid, signal.SIGSTOP if is_held else signal.SIGCONT)
 
     def drain(self) -> None:
         """End the sampler in order and wait until nothing is left to deliver."""
