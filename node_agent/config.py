@@ -22,7 +22,7 @@ from node_agent.settings import SETTINGS, SettingError, check_labels, nearest, p
 ENVIRONMENT_PREFIX = "FLAMEFLEET_"
 DEFAULT_CONFIG_FILE = Path("/etc/flamefleet/agent.toml")
 DEFAULT_INTERVAL_S = 10.0
-DEFAULT_MAX_SAMPLES = 16_384  # distinct samples of an interval, 0.3 KB each
+DEFAULT_MAX_SAMPLES = 100_000  # distinct stacks and pending samples held at once
 DEFAULT_SPOOL_DIR = Path("/var/lib/flamefleet/spool")
 DEFAULT_SPOOL_LIMIT_BYTES = 256 << 20
 DEFAULT_SPOOL_LIMIT_AGE_S = 86_400.0

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 MAP_BUDGET_BYTES = 16 * 1024 * 1024
 MIN_ENTRIES = 1024
+MAX_ENTRIES = 16_384  # the sampler ends an interval at half as many stacks
 MIN_RING_BYTES = 256 * 1024
 MAX_RING_BYTES = 2 * 1024 * 1024
 
@@ -38,8 +39,8 @@ def plan_map_sizes(
     """Sizes for `cpus` CPUs sampled `rate_hz` times a second and drained every `interval_s`.
 
     A count map holds twice the samples of an interval, so that it cannot fill even when every
-    sample is of another stack and the drain comes late; but at most `max_samples`, and not more
-    than fits MAP_BUDGET_BYTES. Beyond that the kernel program counts what it could not keep.
+    sample is of another stack and the drain comes late; but at most `max_samples`, MAX_ENTRIES, and
+    not more than fits MAP_BUDGET_BYTES. Beyond that the kernel program counts what it could not keep.
     """
     samples_a_second = rate_hz * cpus
     ring_bytes = next_power_of_two(samples_a_second * _RING_BYTES_A_SAMPLE)
@@ -49,6 +50,6 @@ def plan_map_sizes(
     fixed_bytes = ring_bytes + cpus * (per_cpu_bytes + 2 * entry_bytes) + 5 * 4096
     affordable = (MAP_BUDGET_BYTES - fixed_bytes) // 2 // (entry_bytes + 2 * _BUCKET_BYTES)
     wanted = max(next_power_of_two(round(samples_a_second * interval_s * 2)), MIN_ENTRIES)
-    entries = max(min(wanted, affordable, max_samples), 1)
+    entries = max(min(wanted, affordable, max_samples, MAX_ENTRIES), 1)
     count_bytes = entries * entry_bytes + next_power_of_two(entries) * _BUCKET_BYTES
     return MapSizes(entries, ring_bytes, fixed_bytes + 2 * count_bytes)

@@ -21,7 +21,7 @@ def faults(path: Path | None = None, environ=None, **overrides) -> list[str]:
 def test_defaults_are_production():
     config = load_config(None, {}, {})
     assert (config.preset, config.rate_hz, config.budget_percent) == ("production", 19, 0.5)
-    assert (config.interval_s, config.max_samples) == (10.0, 16_384)
+    assert (config.interval_s, config.max_samples) == (10.0, 100_000)
     assert (config.spool_limit_bytes, config.spool_limit_age_s) == (256 << 20, 86_400.0)
     assert config.collectors == ("cpu",)
     assert config.name

@@ -26,7 +26,7 @@ def test_recommended_config(env, name, rate_hz, budget_percent):
     config = node_agent.create_recommended_config(env)
     assert (config.preset, config.rate_hz) == (name, rate_hz)
     assert config.budget_percent == budget_percent
-    assert config.max_samples == 16_384
+    assert config.max_samples == 100_000
 
 
 def test_production_and_staging_profile_cpu_only():
