@@ -39,8 +39,9 @@ def plan_map_sizes(
     """Sizes for `cpus` CPUs sampled `rate_hz` times a second and drained every `interval_s`.
 
     A count map holds twice the samples of an interval, so that it cannot fill even when every
-    sample is of another stack and the drain comes late; but at most `max_samples`, MAX_ENTRIES, and
-    not more than fits MAP_BUDGET_BYTES. Beyond that the kernel program counts what it could not keep.
+    sample is of another stack and the drain comes late; but at most `max_samples`, MAX_ENTRIES,
+    and not more than fits MAP_BUDGET_BYTES. Beyond that the kernel program counts what it could
+    not keep.
     """
     samples_a_second = rate_hz * cpus
     ring_bytes = next_power_of_two(samples_a_second * _RING_BYTES_A_SAMPLE)
