@@ -21,6 +21,7 @@ from aggregator.local.data_folder import DataFolder
 from aggregator.local.errors import InUseError, ProfilingRefusedError, StartError
 from aggregator.local.leftovers import adopt_orphans, end_orphans, settle
 from aggregator.local.options import HOST, UpOptions, agent_toml, centre_toml
+from aggregator.local.perf_events import perf_events_allowed
 from aggregator.local.postgres import Postgres, create_postgres
 from aggregator.local.process import run_to_end
 from aggregator.local.progress import Progress
@@ -52,7 +53,7 @@ def run_up(options: UpOptions) -> int:
     waiting = Waiting(wake)
     adopt_orphans()
     try:
-        with suppress(StopRequestedError):
+        with suppress(StopRequestedError), perf_events_allowed(progress.say):
             _Start(options, folder, supervisor, waiting, progress).run()
             limit = None if options.run_s is None else time.monotonic() + options.run_s
             while limit is None or time.monotonic() < limit:
