@@ -7,12 +7,16 @@ fleet's hosts have it elsewhere. It asks for no symbols: a fleet is asked once f
 
 import json
 import time
+from array import array
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import accumulate
 from typing import Any
 
-from wire.codec import CONTENT_TYPE, decode, encode
+from wire.codec import CONTENT_TYPE, SHORT_TYPE, decode, encode, is_short
+from wire.hashes import batch_check, labels_hash
 from wire.schema import Answer, Batch, Definitions
+from wire.short import ShortBatch, from_planes
 
 _HASH_BYTES = 16
 
@@ -42,6 +46,22 @@ class Received:
     lost: dict[str, int] = field(default_factory=dict)
 
 
+class Numbered:
+    """Keys that have got numbers, counted from 1."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self._numbers: dict[bytes, int] = {}
+
+    def column(self, keys: list[bytes]) -> bytes:
+        """The numbers of `keys`, u32 each; new ones get the next."""
+        for key in keys:
+            if key not in self._numbers:
+                self.keys.append(key)
+                self._numbers[key] = len(self.keys)
+        return array("I", (self._numbers[key] for key in keys)).tobytes()
+
+
 class Centre(ThreadingHTTPServer):
     """Answers one agent; `GET /received` gives the counts as JSON."""
 
@@ -51,15 +71,51 @@ class Centre(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received = Received()
         self.defined: set[bytes] = set()
+        self.stacks = Numbered()
+        self.labels = Numbered()
 
-    def take_batch(self, batch: Batch) -> Answer:
+    def take_batch(self, batch: Batch, *, wants_numbers: bool) -> Answer:
+        """Count a whole batch."""
+        hashes = _split(batch.stack_hashes)
+        answer = self._take(batch, hashes, sum(memoryview(batch.counts).cast("I")))
+        if not wants_numbers:
+            return answer
+        used = sorted(set(memoryview(batch.series_index).cast("I")))
+        labels = [labels_hash(batch.series[row].labels) for row in used]
+        return self._with_numbers(answer, set(hashes), labels)
+
+    def take_short(self, short: ShortBatch) -> Answer | None:
+        """Count a short batch; None when its numbers are not those of here."""
+        steps = from_planes("numbers", short.numbers)
+        numbered = [self.stacks.keys[(n - 1) % 2**32] for n in accumulate(steps)]
+        labels = [
+            labels_hash(one) if isinstance(one, dict) else self.labels.keys[one - 1]
+            for one in short.series
+        ]
+        if batch_check(short.digest, labels, numbered) != short.check:
+            return None
+        hashed = _split(short.hashes)
+        counts = (short.numbered_counts, short.hashed_counts)
+        samples = sum(sum(from_planes("counts", column)) for column in counts)
+        answer = self._take(short, numbered + hashed, samples)
+        new = [labels_hash(one) for one in short.series if isinstance(one, dict)]
+        return self._with_numbers(answer, set(hashed), new)
+
+    def _with_numbers(self, answer: Answer, hashes: set[bytes], labels: list[bytes]) -> Answer:
+        return Answer(
+            answer.status,
+            answer.want,
+            [],
+            self.stacks.column(sorted(hashes)),
+            self.labels.column(labels),
+        )
+
+    def _take(self, batch: Batch | ShortBatch, hashes: list[bytes], samples: int) -> Answer:
         """Count a batch; the answer wants the stacks that are not defined yet."""
         received, overhead = self.received, batch.overhead
-        hashes = batch.stack_hashes
-        rows = {hashes[at : at + _HASH_BYTES] for at in range(0, len(hashes), _HASH_BYTES)}
         received.batches += 1
-        received.rows += len(hashes) // _HASH_BYTES
-        received.samples += sum(memoryview(batch.counts).cast("I"))
+        received.rows += len(hashes)
+        received.samples += samples
         received.duration_ns += batch.duration_ns
         received.sampler_cpu_ns += overhead.sampler_cpu_ns
         received.shipper_cpu_ns += overhead.shipper_cpu_ns
@@ -69,13 +125,12 @@ class Centre(ThreadingHTTPServer):
         received.rate_hz = batch.rate_millihertz / 1000
         for reason, count in batch.lost.items():
             received.lost[reason] = received.lost.get(reason, 0) + count
-        return Answer("stored", b"".join(sorted(rows - self.defined)))
+        return Answer("stored", b"".join(sorted(set(hashes) - self.defined)))
 
     def take_definitions(self, definitions: Definitions) -> None:
         """Remember which stacks are defined now."""
-        hashes = definitions.stack_hashes
         self.received.definitions += 1
-        self.defined |= {hashes[at : at + _HASH_BYTES] for at in range(0, len(hashes), _HASH_BYTES)}
+        self.defined.update(_split(definitions.stack_hashes))
         self.received.stacks = len(self.defined)
 
 
@@ -92,12 +147,23 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/batches"):
             received.batch_bytes += len(body)
             received.batch_head_bytes += head_bytes
-            self._answer(200, encode(self.server.take_batch(decode(body, Batch))))
+            self._answer_batch(body)
         else:
             received.definition_bytes += len(body)
             received.definition_head_bytes += head_bytes
             self.server.take_definitions(decode(body, Definitions))
             self._answer(204, b"")
+
+    def _answer_batch(self, body: bytes) -> None:
+        if is_short(body):
+            answer = self.server.take_short(decode(body, ShortBatch))
+        else:
+            wants_numbers = self.headers["Accept"] == SHORT_TYPE
+            answer = self.server.take_batch(decode(body, Batch), wants_numbers=wants_numbers)
+        if answer is None:
+            self._answer(422, b"these numbers stand for something else here")
+        else:
+            self._answer(200, encode(answer))
 
     def do_GET(self) -> None:
         known = self.path == "/received"
@@ -114,6 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
+
+
+def _split(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + _HASH_BYTES] for at in range(0, len(hashes), _HASH_BYTES)]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Encode and decode messages: a 4-byte header, then zstd level 3 over msgpack.
 
-Header: b"FF", one byte of version, one byte of kind. Decoding checks the size before and while
-decompressing, so a small message cannot become a large one.
+Header: b"FF", one byte of version, one byte of kind. Version 2 is the short form of a batch, the
+only kind that it has; its zstd frame refers to WORDS as a dictionary. Decoding checks the size
+before and while decompressing, so a small message cannot become a large one.
 """
 
 from typing import Any, TypeVar
@@ -12,9 +13,13 @@ import zstandard
 from wire import limits
 from wire.errors import MalformedError, TooLargeError, UnsupportedVersionError
 from wire.schema import Answer, Batch, Definitions, SymbolExtract
+from wire.short import ShortBatch
+from wire.words import WORDS
 
 VERSION = 1
+SHORT_VERSION = 2
 CONTENT_TYPE = "application/vnd.flamefleet"
+SHORT_TYPE = f"{CONTENT_TYPE};version={SHORT_VERSION}"  # Accept: who sends it wants numbers
 _MAGIC = b"FF"
 _LEVEL = 3
 _KINDS: dict[type, tuple[bytes, int, int]] = {
@@ -22,18 +27,27 @@ _KINDS: dict[type, tuple[bytes, int, int]] = {
     Definitions: (b"D", limits.MAX_DEFINITIONS_BYTES, limits.MAX_DEFINITIONS_DECODED_BYTES),
     SymbolExtract: (b"S", limits.MAX_EXTRACT_BYTES, limits.MAX_EXTRACT_DECODED_BYTES),
     Answer: (b"A", limits.MAX_BATCH_BYTES, limits.MAX_BATCH_DECODED_BYTES),
+    ShortBatch: (b"B", limits.MAX_BATCH_BYTES, limits.MAX_BATCH_DECODED_BYTES),
 }
 _DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(kind) for kind in _KINDS
 }
-Message = TypeVar("Message", Batch, Definitions, SymbolExtract, Answer)
+_WORDS = zstandard.ZstdCompressionDict(WORDS, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+Message = TypeVar("Message", Batch, Definitions, SymbolExtract, Answer, ShortBatch)
 
 
-def encode(message: Batch | Definitions | SymbolExtract | Answer) -> bytes:
+def encode(message: Batch | Definitions | SymbolExtract | Answer | ShortBatch) -> bytes:
     """Bytes of `message` as they are stored in the spool and sent."""
     kind = _KINDS[type(message)][0]
-    body = zstandard.ZstdCompressor(level=_LEVEL).compress(msgspec.msgpack.encode(message))
-    return _MAGIC + bytes((VERSION,)) + kind + body
+    version = _version(type(message))
+    words = _WORDS if version == SHORT_VERSION else None
+    compressor = zstandard.ZstdCompressor(level=_LEVEL, dict_data=words)
+    return _MAGIC + bytes((version,)) + kind + compressor.compress(msgspec.msgpack.encode(message))
+
+
+def is_short(data: bytes) -> bool:
+    """Whether `data` says that it is a message of version 2."""
+    return data[:3] == _MAGIC + bytes((SHORT_VERSION,))
 
 
 def decode(data: bytes, kind: type[Message]) -> Message:
@@ -47,14 +61,18 @@ def decode(data: bytes, kind: type[Message]) -> Message:
         raise TooLargeError(f"{kind.__name__} of {len(data)} bytes; at most {most} are allowed")
     if len(data) < 4 or data[:2] != _MAGIC:
         raise MalformedError(f"not a Flamefleet message: it must start with {_MAGIC!r}")
-    if data[2] != VERSION:
+    if data[2] != _version(kind):
         raise UnsupportedVersionError(
-            f"wire version {data[2]} is unknown here, which speaks version {VERSION}: "
-            "upgrade the older of agent and aggregator"
+            f"wire version {data[2]} is unknown here, where a {kind.__name__} has version "
+            f"{_version(kind)}: upgrade the older of agent and aggregator"
         )
     if data[3:4] != letter:
         raise MalformedError(f"message kind {data[3:4]!r} where {letter!r} was expected")
     return _decode_body(data, kind, most_decoded)
+
+
+def _version(kind: type) -> int:
+    return SHORT_VERSION if kind is ShortBatch else VERSION
 
 
 def _decode_body(data: bytes, kind: type[Message], most_decoded: int) -> Message:
@@ -66,7 +84,9 @@ def _decode_body(data: bytes, kind: type[Message], most_decoded: int) -> Message
             raise TooLargeError(
                 f"body declares {declared} bytes decoded; at most {most_decoded} are allowed"
             )
-        body = zstandard.ZstdDecompressor().decompress(data[4:], max_output_size=most_decoded)
+        words = _WORDS if kind is ShortBatch else None
+        decompressor = zstandard.ZstdDecompressor(dict_data=words)
+        body = decompressor.decompress(data[4:], max_output_size=most_decoded)
         message: Message = _DECODERS[kind].decode(body)
         return message
     except zstandard.ZstdError as error:

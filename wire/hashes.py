@@ -7,9 +7,11 @@ A frame packs to 16 bytes: the 64-bit hash of its module, then its offset (for n
 
 import struct
 from _blake2 import blake2b
+from collections.abc import Iterable, Mapping
 
-from wire.schema import Module, Name
+from wire.schema import Batch, Module, Name
 
+HOST_LABEL = "host"  # always the node's name, never a label of its own
 _FRAME = struct.Struct("<QQ")
 
 
@@ -34,3 +36,31 @@ def pack_frame(module_hash64: int, offset: int) -> bytes:
 def stack_hash(packed_frames: bytes) -> bytes:
     """16-byte hash of a stack, from its packed frames, root first."""
     return blake2b(packed_frames, digest_size=16, person=b"ff-stack").digest()
+
+
+def batch_digest(batch: Batch) -> bytes:
+    """16 bytes that tell two batches with the same sequence number apart.
+
+    Never of more columns: a batch that is sent again may have been stored by another release.
+    """
+    digest = blake2b(f"{batch.start_ns} {batch.duration_ns}\n".encode(), digest_size=16)
+    for column in (batch.stack_hashes, batch.series_index, batch.counts):
+        digest.update(column)
+    return digest.digest()
+
+
+def labels_hash(labels: Mapping[str, str]) -> bytes:
+    """16 bytes that name a set of labels, whatever their order and without the host."""
+    pairs = sorted(pair for pair in labels.items() if pair[0] != HOST_LABEL)
+    text = "".join(f"{name}\0{value}\0" for name, value in pairs)
+    return blake2b(text.encode(), digest_size=16, person=b"ff-labels").digest()
+
+
+def batch_check(digest: bytes, labels: Iterable[bytes], hashes: Iterable[bytes]) -> bytes:
+    """8 bytes of what the numbers of a short batch stand for: `labels_hash` of every series in
+    order, and the hashes of its numbered rows in order. Nobody who does not know them can make it.
+    """
+    check = blake2b(digest, digest_size=8, person=b"ff-short")
+    check.update(b"".join(labels))
+    check.update(b"".join(hashes))
+    return check.digest()

@@ -182,6 +182,10 @@ class Answer(msgspec.Struct, frozen=True):
     status: str  # "stored" or "duplicate"
     want: bytes = b""  # 16 bytes a hash: stacks of this batch that have no definition yet
     directives: list[Directive] = []
+    # Only for agents that asked, for version 2 (wire.short): the numbers of the distinct hashes
+    # sent, sorted, and of the sets of labels sent that have rows, in their order. 0: none.
+    stack_numbers: bytes = b""  # u32 each
+    series_numbers: bytes = b""  # u32 each
 
 
 class SymbolExtract(msgspec.Struct, frozen=True):

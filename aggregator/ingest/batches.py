@@ -1,10 +1,8 @@
 """From a decoded batch to columns ready to be stored. Pure: no clock, no database."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import pairwise
 from uuid import UUID
 
@@ -13,15 +11,16 @@ from numpy.typing import NDArray
 
 from aggregator.ingest.errors import BadValueError, OutOfTimeError
 from aggregator.ingest.events import lost_by_reason, timely_events
+from aggregator.ingest.series import SeriesKey, Unnumbered, series_key
 from aggregator.ingest.stack_ends import read_stack_ends
 from aggregator.profiles.codec import Section
+from wire.hashes import batch_digest
 from wire.schema import Batch, Event, Overhead
 from wire.validate import check_batch
 
 OLDEST_NS = 48 * 3_600 * 10**9
 AHEAD_NS = 600 * 10**9
 HASH_BYTES = 16
-HOST_LABEL = "host"  # always the node's name, never a label of its own
 _OVERHEAD_INTEGERS = (
     *("sampler_cpu_ns", "shipper_cpu_ns", "kernel_cpu_ns", "interrupt_cpu_ns"),
     *("memory_bytes", "map_bytes", "shipper_memory_bytes"),
@@ -32,16 +31,6 @@ _MAX_SEQUENCE = 2**32  # `node_prof.part` keeps it in 32 bits; at 10 s a batch t
 _MAX_TEXTS = 64
 _MAX_TEXT_BYTES = 512
 _MAX_WEIGHT_FACTOR = 100  # samples may stand for at most so many times the CPU time there was
-
-
-@dataclass(frozen=True)
-class SeriesKey:
-    """A set of labels: `labels_json` is canonical, `key_hash` its BLAKE2b-128."""
-
-    key_hash: bytes
-    labels_json: str
-    service: str
-    version: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +68,20 @@ class PreparedBatch:
     lost_by_reason: Mapping[str, int] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     events_dropped: int = 0
+    unnumbered: Unnumbered | None = None
 
 
 def prepare_batch(
-    batch: Batch, node_id: int, received_ns: int, sent_ns: int | None = None
+    batch: Batch,
+    node_id: int,
+    received_ns: int,
+    sent_ns: int | None = None,
+    digest: bytes | None = None,
 ) -> PreparedBatch:
     """Check `batch` (values included) and bring its rows into int64 columns.
 
-    `received_ns` is the centre's Unix time, `sent_ns` the node's when it sent, if known. Raises
+    `received_ns` is the centre's Unix time, `sent_ns` the node's when it sent, if known; `digest`
+    that of the batch as it is on the node, where its rows came in another order. Raises
     wire errors for its form, BadValueError for its values, OutOfTimeError for its time.
     """
     check_batch(batch)
@@ -110,7 +105,7 @@ def prepare_batch(
         node_id=node_id,
         run=UUID(bytes=batch.run),
         sequence=batch.sequence,
-        digest=content_digest(batch),
+        digest=digest or batch_digest(batch),
         start_ns=batch.start_ns,
         duration_ns=batch.duration_ns,
         rate_millihertz=batch.rate_millihertz,
@@ -133,25 +128,6 @@ def prepare_batch(
         events=events,
         events_dropped=len(batch.events) - len(events),
     )
-
-
-def content_digest(batch: Batch) -> bytes:
-    """16 bytes that tell two batches with the same sequence number apart.
-
-    Never of more columns: a batch that is sent again may have been stored by another release.
-    """
-    digest = blake2b(f"{batch.start_ns} {batch.duration_ns}\n".encode(), digest_size=16)
-    for column in (batch.stack_hashes, batch.series_index, batch.counts):
-        digest.update(column)
-    return digest.digest()
-
-
-def series_key(labels: Mapping[str, str]) -> SeriesKey:
-    """The identity of a set of labels, whatever their order."""
-    kept = {name: value for name, value in labels.items() if name != HOST_LABEL}
-    text = json.dumps(kept, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    key_hash = blake2b(text.encode(), digest_size=16, person=b"ff-series").digest()
-    return SeriesKey(key_hash, text, kept.get("service", ""), kept.get("version", ""))
 
 
 def make_sections(

@@ -4,7 +4,7 @@ Ids are looked up before anything is inserted, because an insert that conflicts 
 are inserted in order, so that two aggregators never wait for each other in a circle.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aggregator.db import connection_scope, driver_connection
-from aggregator.ingest.batches import HASH_BYTES, SeriesKey, split_hashes
+from aggregator.ingest.batches import HASH_BYTES, split_hashes
+from aggregator.ingest.errors import UnknownNumberError
+from aggregator.ingest.series import SeriesKey
 
 STACKS_REMEMBERED = 200_000  # about 150 bytes each
 SERIES_REMEMBERED = 50_000
+LABELS_REMEMBERED = 20_000  # about 600 bytes each
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -29,6 +32,8 @@ _ADD_STACKS = """
     INSERT INTO stacks (hash) SELECT hash FROM unnest(%s::uuid[]) AS seen (hash) ORDER BY hash
     ON CONFLICT (hash) DO NOTHING
 """
+_FIND_HASHES = "SELECT id, hash FROM stacks WHERE id = ANY(%s)"
+_FIND_LABELS = "SELECT id, labels FROM series WHERE id = ANY(%s)"
 _FIND_SERIES = "SELECT key_hash, id FROM series WHERE key_hash = ANY(%s)"
 _ADD_SERIES = """
     INSERT INTO series (key_hash, service, version, labels)
@@ -74,6 +79,8 @@ class Dictionary:
         self._database = database
         self._stacks: Recent[bytes, int] = Recent(stacks_remembered)
         self._series: Recent[bytes, int] = Recent(series_remembered)
+        self._hashes: Recent[int, bytes] = Recent(stacks_remembered)
+        self._labels: Recent[int, dict[str, str]] = Recent(LABELS_REMEMBERED)
 
     async def stack_ids(self, hashes: Collection[bytes]) -> dict[bytes, tuple[int, bool]]:
         """Id of each 16-byte hash, and whether its frames are known. New hashes get an id."""
@@ -88,6 +95,7 @@ class Dictionary:
         if unsettled:
             for stack_hash, row in zip(unsettled, await self._settle(unsettled), strict=True):
                 found[stack_hash] = row
+                self._hashes.put(row[0], stack_hash)
                 if row[1]:
                     self._stacks.put(stack_hash, row[0])
         return found
@@ -101,6 +109,42 @@ class Dictionary:
                 await driver.execute(_ADD_STACKS, (uuid_array(b"".join(new)),))
                 rows = await _find_stacks(driver, hashes)
             return rows
+
+    async def stack_hashes(self, numbers: Sequence[int]) -> list[bytes]:
+        """The hashes of the stacks with these ids. Raises UnknownNumberError."""
+        found: dict[int, bytes] = {}
+        for number in numbers:
+            stack_hash = self._hashes.get(number)
+            if stack_hash is not None:
+                found[number] = stack_hash
+        missing = [number for number in numbers if number not in found]
+        if missing:
+            async with connection_scope(self._database) as connection:
+                cursor = (await driver_connection(connection)).cursor(binary=True)
+                await cursor.execute(_FIND_HASHES, (missing,))
+                found.update((number, value.bytes) for number, value in await cursor.fetchall())
+            _require("stack", missing, found)
+            for number in missing:
+                self._hashes.put(number, found[number])
+        return [found[number] for number in numbers]
+
+    async def series_labels(self, numbers: Collection[int]) -> dict[int, dict[str, str]]:
+        """The labels of the series with these ids. Raises UnknownNumberError."""
+        found: dict[int, dict[str, str]] = {}
+        for number in numbers:
+            labels = self._labels.get(number)
+            if labels is not None:
+                found[number] = labels
+        missing = [number for number in numbers if number not in found]
+        if missing:
+            async with connection_scope(self._database) as connection:
+                driver = await driver_connection(connection)
+                rows = await (await driver.execute(_FIND_LABELS, (missing,))).fetchall()
+            found.update(rows)
+            _require("series", missing, found)
+            for number in missing:
+                self._labels.put(number, found[number])
+        return found
 
     async def series_ids(self, series: Collection[SeriesKey]) -> dict[bytes, int]:
         """Id of each set of labels, by its key hash. New sets get an id."""
@@ -141,6 +185,12 @@ class Dictionary:
         return found
 
 
+def _require(kind: str, numbers: Collection[int], found: Collection[int]) -> None:
+    unknown = [number for number in numbers if number not in found]
+    if unknown:
+        raise UnknownNumberError(f"{len(unknown)} numbers are of no {kind} here, as {unknown[0]}")
+
+
 def uuid_array(hashes: bytes) -> str:
     """Packed 16-byte hashes as the text of a Postgres uuid[]: far cheaper than UUID objects."""
     return "{" + hashes.hex(",", HASH_BYTES) + "}"
@@ -149,6 +199,11 @@ def uuid_array(hashes: bytes) -> str:
 def ids_of(hashes: bytes, found: dict[bytes, tuple[int, bool]]) -> NDArray[np.int64]:
     """The ids of packed `hashes`, in their order."""
     return np.array([found[h][0] for h in split_hashes(hashes)], np.int64)
+
+
+def pack_numbers(ids: NDArray[np.int64]) -> bytes:
+    """Ids as numbers of the wire, u32; 0, none, for one beyond that."""
+    return np.where(ids < 2**32, ids, 0).astype("<u4").tobytes()
 
 
 async def _find_stacks(

@@ -15,6 +15,14 @@ class BadValueError(IngestError):
     remedy = "upgrade the agent; if it is the newest, report this as a bug"
 
 
+class UnknownNumberError(IngestError):
+    """A short batch names a stack or labels by a number that does not stand for them here."""
+
+    status = 422
+    code = "unknown_number"
+    remedy = "nothing was stored; send this batch whole, in wire version 1"
+
+
 class OutOfTimeError(IngestError):
     """A batch from too long ago or from the future; with the node's clock offset where known."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aggregator.config import Retention
@@ -21,7 +22,7 @@ from aggregator.errors import (
     MissingPartitionError,
 )
 from aggregator.ingest.batches import PreparedBatch, make_sections, split_hashes
-from aggregator.ingest.dictionary import Dictionary, ids_of
+from aggregator.ingest.dictionary import Dictionary, ids_of, pack_numbers
 from aggregator.ingest.directives import Directives
 from aggregator.ingest.errors import BusyError
 from aggregator.ingest.runs import Decision
@@ -69,7 +70,7 @@ class GroupCommit:
         self._metrics = metrics
         self._retention = retention
         self._clock_ns = clock_ns
-        self._dictionary = Dictionary(database)
+        self.dictionary = Dictionary(database)
         self.directives = Directives(database, metrics)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._queued_rows = 0
@@ -131,10 +132,10 @@ class GroupCommit:
         started = time.perf_counter()
         with TRACER.start_as_current_span("ingest.commit") as span:
             span.set_attribute("batches", len(batches))
-            stacks = await self._dictionary.stack_ids(
+            stacks = await self.dictionary.stack_ids(
                 {h for batch in batches for h in split_hashes(batch.hashes)}
             )
-            series = await self._dictionary.series_ids([k for b in batches for k in b.series])
+            series = await self.dictionary.series_ids([k for b in batches for k in b.series])
             if sum(len(batch.counts) for batch in batches) > ROWS_OFF_LOOP:
                 encoded = await asyncio.to_thread(self._encode, batches, stacks, series)
             else:
@@ -152,7 +153,8 @@ class GroupCommit:
             want = [h for h in split_hashes(batch.hashes) if not stacks[h][1]]
             # The first answer to a node carries its directives: it has one request in flight.
             asked = profiles.pop(batch.node_id, []) + directives.pop(batch.node_id, [])
-            answers.append(Answer(decision.status, b"".join(want[:MAX_WANTED]), asked))
+            numbers = _numbers(batch, stacks, series)
+            answers.append(Answer(decision.status, b"".join(want[:MAX_WANTED]), asked, *numbers))
         return answers
 
     def _encode(
@@ -201,6 +203,19 @@ class GroupCommit:
                 self._metrics.stack_ends.labels(reason).inc(int(column.sum()))
             for reason, column in batch.python_ends.items():
                 self._metrics.python_ends.labels(reason).inc(int(column.sum()))
+
+
+def _numbers(
+    batch: PreparedBatch, stacks: dict[bytes, tuple[int, bool]], series: dict[bytes, int]
+) -> tuple[bytes, bytes]:
+    """Packed numbers of the stacks and labels that the node asks for (`wire.schema.Answer`)."""
+    asked = batch.unnumbered
+    if asked is None:
+        return b"", b""
+    return (
+        pack_numbers(ids_of(asked.hashes, stacks)),
+        pack_numbers(np.array([series[key.key_hash] for key in asked.series], np.int64)),
+    )
 
 
 def _settle(waiting: _Waiting, answer: Answer | AggregatorError) -> None:

@@ -2,7 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -14,15 +18,20 @@ from aggregator.errors import AggregatorError
 from aggregator.ingest.batches import PreparedBatch, prepare_batch
 from aggregator.ingest.define import define_stacks
 from aggregator.ingest.definitions import CheckedDefinitions, check_hashes
-from aggregator.ingest.errors import OutOfTimeError
+from aggregator.ingest.errors import OutOfTimeError, UnknownNumberError
+from aggregator.ingest.series import Unnumbered
+from aggregator.ingest.short import ShortRows, read_rows, unnumbered, widen
 from aggregator.ingest.store import note_clock_offset
 from aggregator.telemetry import TRACER
 from wire import limits
-from wire.codec import CONTENT_TYPE, decode, encode
+from wire.codec import CONTENT_TYPE, SHORT_TYPE, decode, encode, is_short
 from wire.errors import WireError
 from wire.schema import Batch, Definitions
+from wire.short import ShortBatch
 
 BYTES_OFF_LOOP = 32 << 10  # larger bodies are decoded in a thread: the loop serves others meanwhile
+
+Read = TypeVar("Read")
 
 routes = web.RouteTableDef()
 
@@ -36,11 +45,16 @@ async def post_batch(request: web.Request) -> web.Response:
         node = await authenticate(request)
         body = await read_body(request, limits.MAX_BATCH_BYTES)
         with TRACER.start_as_current_span("ingest.decode"), metrics.decode_seconds.time():
-            arguments = body, node, arrived_ns, _sent_ns(request)
-            if len(body) > BYTES_OFF_LOOP:
-                batch = await asyncio.to_thread(_read_batch, *arguments)
+            times = arrived_ns, _sent_ns(request)
+            if is_short(body):
+                batch = await _read_short(request, body, node, *times)
             else:
-                batch = _read_batch(*arguments)
+                wants_numbers = SHORT_TYPE in request.headers.get("Accept", "")
+                read = partial(_read_batch, body, node, *times, wants_numbers=wants_numbers)
+                batch = await _off_loop(body, read)
+    except UnknownNumberError:  # it comes again at once, whole
+        metrics.batches.labels("wanted_whole").inc()
+        raise
     except (AggregatorError, WireError) as error:
         metrics.batches.labels("refused").inc()
         if isinstance(error, OutOfTimeError) and error.clock_offset_ms is not None:
@@ -55,10 +69,7 @@ async def post_definitions(request: web.Request) -> web.Response:
     """Store the frames of stacks that the centre asked for. 204."""
     node = await authenticate(request)
     body = await read_body(request, limits.MAX_DEFINITIONS_BYTES)
-    if len(body) > BYTES_OFF_LOOP:
-        given = await asyncio.to_thread(_read_definitions, body, node)
-    else:
-        given = _read_definitions(body, node)
+    given = await _off_loop(body, partial(_read_definitions, body, node))
     with TRACER.start_as_current_span("ingest.define"):
         defined = await define_stacks(request.app[DATABASE], node.id, given)
     request.app[INGEST].directives.reported(node.id)
@@ -68,12 +79,43 @@ async def post_definitions(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+async def _off_loop(body: bytes, read: Callable[[], Read]) -> Read:
+    """What `read` makes of `body`; in a thread when that is large."""
+    return await asyncio.to_thread(read) if len(body) > BYTES_OFF_LOOP else read()
+
+
 def _read_batch(
-    body: bytes, node: NodeIdentity, received_ns: int, sent_ns: int | None
+    body: bytes,
+    node: NodeIdentity,
+    received_ns: int,
+    sent_ns: int | None,
+    *,
+    wants_numbers: bool,
 ) -> PreparedBatch:
     batch = decode(body, Batch)
     check_node(node, batch.node)
-    return prepare_batch(batch, node.id, received_ns, sent_ns)
+    prepared = prepare_batch(batch, node.id, received_ns, sent_ns)
+    if not wants_numbers:
+        return prepared
+    return replace(prepared, unnumbered=Unnumbered(prepared.hashes, prepared.series))
+
+
+async def _read_short(
+    request: web.Request, body: bytes, node: NodeIdentity, received_ns: int, sent_ns: int | None
+) -> PreparedBatch:
+    def read() -> tuple[ShortBatch, ShortRows]:
+        short = decode(body, ShortBatch)
+        check_node(node, short.node)
+        return short, read_rows(short)
+
+    short, rows = await _off_loop(body, read)
+    batch = await widen(short, rows, request.app[INGEST].dictionary)
+
+    def prepare() -> PreparedBatch:
+        prepared = prepare_batch(batch, node.id, received_ns, sent_ns, short.digest)
+        return replace(prepared, unnumbered=unnumbered(short, rows))
+
+    return await _off_loop(body, prepare)
 
 
 def _read_definitions(body: bytes, node: NodeIdentity) -> CheckedDefinitions:

@@ -81,8 +81,9 @@ class Client:
             self._path = url.rstrip("/")  # a proxy wants the whole address (RFC 9112, 3.2.2)
         self.url = url
 
-    def post(self, path: str, body: BinaryIO) -> Response:
-        """Send `body` (from its start to its end) to `path` and return the answer.
+    def post(self, path: str, body: BinaryIO, accept: str = "") -> Response:
+        """Send `body` (from its start to its end) to `path` and return the answer; `accept` says
+        which ones are understood, where that is more than the body tells.
 
         Raises DeliveryError without a complete answer, CredentialError without a token.
         """
@@ -93,6 +94,8 @@ class Client:
             "Content-Length": str(size),
             "User-Agent": f"flamefleet-agent/{VERSION}",
         }
+        if accept:
+            headers["Accept"] = accept
         return self._request("POST", path, body, headers)
 
     def is_ready(self) -> bool:

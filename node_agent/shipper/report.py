@@ -52,6 +52,11 @@ class Report:
         self._sent[what] += 1
         self._last_delivery_at = time.time()
 
+    def whole_again(self, words: str) -> None:
+        """The centre refused a batch in its short form; it is sent whole now."""
+        self._sent["whole_again"] += 1
+        self.warn("short_form", f"a short batch was refused, so it goes whole: {words}")
+
     def failed(self, state: str, words: str, wait_s: float) -> None:
         """A delivery was postponed; the next try is in `wait_s` seconds."""
         now = time.time()

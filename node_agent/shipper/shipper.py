@@ -9,26 +9,27 @@ import io
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from node_agent.errors import SpoolFileError
 from node_agent.shipper import policy
 from node_agent.shipper.client import Client, Response
 from node_agent.shipper.definitions import missing, select, split_hashes
 from node_agent.shipper.errors import CredentialError, DeliveryError
+from node_agent.shipper.orders import pass_on
 from node_agent.shipper.patience import Patience, is_failure
 from node_agent.shipper.policy import Verdict
 from node_agent.shipper.report import Report
+from node_agent.shipper.short import ShortForms, Unnumbered
 from node_agent.spool import BatchEntry, ExtractEntry, Spool, directives
-from wire.codec import decode, encode
+from wire.codec import SHORT_TYPE, decode, encode
 from wire.errors import WireError
-from wire.schema import Answer, Directive, ProfileDirective, SymbolDirective
+from wire.schema import Answer
 
 POLL_S = 2.0  # how often an idle shipper looks for something new
 BATCHES = "/api/v1/batches"
 DEFINITIONS = "/api/v1/definitions"
 SYMBOLS = "/api/v1/symbols"
-_MAX_DIRECTIVES_PER_ANSWER = 64
 
 
 class _Postponed(Exception):
@@ -66,6 +67,7 @@ class Shipper:
         self._queue: deque[BatchEntry] = deque()
         self._extracts: deque[ExtractEntry] = deque()
         self._failures = 0
+        self._forms = ShortForms()
 
     def step(self) -> float:
         """Deliver the next thing, if there is one; return the seconds to wait before the next
@@ -131,17 +133,19 @@ class Shipper:
         queue.popleft()
 
     def _deliver_batch(self, entry: BatchEntry) -> None:
-        response = self._post_stored(entry)
-        if response is None:
+        sent = self._post_stored(entry)
+        if sent is None:
             return
+        response, unnumbered = sent
         try:
             answer = decode(response.body, Answer)
             wanted = split_hashes(answer.want)
+            self._forms.learn(unnumbered, answer)
         except WireError as error:
             raise _Postponed(
                 "waiting", f"{self.client.url} answered what no aggregator says: {error}"
             ) from error
-        self._pass_on(answer)
+        pass_on(answer, self.spool)
         if wanted:
             self._define(entry, wanted)
         self.spool.done(entry)
@@ -154,22 +158,22 @@ class Shipper:
             self._patience.delivered()
             self.report.delivered("extracts")
 
-    def _post_stored(self, entry: BatchEntry | ExtractEntry) -> Response | None:
+    def _post_stored(self, entry: BatchEntry | ExtractEntry) -> tuple[Response, Unnumbered] | None:
         """Send the file of `entry`; None when it is gone or was refused for good."""
         try:
             if isinstance(entry, BatchEntry):
-                path, file = BATCHES, self.spool.open_batch(entry)
+                send, file = self._post_batch, self.spool.open_batch(entry)
             else:
-                path, file = SYMBOLS, self.spool.open_extract(entry)
+                send, file = self._post_extract, self.spool.open_extract(entry)
         except SpoolFileError as error:
             self._refuse(entry, "refused_unreadable", str(error))
             return None
         if file is None:
             return None
         with file:
-            response, verdict = self._post(path, file)
+            response, verdict, unnumbered = send(file)
         if verdict is Verdict.DELIVERED:
-            return response
+            return response, unnumbered
         self._refuse(entry, f"refused_{response.status}", _reason(response))
         if verdict is Verdict.CLONED:
             self.report.alert(
@@ -178,10 +182,29 @@ class Shipper:
             )
         return None
 
-    def _post(self, path: str, body: BinaryIO) -> tuple[Response, Verdict]:
+    def _post_extract(self, file: BinaryIO) -> tuple[Response, Verdict, Unnumbered]:
+        return *self._post(SYMBOLS, file), Unnumbered([], [])
+
+    def _post_batch(self, file: BinaryIO) -> tuple[Response, Verdict, Unnumbered]:
+        """Send the batch in its short form, or whole where that is not known or refused."""
+        draft = self._forms.draft(file)
+        if draft.short is not None:
+            try:
+                response, verdict = self._post(BATCHES, io.BytesIO(draft.short))
+            except _Postponed as postponed:
+                if is_failure(postponed.status):
+                    self._forms.forget()  # the next try is with the whole batch
+                raise
+            if verdict is not Verdict.REFUSED:
+                return response, verdict, draft.unnumbered
+            self._forms.forget()
+            self.report.whole_again(_reason(response))
+        return *self._post(BATCHES, file, SHORT_TYPE), draft.unnumbered_whole
+
+    def _post(self, path: str, body: BinaryIO, accept: str = "") -> tuple[Response, Verdict]:
         """An answer that settles it (delivered, refused, cloned). Raises _Postponed otherwise."""
         try:
-            response = self.client.post(path, body)
+            response = self.client.post(path, body, accept)
         except DeliveryError as error:
             raise _Postponed("waiting", str(error)) from error
         except CredentialError as error:
@@ -211,28 +234,9 @@ class Shipper:
         for at in range(0, len(unknown), directives.MAX_HASHES):
             self.spool.put_directive(directives.define(unknown[at : at + directives.MAX_HASHES]))
 
-    def _pass_on(self, answer: Answer) -> None:
-        """Hand the centre's orders to the sampler; only build ids and profiles get through."""
-        for directive in answer.directives[:_MAX_DIRECTIVES_PER_ANSWER]:
-            try:
-                order = _order(directive)
-            except ValueError:
-                self.spool.dropped["directive_malformed"] += 1
-                continue
-            self.spool.put_directive(order)
-
     def _refuse(self, entry: BatchEntry | ExtractEntry, reason: str, words: str) -> None:
         self.spool.refuse(entry, reason)
         self.report.warn("refused", f"{entry.stem} refused for good: {words}", reason=reason)
-
-
-def _order(directive: Directive) -> dict[str, Any]:
-    """The spool's form of a directive. Raises ValueError when it cannot be one."""
-    if isinstance(directive, SymbolDirective):
-        return directives.symbols(directive.module_kind, directive.build_id)
-    if isinstance(directive, ProfileDirective):
-        return directives.profile(directive, time.time())
-    return directives.profile_end(directive.id)
 
 
 def _reason(response: Response) -> str:

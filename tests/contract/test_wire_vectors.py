@@ -2,6 +2,7 @@
 with the error that names the fault."""
 
 import struct
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,15 @@ import pytest
 
 from wire.codec import decode, encode
 from wire.errors import MalformedError, TooLargeError, UnsupportedVersionError, WireError
-from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
+from wire.hashes import (
+    batch_check,
+    batch_digest,
+    labels_hash,
+    module_hash,
+    name_hash,
+    pack_frame,
+    stack_hash,
+)
 from wire.schema import (
     STACK_ENDS,
     Answer,
@@ -23,7 +32,9 @@ from wire.schema import (
     SymbolDirective,
     SymbolExtract,
 )
+from wire.short import Numbers, ShortBatch, from_planes, shorten, widen_ends
 from wire.validate import check_batch, check_definitions
+from wire.words import WORDS
 
 DATA = Path(__file__).parent.parent / "data" / "wire"
 RUN = bytes(range(16))
@@ -43,8 +54,12 @@ MODULE_HASHES = [
 NAME_HASHES = [0xA1F61CC20E8BC304, 0x752FF035C42D0E95]
 
 
-def _read(name: str) -> bytes:
-    return (DATA / "v1" / f"{name}.bin").read_bytes()
+LABEL_HASHES = ["7a80c2248de3099b6afeece4739cd150", "936952faf5fa5cbef9ecbda73b5c5087"]
+WORDS_OF_VERSION_2 = (974, "53ddab930b97b06ca7191fdcd13c4d65")
+
+
+def _read(name: str, version: int = 1) -> bytes:
+    return (DATA / f"v{version}" / f"{name}.bin").read_bytes()
 
 
 def _u32(column: bytes) -> list[int]:
@@ -105,6 +120,46 @@ def test_batch_of_version_1_with_events() -> None:
     # Otherwise it is the batch from before that field.
     without = msgspec.structs.replace(batch, events=[])
     assert without == decode(_read("batch_stack_ends"), Batch)
+
+
+def test_batch_of_version_2() -> None:
+    """The short form of the batch with events: two stacks and one set of labels have numbers."""
+    short, whole = decode(_read("batch", 2), ShortBatch), decode(_read("batch_events"), Batch)
+    for field in ShortBatch.__struct_fields__[:12]:
+        assert getattr(short, field) == getattr(whole, field) or field == "overhead"
+    assert msgspec.structs.astuple(short.overhead) == msgspec.structs.astuple(whole.overhead)
+    assert [msgspec.structs.astuple(event) for event in short.events] == [
+        msgspec.structs.astuple(event) for event in whole.events
+    ]
+    assert short.series == [70_000, {"service": "kernel", "executable": "kworker"}]
+    assert list(from_planes("", short.numbered_rows)) == [2, 1]
+    assert list(from_planes("", short.hashed_rows)) == [1, 0]
+    # 258 and 4,000,000,001; in the next series that again.
+    assert list(from_planes("", short.numbers)) == [258, 3_999_999_743, 0]
+    assert list(from_planes("", short.numbered_counts)) == [1, 190, 3]
+    assert short.hashes == HASHES[2]
+    assert list(from_planes("", short.hashed_counts)) == [2**32 - 1]
+    assert short.digest == batch_digest(whole) == bytes.fromhex("332734d6798b0a38d64fb45c1efeed17")
+    labels = [labels_hash(series.labels) for series in whole.series]
+    assert [one.hex() for one in labels] == LABEL_HASHES
+    assert short.check == batch_check(short.digest, labels, [HASHES[1], HASHES[0], HASHES[0]])
+    assert short.check == bytes.fromhex("deac45b0429a7a6b")
+    samples = [190 + 1 + 2**32 - 1, 3]
+    assert widen_ends("stack_ends", short.stack_ends, samples) == whole.stack_ends
+    assert short.python_ends == whole.python_ends == {}
+    numbers = {HASHES[0]: 4_000_000_001, HASHES[1]: 258}
+    assert shorten(whole, short.digest, Numbers(numbers, {labels[0]: 70_000})) == short
+
+
+def test_the_words_of_version_2_never_change() -> None:
+    assert (len(WORDS), blake2b(WORDS, digest_size=16).hexdigest()) == WORDS_OF_VERSION_2
+
+
+def test_answer_with_numbers() -> None:
+    answer = decode(_read("answer_numbers", 2), Answer)
+    assert (answer.status, answer.want) == ("stored", HASHES[1])
+    assert _u32(answer.stack_numbers) == [258, 4_000_000_001, 0]
+    assert _u32(answer.series_numbers) == [70_000]
 
 
 def test_definitions_of_version_1() -> None:
@@ -235,6 +290,17 @@ REFUSED = {
     "definitions_lengths_differ": (MalformedError, "stack_lengths must have 3 rows"),
     "definitions_module_kind": (MalformedError, "module kind 9"),
 }
+
+
+def test_a_short_batch_cut_anywhere_or_read_as_a_whole_one_is_a_named_error() -> None:
+    data = _read("batch", 2)
+    for length in range(len(data)):
+        with pytest.raises(WireError):
+            decode(data[:length], ShortBatch)
+    with pytest.raises(UnsupportedVersionError, match="wire version 2 is unknown here"):
+        decode(data, Batch)
+    with pytest.raises(UnsupportedVersionError, match="wire version 1 is unknown here"):
+        decode(_read("batch"), ShortBatch)
 
 
 def test_every_malformed_sample_is_in_the_table() -> None:

@@ -77,7 +77,7 @@ BODIES = {
     "truncated": (lambda good: good[:-5], 400, "malformed"),
     "half": (lambda good: good[: len(good) // 2], 400, "malformed"),
     "other magic": (lambda good: b"XX" + good[2:], 400, "malformed"),
-    "version 2": (lambda good: good[:2] + b"\x02" + good[3:], 415, "unsupported_version"),
+    "version 3": (lambda good: good[:2] + b"\x03" + good[3:], 415, "unsupported_version"),
     "version 0": (lambda good: good[:2] + b"\x00" + good[3:], 415, "unsupported_version"),
     "other kind": (lambda good: good[:3] + b"A" + good[4:], 400, "malformed"),
     "noise": (lambda good: good[:4] + os.urandom(1000), 400, "malformed"),

@@ -130,7 +130,7 @@ async def test_a_stepping_clock_loses_what_is_out_of_time_and_nothing_else(
 
     assert spool.pending() == []
     assert spool.dropped == {"refused_422": 2}
-    assert shipper.report.status()["sent"] == {"batches": 4}
+    assert shipper.report.status()["sent"]["batches"] == 4
     assert rows("SELECT sum(samples)::int FROM node_prof") == [(0b110101,)]
     assert rows("SELECT high_water::int, lost_batches::int FROM runs") == [(len(ages_min), 2)]
 

@@ -2,14 +2,16 @@
 
 import io
 import os
+from array import array
 
 import pytest
 
 from node_agent.shipper.client import Client
+from node_agent.shipper.definitions import split_hashes
 from node_agent.shipper.report import Report
 from node_agent.shipper.shipper import POLL_S, Shipper
-from wire.codec import encode
-from wire.schema import SymbolDirective, SymbolExtract
+from wire.codec import SHORT_TYPE, decode, encode
+from wire.schema import Answer, Batch, SymbolDirective, SymbolExtract
 
 
 @pytest.fixture
@@ -48,6 +50,64 @@ def test_batches_with_their_definitions_arrive_once_over_one_connection(shipper,
     assert status["state"] == "idle"
     assert status["usage"]["cpu_ns"] > 0
     assert status["usage"]["memory_bytes"] > 1 << 20
+
+
+def test_an_older_centre_gets_whole_batches_only(shipper, peer, sampler):
+    bodies = []
+    post = shipper.client.post
+
+    def note(path, body, accept=""):
+        body.seek(0)
+        bodies.append(body.read(3))
+        return post(path, body, accept)
+
+    shipper.client.post = note
+    for _ in range(3):
+        sampler.put(define=False)
+    drain(shipper)
+    assert bodies == [b"FF\1"] * 3
+    assert peer.counts == sampler.counts
+
+
+def test_a_centre_that_went_back_to_an_older_release_gets_whole_batches(
+    shipper, peer, sampler, said
+):
+    def number(handler):
+        """Answer as a centre that knows wire version 2."""
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        assert handler.headers["Accept"] == SHORT_TYPE
+        peer.store(body)
+        hashes = split_hashes(decode(body, Batch).stack_hashes)
+        numbers = array("I", range(1, len(set(hashes)) + 1)).tobytes()
+        series = array("I", [1]).tobytes()
+        answer = Answer("stored", stack_numbers=numbers, series_numbers=series)
+        handler.reply(200, encode(answer))
+        return True
+
+    peer.faults.append(number)
+    for _ in range(3):
+        sampler.seed.seed(7)  # the same stacks
+        sampler.put(define=False)
+    drain(shipper)
+    assert peer.counts == sampler.counts
+    assert peer.requests == ["/api/v1/batches"] * 4
+    assert shipper.spool.dropped == {}
+    assert shipper.report.status()["sent"] == {"batches": 3, "whole_again": 1}
+    assert "wire version 2 is unknown here" in said.getvalue()
+
+
+def test_numbers_that_do_not_fit_are_no_answer_of_an_aggregator(shipper, peer, sampler):
+    def odd(handler):
+        handler.outcome()
+        handler.reply(200, encode(Answer("stored", stack_numbers=b"odd")))
+        return True
+
+    peer.faults.append(odd)
+    sampler.put()
+    assert shipper.step() > 0
+    assert shipper.report.state == "waiting"
+    drain(shipper)
+    assert_exactly_once(peer, sampler)
 
 
 def test_known_stacks_are_not_defined_again(shipper, peer, sampler):

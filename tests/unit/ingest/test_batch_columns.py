@@ -6,14 +6,14 @@ import pytest
 from aggregator.ingest.batches import (
     AHEAD_NS,
     OLDEST_NS,
-    content_digest,
     make_sections,
     prepare_batch,
-    series_key,
     split_hashes,
 )
 from aggregator.ingest.errors import BadValueError, OutOfTimeError
 from aggregator.ingest.events import lost_by_reason
+from aggregator.ingest.series import series_key
+from wire.hashes import batch_digest
 from wire.schema import Batch, Overhead, Series
 
 NOW_NS = 1_795_368_600 * 10**9
@@ -108,8 +108,8 @@ def test_ends_of_python_parts_are_read_like_those_of_stacks():
 
 def test_the_digest_does_not_cover_ends():
     ends = {"complete": u32(1, 1)}
-    assert content_digest(batch(stack_ends=ends)) == content_digest(batch())
-    assert content_digest(batch(python_ends=ends)) == content_digest(batch())
+    assert batch_digest(batch(stack_ends=ends)) == batch_digest(batch())
+    assert batch_digest(batch(python_ends=ends)) == batch_digest(batch())
 
 
 def test_sections_add_up_rows_of_one_stack_and_series():
@@ -171,12 +171,12 @@ def test_host_label_is_the_nodes_name_only():
     ],
 )
 def test_digest_tells_contents_apart(change):
-    assert content_digest(batch(**change)) != content_digest(batch())
+    assert batch_digest(batch(**change)) != batch_digest(batch())
 
 
 def test_digest_of_the_same_content_is_the_same():
-    assert content_digest(batch()) == content_digest(batch(lost={}))
-    assert len(content_digest(batch())) == 16
+    assert batch_digest(batch()) == batch_digest(batch(lost={}))
+    assert len(batch_digest(batch())) == 16
 
 
 @pytest.mark.parametrize("start_ns", [NOW_NS - OLDEST_NS, NOW_NS + AHEAD_NS])
