@@ -10,6 +10,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _libc = ctypes.CDLL(None, use_errno=True)
 _header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)  # 0: the calling thread
+_Words = ctypes.c_uint32 * 6
 
 
 class CapabilitySets(NamedTuple):
@@ -144,6 +146,7 @@ def using(*names: str) -> Iterator[None]:
         _set(permitted, effective, inheritable)
 
 
+@lru_cache(maxsize=32)
 def mask_of(names: tuple[str, ...]) -> int:
     """The bit mask of capabilities."""
     return sum(1 << NUMBERS[name] for name in names)
@@ -151,16 +154,24 @@ def mask_of(names: tuple[str, ...]) -> int:
 
 def _get() -> tuple[int, int, int]:
     """Permitted, effective and inheritable of the calling thread."""
-    words = (ctypes.c_uint32 * 6)()
+    words = _Words()
     _check(_libc.capget(_header, words), "read")
-    effective, permitted, inheritable = (words[n] | words[n + 3] << 32 for n in range(3))
-    return permitted, effective, inheritable
+    low_effective, low_permitted, low_inheritable, effective, permitted, inheritable = words
+    return (
+        permitted << 32 | low_permitted,
+        effective << 32 | low_effective,
+        inheritable << 32 | low_inheritable,
+    )
 
 
 def _set(permitted: int, effective: int, inheritable: int) -> None:
+    _check(_libc.capset(_header, _packed(permitted, effective, inheritable)), "set")
+
+
+@lru_cache(maxsize=16)  # the same few again and again
+def _packed(permitted: int, effective: int, inheritable: int) -> "ctypes.Array[ctypes.c_uint32]":
     masks = (effective, permitted, inheritable)
-    words = [mask >> shift & 0xFFFFFFFF for shift in (0, 32) for mask in masks]
-    _check(_libc.capset(_header, (ctypes.c_uint32 * 6)(*words)), "set")
+    return _Words(*(mask >> shift & 0xFFFFFFFF for shift in (0, 32) for mask in masks))
 
 
 def _check(result: int, action: str) -> None:

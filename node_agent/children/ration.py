@@ -53,6 +53,16 @@ class Ration:
         self._ahead_s = released_s - self._ahead_used_s
         return self._left_s + self._ahead_s
 
+    def wait_s(self, wanted_s: float, now_s: float) -> float:
+        """How long until `wanted_s` may be used, if nothing changes; 0 where they may be now."""
+        missing_s = wanted_s - self.left_s(now_s)
+        if missing_s <= 0:
+            return 0.0
+        a_second = self.share_percent(now_s) / 100 * self._cpus
+        if now_s - self._begun_s < HEAD_START_OVER_S:
+            a_second += self._head_start_s * (1 - AT_ONCE) / HEAD_START_OVER_S
+        return missing_s / a_second
+
     def depth_s(self, now_s: float) -> float:
         """What can be saved up."""
         is_fresh = now_s - self._begun_s < FRESH_S

@@ -5,6 +5,7 @@ child costs only itself: those before it are done, those after it are tried agai
 """
 
 import json
+import math
 import os
 import signal
 import time
@@ -85,6 +86,17 @@ class Children:
         """Jobs of all kinds that are not finished yet."""
         return sum(work.pending for work in self._works)
 
+    def wait_s(self) -> float:
+        """How long `step` will have nothing to do: the end of a child, which SIGCHLD tells, comes
+        earlier perhaps, and so may new work. Infinity where only that can come."""
+        waiting = [(work.rank, costs) for work in self._works if (costs := work.costs())]
+        if self._child is not None or not waiting:
+            return math.inf
+        now_s = time.monotonic()
+        rank = min(rank for rank, _ in waiting)
+        wanted_s = max(self._wanted_s(costs) for other, costs in waiting if other == rank)
+        return self._ration.wait_s(min(wanted_s, self._ration.depth_s(now_s)), now_s)
+
     def step(self) -> None:
         """Collect a child that has ended, start the next. Never waits."""
         if self._child is not None and not self._collect(self._child):
@@ -97,8 +109,7 @@ class Children:
         while waiting:
             name = self._turns.next([(work.rank, name) for name, (work, _) in waiting.items()])
             work, costs = waiting.pop(name)
-            wanted_s = START_S + max(costs[0], min(sum(costs), ENOUGH_S))
-            if left_s < min(wanted_s * self._factor, depth_s):
+            if left_s < min(self._wanted_s(costs), depth_s):
                 return  # whose turn it is is not overtaken
             task = work.begin()
             if task is not None:
@@ -133,6 +144,10 @@ class Children:
             "left_s": round(self._ration.left_s(now_s), 3),
             "share_percent": round(self._ration.share_percent(now_s), 3),
         }
+
+    def _wanted_s(self, costs: list[float]) -> float:
+        """What has to be left for a child to be started for jobs of these costs."""
+        return (START_S + max(costs[0], min(sum(costs), ENOUGH_S))) * self._factor
 
     def _start(self, work: Work, task: Task, left_s: float) -> None:
         done = -1

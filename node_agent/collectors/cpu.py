@@ -71,6 +71,7 @@ class CpuCollector:
         self._decoder = Decoder()
         self._first = 0  # the oldest interval whose stacks are of use
         self._running: Running | None = None
+        self._map_bytes: int | None = None  # of what `_running` loaded, once it was asked for
         self._inheritance = Inheritance(self._decoder)
         self._beginning = Beginning(
             self._settings, self._exclusions, self._inheritance, store, mode, rate_hz
@@ -88,6 +89,7 @@ class CpuCollector:
         if self._running is not None:
             return
         beginning = self._beginning
+        self._map_bytes = None
         self._running = beginning.begin(self._rate_hz, self._interval_s, self._max_samples)
         self.mode, self.mode_reasons = beginning.mode, beginning.mode_reasons
         self._rate_hz, self.resumed_s = beginning.rate_hz, beginning.resumed_s
@@ -201,9 +203,11 @@ class CpuCollector:
         Before 6.4 the kernel shows keys and values only, without the entries' heads and buckets.
         """
         running = self._held()
-        accounted = sum(accounted_bytes(fd) for fd in running.loaded.maps.values())
+        if self._map_bytes is None:
+            accounted = sum(accounted_bytes(fd) for fd in running.loaded.maps.values())
+            self._map_bytes = max(accounted, self._beginning.sizes.total_bytes)
         shards = running.unwind.memory_bytes() if running.unwind is not None else 0
-        return max(accounted, self._beginning.sizes.total_bytes) + shards
+        return self._map_bytes + shards
 
     def set_rate(self, rate_hz: int) -> None:
         """Sample at another rate from now on, not at all at 0; the maps keep the size that they

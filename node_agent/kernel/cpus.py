@@ -1,8 +1,10 @@
 """Which CPUs there are."""
 
-from pathlib import Path
+import os
+from functools import lru_cache
 
-_FOLDER = Path("/sys/devices/system/cpu")
+_FOLDER = "/sys/devices/system/cpu/"
+_MAX_BYTES = 4096  # a page, as all of sysfs
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
@@ -16,9 +18,23 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
 
 
 def online_cpus() -> tuple[int, ...]:
-    return parse_cpu_list((_FOLDER / "online").read_text())
+    """Asked for several times an interval: a CPU can come or go at any time."""
+    return _parsed(_read("online"))
 
 
 def possible_cpus() -> tuple[int, ...]:
     """Every CPU that may ever come; per-CPU maps have one value for each."""
-    return parse_cpu_list((_FOLDER / "possible").read_text())
+    return _parsed(_read("possible"))
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: bytes) -> tuple[int, ...]:
+    return parse_cpu_list(text.decode())
+
+
+def _read(name: str) -> bytes:
+    descriptor = os.open(_FOLDER + name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _MAX_BYTES)
+    finally:
+        os.close(descriptor)

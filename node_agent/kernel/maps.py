@@ -170,7 +170,8 @@ def wait_for_programs() -> None:
 
 
 def accounted_bytes(fd: int) -> int:
-    """What the kernel says this map takes, in bytes; 0 where it doesn't say."""
+    """What the kernel says this map takes, in bytes; 0 where it doesn't say. It does not change:
+    all maps of bpf/ have their memory from the start."""
     try:
         text = Path(f"/proc/self/fdinfo/{fd}").read_text()
     except OSError:

@@ -60,6 +60,7 @@ class Shards:
         self._entry_bytes = entry_bytes
         self._values = 1 if is_one_value else per_shard  # of a shard
         self._shards: dict[int, int] = {}  # number -> descriptor
+        self._shard_bytes = 0  # kernel memory of one, known when there is one
         # Milliseconds: a later process, which finds what the kernel remembers, begins beyond.
         self._next_version = time.monotonic_ns() // 1_000_000
         self._versions: dict[int, int] = {}
@@ -135,6 +136,7 @@ class Shards:
             os.close(fd)
             raise MapError(f"Cannot extend the map {self._name}", os.strerror(code), _REMEDY)
         self._shards[number] = fd
+        self._shard_bytes = max(accounted_bytes(fd), self._per_shard * self._entry_bytes)
         return fd
 
     def drop(self, number: int) -> None:
@@ -161,8 +163,7 @@ class Shards:
 
     def memory_bytes(self) -> int:
         """Kernel memory of the shards."""
-        least = self._per_shard * self._entry_bytes
-        return sum(max(accounted_bytes(fd), least) for fd in self._shards.values())
+        return len(self._shards) * self._shard_bytes
 
     def close(self) -> None:
         """Close the descriptors; the shards live as long as the map that they are in."""

@@ -200,10 +200,10 @@ class Intake:
         return self._stacks >= MAX_STACKS or self.definitions.is_full
 
     @property
-    def is_settled(self) -> bool:
-        """Whether `step` has nothing to do until there is something new."""
-        parts = (self.unwinder, self.programs)
-        return all(part is None or part.is_settled for part in parts)
+    def wait_s(self) -> float:
+        """How long `step` will have nothing to do, if nothing new comes and no child ends."""
+        is_idle = self.unwinder is None or self.unwinder.is_idle
+        return self.children.wait_s() if is_idle else 0.0
 
     def obey(self, directive: dict[str, Any]) -> None:
         """Carry out a checked directive (see node_agent.spool.directives)."""

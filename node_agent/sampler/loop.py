@@ -18,6 +18,7 @@ from node_agent.kernel.errors import PerfEventError
 from node_agent.log import Log
 from node_agent.overhead import Meter, calibrate_interrupt_ns
 from node_agent.overhead.usage import MemoryAccount
+from node_agent.sampler.chores import Chores
 from node_agent.sampler.detached import breaker_facts, report_detached
 from node_agent.sampler.facts import mode_facts
 from node_agent.sampler.features import PythonFrames
@@ -87,12 +88,10 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         watch.end()
         raise
     try:
-        folder = state_folder(config, environ)
         facts = mode_facts(collector) | on_demand_facts(config)
-        intake = Intake(config, spool, facts, collector.unwind_maps, folder)
+        intake = Intake(config, spool, facts, collector.unwind_maps, watch.file.parent)
         intake.read_python(collector.python_maps)
-        meter = Meter(collector, calibration)
-        loop = _Loop(config, spool, collector, meter, intake, watch, lines)
+        loop = _Loop(config, spool, collector, Meter(collector, calibration), intake, watch, lines)
         say_start(config, collector, intake, watch, lines)
         # What lives now lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -133,14 +132,13 @@ class _Loop:
         self._intake = intake
         self._watch = watch
         features = [PythonFrames(collector)] if collector.python_maps is not None else []
+        events = intake.events
         self._governing = Governing(
-            config, collector, features, intake.events, config.on_demand_max_rate_hz, log
+            config, collector, features, events, config.on_demand_max_rate_hz, log
         )
         self._overhead_warnings = OverheadWarnings(log)
         # Now: with a child beside it the process would not be alone in its unit's group.
-        self._unit_warnings = UnitWarnings(
-            log, intake.events, MemoryAccount().group, watch.was_killed
-        )
+        self._unit_warnings = UnitWarnings(log, events, MemoryAccount().group, watch.was_killed)
         self._unit_warnings.look(read_shipper_report(spool))
         if watch.is_heir_of_killed:
             self._unit_warnings.note_kill("sampler")
@@ -157,9 +155,11 @@ class _Loop:
         told = ""
         now = time.monotonic()
         interval_at = now + self._config.interval_s
-        directives_at, rotate_at = now, now + ROTATE_EVERY_S
-        calibrate_at = now + CALIBRATE_EVERY_S
-        give_back_at = now + GIVE_BACK_EVERY_S
+        chores = Chores(now)
+        chores.add(IDLE_S, self._obey)
+        chores.add(ROTATE_EVERY_S, self._intake.forgetting.rotate)
+        chores.add(GIVE_BACK_EVERY_S, give_back)
+        chores.add(CALIBRATE_EVERY_S, self._calibrate)
         self._status.write()
         while not waiter.wait(POLL_S, self._patience_s(interval_at)):
             now = time.monotonic()
@@ -177,26 +177,15 @@ class _Loop:
                     break
                 self._end_interval()
                 if is_full:
-                    give_back_at = now
+                    give_back()
                 if self._last_error != told:  # also where the disk has no room for the status
                     told = self._last_error
                     notifier.send(f"STATUS={told or 'sampling'}")
                 # After a suspended machine, one interval, not one for every missed one.
                 began = min(interval_at, now)
                 interval_at = max(began + self._governing.interval_s, now + POLL_S)
-            if now >= directives_at:
-                directives_at = now + IDLE_S
-                self._obey()
+            chores.step(now)
             self._intake.step()
-            if now >= rotate_at:
-                rotate_at = now + ROTATE_EVERY_S
-                self._intake.forgetting.rotate()
-            if now >= give_back_at:
-                give_back_at = now + GIVE_BACK_EVERY_S
-                give_back()
-            if now >= calibrate_at:
-                calibrate_at = now + CALIBRATE_EVERY_S
-                self._calibrate()
             notifier.is_alive()
         notifier.send("STOPPING=1")
         self._on_demand.stop()
@@ -206,7 +195,7 @@ class _Loop:
         return opened
 
     def _patience_s(self, interval_at: float) -> float:
-        idle_s = IDLE_S if self._intake.is_settled else POLL_S
+        idle_s = min(max(self._intake.wait_s, POLL_S), IDLE_S)
         return min(idle_s, interval_at - time.monotonic(), self._on_demand.wait_s)
 
     def _is_over(self, is_its_time: bool) -> bool:
@@ -257,7 +246,5 @@ class _Loop:
             self._last_error = str(error)
             directives = []
         for directive in directives:
-            if directive["kind"] in ("profile", "profile_end"):
-                self._on_demand.obey(directive)
-            else:
-                self._intake.obey(directive)
+            is_profile = directive["kind"] in ("profile", "profile_end")
+            (self._on_demand if is_profile else self._intake).obey(directive)

@@ -1,4 +1,4 @@
-"""What a sampler says when it has started: how it samples, and what it found."""
+"""What the sampler's log says when it has begun."""
 
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.config import AgentConfig
@@ -10,7 +10,7 @@ from node_agent.sampler.watch import Watch
 def say_start(
     config: AgentConfig, collector: CpuCollector, intake: Intake, watch: Watch, lines: Log
 ) -> None:
-    """As lines of the log."""
+    """Rate, mode, preset, budget and run; what is not as it should be is a warning."""
     for mode, reason in collector.mode_reasons.items():
         lines.warning("mode", f"mode {collector.mode}, since {mode} failed: {reason}")
     lines.info(

@@ -12,6 +12,7 @@ from node_agent.symbols.modules import Source
 from node_agent.unwind.cache import RowCache
 from node_agent.unwind.child import WALL_S, read_result
 from node_agent.unwind.mapped_image import open_source
+from node_agent.unwind.requests import Job, Request, again_of, close_source, cost_s
 from node_agent.unwind.row_file import MAX_FILE_BYTES
 from node_agent.unwind.rows import PackedRows
 
@@ -20,8 +21,6 @@ MAX_AT_ONCE = 12  # files a child
 MAX_BYTES_A_STEP = 4 << 20  # of cached rows
 REFUSED_S = 3_600.0  # that a refusal is remembered
 MAX_REFUSED = 4_096
-# CPU time of a file: mostly by its code, up to what the largest known ones take.
-COST_S, COST_S_PER_BYTE, MAX_COST_S = 0.005, 0.02e-6, 1.0
 _CHILD = "node_agent.unwind.child"
 
 
@@ -31,21 +30,6 @@ class Built(NamedTuple):
     build_id: bytes
     rows: PackedRows | None
     refused: str
-
-
-class _Request(NamedTuple):
-    build_id: bytes
-    source: Source | int
-    cost_s: float
-
-
-class _Job(NamedTuple):
-    """A request under way: what the child reads, a file in memory that it writes."""
-
-    request: _Request
-    input: int
-    output: int
-    is_image: bool
 
 
 class RowBuilder:
@@ -62,9 +46,9 @@ class RowBuilder:
         self.counts: dict[str, int] = {}
         self.last_error = ""
         self._cache = cache
-        self._new: deque[_Request] = deque()
-        self._queue: deque[_Request] = deque()  # those that a child has to make
-        self._jobs: list[_Job] = []
+        self._new: deque[Request] = deque()
+        self._queue: deque[Request] = deque()  # those that a child has to make
+        self._jobs: list[Job] = []
         self._built: list[Built] = []
         self._refusals: dict[bytes, tuple[float, str]] = {}
         self._children = children or Children()
@@ -79,18 +63,27 @@ class RowBuilder:
         if len(self._new) + len(self._queue) >= MAX_QUEUED:
             self._count("queue_full")
         elif not self._is_asked(build_id):
-            self._new.append(_Request(build_id, source, _cost_s(source)))
+            is_known = build_id in self._refusals or (
+                self._cache is not None and self._cache.holds(build_id)
+            )
+            queue = self._new if is_known else self._queue
+            queue.append(Request(build_id, source, cost_s(source)))
             return True
         else:
-            _close(source)
+            close_source(source)
             return True
-        _close(source)
+        close_source(source)
         return False
 
     @property
     def pending(self) -> int:
         """Requests without an answer yet."""
         return len(self._new) + len(self._queue) + len(self._jobs) + len(self._built)
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether `step` will answer something without a child."""
+        return bool(self._new or self._built)
 
     def prefer(self, weights: dict[bytes, int]) -> None:
         """Let the builds of the largest weights be made first."""
@@ -129,14 +122,14 @@ class RowBuilder:
 
     def finish(self, done: int, fault: str) -> None:
         jobs, self._jobs = self._jobs, []
-        again: list[_Request] = []
+        again: list[Request] = []
         for number, job in enumerate(jobs):
             if number < done:
                 self._take(job)
             elif number == done and fault:
                 self._refuse(job, fault)
             else:
-                again.append(_again(job))
+                again.append(again_of(job))
         if fault:
             self.counts["again"] = self.counts.get("again", 0) + len(again)
         self._queue.extendleft(reversed(again))
@@ -145,7 +138,7 @@ class RowBuilder:
         """End a running child and forget what was asked for."""
         self._children.end(self)
         for request in (*self._new, *self._queue):
-            _close(request.source)
+            close_source(request.source)
         self._new.clear()
         self._queue.clear()
 
@@ -161,7 +154,7 @@ class RowBuilder:
             if answer is None:
                 self._queue.append(request)
                 continue
-            _close(request.source)
+            close_source(request.source)
             self._built.append(answer)
             answered_bytes += len(answer.rows.rows) if answer.rows is not None else 0
 
@@ -178,7 +171,7 @@ class RowBuilder:
         self._count("cached")
         return Built(build_id, rows, "")
 
-    def _open(self, request: _Request) -> _Job | None:
+    def _open(self, request: Request) -> Job | None:
         source = request.source
         try:
             if isinstance(source, int):
@@ -198,22 +191,23 @@ class RowBuilder:
             os.close(descriptor)
             self._built.append(Built(request.build_id, None, f"no room: {error.strerror}"))
             return None
-        return _Job(request, descriptor, output, is_image)
+        return Job(request, descriptor, output, is_image)
 
-    def _take(self, job: _Job) -> None:
+    def _take(self, job: Job) -> None:
         size = min(os.fstat(job.output).st_size, MAX_FILE_BYTES)
-        made = read_result(job.request.build_id, os.pread(job.output, size, 0))
+        data = os.pread(job.output, size, 0)
+        made = read_result(job.request.build_id, data)
         if not isinstance(made, PackedRows):
             self._refuse(job, made or "the reader of the file wrote nonsense")
             return
         if self._cache is not None:
-            self._cache.put(job.request.build_id, made)
+            self._cache.put_file(job.request.build_id, data)
         self._count("made")
         self._built.append(Built(job.request.build_id, made, ""))
         os.close(job.input)
         os.close(job.output)
 
-    def _refuse(self, job: _Job, reason: str) -> None:
+    def _refuse(self, job: Job, reason: str) -> None:
         build_id = job.request.build_id
         while len(self._refusals) >= MAX_REFUSED:
             del self._refusals[next(iter(self._refusals))]
@@ -226,25 +220,3 @@ class RowBuilder:
 
     def _count(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
-
-
-def _cost_s(source: Source | int) -> float:
-    if isinstance(source, int):
-        size = os.fstat(source).st_size
-    else:
-        size = source.mapping.end - source.mapping.start
-    return min(COST_S + COST_S_PER_BYTE * size, MAX_COST_S)
-
-
-def _again(job: _Job) -> _Request:
-    """The request of a job that was not done."""
-    os.close(job.output)
-    if job.is_image:
-        os.close(job.input)  # of which only the source knows what it is
-        return job.request
-    return job.request._replace(source=job.input)
-
-
-def _close(source: Source | int) -> None:
-    if isinstance(source, int):
-        os.close(source)

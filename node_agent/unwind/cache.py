@@ -28,12 +28,20 @@ class RowCache:
         self.last_error = ""
         self._folder = folder
         self._limit_bytes = limit_bytes
+        self._held_bytes: int | None = None  # not known yet
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for draft in folder.glob(f"*{_DRAFT}"):  # of a run that was killed
                 draft.unlink()
         except OSError as error:
             self._trouble("unwritable", error)
+
+    def holds(self, build_id: bytes) -> bool:
+        """Whether there is a file of the build's; `missing` counts where there is none."""
+        is_there = self._path(build_id).is_file()
+        if not is_there:
+            self._count("missing")
+        return is_there
 
     def get(self, build_id: bytes) -> PackedRows | None:
         """The rows of a build; None when there are none, or they were broken and are gone now."""
@@ -57,7 +65,10 @@ class RowCache:
 
     def put(self, build_id: bytes, rows: PackedRows) -> None:
         """Keep the rows of a build."""
-        data = encode_rows(build_id, rows)
+        self.put_file(build_id, encode_rows(build_id, rows))
+
+    def put_file(self, build_id: bytes, data: bytes) -> None:
+        """Keep a build's file of rows, which was found to be right."""
         if len(data) > self._limit_bytes:
             self._count("too_large")
             return
@@ -83,19 +94,29 @@ class RowCache:
         self._count("stored")
 
     def _make_room(self, wanted: int) -> None:
+        """Let the oldest go until there is room. The folder is listed the first time and when it
+        seems to be full: a file that takes another's place counts twice until then."""
+        held = self._held_bytes
+        if held is None or held + wanted > self._limit_bytes:
+            held = self._evict(wanted)
+        self._held_bytes = held + wanted
+
+    def _evict(self, wanted: int) -> int:
+        """Bytes that are left when there is room."""
         files = []
         for entry in os.scandir(self._folder):
             if entry.name.endswith(_SUFFIX):
                 status = entry.stat(follow_symlinks=False)
                 files.append((status.st_mtime_ns, status.st_size, entry.path))
-        total = wanted + sum(size for _, size, _ in files)
+        held = sum(size for _, size, _ in files)
         files.sort()
         for _, size, path in files:
-            if total <= self._limit_bytes:
-                return
+            if held + wanted <= self._limit_bytes:
+                break
             Path(path).unlink(missing_ok=True)
-            total -= size
+            held -= size
             self._count("evicted")
+        return held
 
     def _path(self, build_id: bytes) -> Path:
         return self._folder / f"{build_id.hex()}{_SUFFIX}"

@@ -27,6 +27,8 @@ class RowSource(Protocol):
 
     def request(self, build_id: bytes, source: Source | int) -> bool: ...
     def prefer(self, weights: dict[bytes, int]) -> None: ...
+    @property
+    def has_answers(self) -> bool: ...
     def step(self) -> list[Built]: ...
     def close(self) -> None: ...
 
@@ -58,6 +60,11 @@ class Modules:
     def pending(self) -> int:
         """How many files are being read."""
         return len(self._asked)
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether `collect` has something at once."""
+        return self._rows.has_answers
 
     def identify(self, tgid: int, mapping: Mapping) -> int | Kind:
         """The hash of the file behind a mapping, or the kind of what has none."""

@@ -140,10 +140,15 @@ class Unwinder:
         self._modules.wake()
 
     @property
+    def is_idle(self) -> bool:
+        """Whether `step` has nothing to do until a child has ended, or may be started."""
+        busy = self._loading.is_needed or self._layouts.is_dirty
+        return not (busy or self._modules.is_awake or self._modules.has_answers)
+
+    @property
     def is_settled(self) -> bool:
         """Whether all that was noted is in the kernel, as far as it can be."""
-        busy = self._loading.is_needed or self._layouts.is_dirty
-        return not (busy or self._modules.pending or self._modules.is_awake)
+        return self.is_idle and not self._modules.pending
 
     def signals(self, process: ProcessKey) -> frozenset[int]:
         """Addresses that signal handlers of a process return to: see spaces.signal_addresses."""

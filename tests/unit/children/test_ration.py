@@ -89,3 +89,20 @@ def test_without_a_budget_there_is_no_ration() -> None:
     ration = Ration(None, 2, 0.0)
     ration.pay(1e9)
     assert ration.left_s(0.0) > 1e9
+
+
+@pytest.mark.parametrize("wanted_s", [0.05, 0.1, 0.15])
+@pytest.mark.parametrize("head_start_s", [0.0, 8.0])
+def test_the_wait_for_credit_is_as_long_as_the_credit_takes_to_come(
+    wanted_s: float, head_start_s: float
+) -> None:
+    ration = Ration(0.5, 2, 0.0, head_start_s)
+    ration.pay(ration.left_s(1.0))
+    wait_s = ration.wait_s(wanted_s, 1.0)
+    assert wait_s > 0
+    assert ration.left_s(1.0 + wait_s) == pytest.approx(wanted_s)
+    assert ration.wait_s(wanted_s / 2, 1.0 + wait_s) == 0.0
+
+
+def test_without_a_ration_nobody_waits() -> None:
+    assert Ration(None, 2, 0.0).wait_s(1000.0, 0.0) == 0.0

@@ -1,5 +1,6 @@
 """One child at a time over all kinds of work, the important one first, within the ration."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -213,3 +214,20 @@ def test_the_agents_own_cost_is_what_its_children_did_not_use(order: list[str]) 
         children.note_own(10.0 + 100 * children.cpu_s / cpus, 10**9)
     assert idle_percent == pytest.approx(50.0, abs=0.1)
     assert ration.share_percent(now_s) == pytest.approx(40.0, abs=0.1)
+
+
+@pytest.mark.usefixtures("module")
+def test_there_is_nothing_to_do_but_to_wait_for_a_child_or_for_credit(order: list[str]) -> None:
+    ration = Ration(0.5, 2, time.monotonic())
+    children = Children(ration)
+    assert children.wait_s() == math.inf  # no work
+    work = Words("words", 0, words("a"), order)
+    children.add(work)
+    ration.pay(1000.0)
+    assert children.wait_s() > 1000.0  # a hundredth of a second a second
+    ration.pay(-1000.0)
+    assert children.wait_s() == 0.0
+    children.step()
+    assert children.status()["running"] == "words"
+    assert children.wait_s() == math.inf  # its end is a signal
+    run(children, lambda: not work.pending)

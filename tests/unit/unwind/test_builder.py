@@ -247,3 +247,15 @@ def test_a_result_is_taken_only_whole() -> None:
     assert child.read_result(b"id", whole[:-1]) is None
     assert child.read_result(b"id", b"") is None
     assert child.read_result(b"other", whole) is None
+
+
+def test_only_what_needs_no_child_is_answered_at_once(builder: RowBuilder, tmp_path: Path) -> None:
+    shutil.copy("/bin/true", tmp_path / "program")
+    build_id, descriptor = opened(tmp_path / "program")
+    assert builder.request(build_id, descriptor)
+    assert not builder.has_answers  # a child has to make them
+    assert finish(builder)[build_id].rows is not None
+    assert builder.request(*opened(tmp_path / "program"))
+    assert builder.has_answers  # from the cache
+    assert [built.build_id for built in builder.step()] == [build_id]
+    assert not builder.has_answers

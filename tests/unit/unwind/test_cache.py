@@ -145,3 +145,24 @@ def test_a_folder_that_can_not_be_used_costs_only_the_rows(tmp_path: Path) -> No
     cache.put(BUILD, ROWS)
     assert cache.get(BUILD) is None
     assert cache.counts["unwritable"] == 2
+
+
+def test_a_full_folder_is_noticed_whoever_filled_it(tmp_path: Path) -> None:
+    size = len(encode_rows(BUILD, ROWS))
+    RowCache(tmp_path).put(b"before" * 3, ROWS)
+    cache = RowCache(tmp_path, 4 * size)
+    for number in range(20):
+        cache.put(bytes((number,)) * 20, ROWS)
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4 * size
+    assert cache.counts["stored"] == 20
+    assert cache.counts["evicted"] >= 17
+    assert cache.get(b"\x13" * 20) == ROWS
+
+
+def test_a_file_can_be_asked_for_without_reading_it(tmp_path: Path) -> None:
+    cache = RowCache(tmp_path)
+    assert not cache.holds(BUILD)
+    cache.put_file(BUILD, encode_rows(BUILD, ROWS))
+    assert cache.holds(BUILD)
+    assert cache.get(BUILD) == ROWS
+    assert cache.counts == {"missing": 1, "stored": 1, "found": 1}
