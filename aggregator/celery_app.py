@@ -22,6 +22,7 @@ import aggregator.fleet.tasks
 import aggregator.profiles.tasks
 import aggregator.symbols.tasks
 from aggregator.alerts.signature import secret_key
+from aggregator.broker import outlive_absence
 from aggregator.config import CentreConfig, load_config
 from aggregator.db import create_sync_database
 from aggregator.errors import AggregatorError
@@ -67,6 +68,7 @@ def create_celery(config: CentreConfig) -> Celery:
     """
     for webhook in config.webhooks:
         secret_key(webhook.secret)
+    outlive_absence()
     app = Celery("flamefleet", broker=config.broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",

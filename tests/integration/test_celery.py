@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu import Connection
 
 from aggregator.alerts.errors import SecretError
+from aggregator.broker import outlive_absence
 from aggregator.celery_app import JOBS, create_celery
 from aggregator.config import CentreConfig, Webhook
 from aggregator.local.account import server_account
@@ -205,6 +207,52 @@ def test_the_worker_comes_back_after_broker_and_database_were_away(
                 wait_for("the compaction after it", lambda: rows(done) == [], log)
         finally:
             assert broker.stop(DEADLINE_S)
+
+
+def test_the_worker_outlives_a_broker_that_goes_away_while_a_job_is_under_way(
+    servers_dir, postgres_server, postgres_url, rows, tmp_path
+):
+    valkey = create_valkey(servers_dir / "gone", server_account())
+    name = postgres_url.rpartition("/")[2].partition("?")[0]
+    held = "SELECT 1 FROM pg_stat_activity WHERE datname = :name AND wait_event_type = 'Lock'"
+    done = "SELECT 1 FROM dirty_bucket"
+    rows("INSERT INTO nodes (name) VALUES ('web-1')")
+    with (tmp_path / "valkey.log").open("wb") as output:
+        broker = Process(valkey.command(), output)
+        try:
+            valkey.wait_ready(broker, DEADLINE_S)
+            with running_worker(postgres_url, valkey.url(), tmp_path) as log:
+                with postgres_server.connect(name) as holder, holder.transaction():
+                    holder.execute("LOCK TABLE dirty_bucket IN ACCESS EXCLUSIVE MODE")
+                    holder.execute(
+                        "INSERT INTO dirty_bucket SELECT 60, '2026-01-01T00:00Z', id FROM nodes"
+                    )
+                    wait_for("a job under way", lambda: rows(held, name=name) != [], log)
+                    assert broker.stop(DEADLINE_S)
+                    lost = "Connection to broker lost"
+                    wait_for("the loss of the broker", lambda: lost in log.read_text(), log)
+                    broker = Process(valkey.command(), output)
+                    valkey.wait_ready(broker, DEADLINE_S)
+                    back = "Connected to"
+                    wait_for("the return", lambda: log.read_text().count(back) == 2, log)
+                # THEN the job ends, which nobody acknowledges any more, and the worker goes on
+                wait_for("the compaction", lambda: rows(done) == [], log)
+        finally:
+            assert broker.stop(DEADLINE_S)
+
+
+def test_a_channel_of_a_closed_connection_is_no_fault_of_celery(valkey_url):
+    outlive_absence()
+    connection = Connection(valkey_url)
+    channel = connection.channel()
+    lost = connection.connection_errors  # what Celery's worker outlives
+    connection.release()
+
+    with (
+        pytest.raises(lost, match="the connection to the broker is closed"),
+        channel.conn_or_acquire(),
+    ):
+        pass
 
 
 def test_every_job_is_scheduled_and_follow_ups_exist():
