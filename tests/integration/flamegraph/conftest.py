@@ -45,8 +45,9 @@ def send_at(new_node):
 
 @pytest.fixture
 def minutes_ago():
-    """minutes_ago(n): Unix time of the start of the minute n minutes ago."""
-    return lambda minutes: time.time() // 60 * 60 - 60 * minutes
+    """minutes_ago(n): Unix time of the start of the minute n minutes before the test began."""
+    begun = time.time() // 60 * 60
+    return lambda minutes: begun - 60 * minutes
 
 
 @pytest.fixture

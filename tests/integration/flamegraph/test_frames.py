@@ -144,14 +144,17 @@ async def test_questions_at_once_get_the_same_answer(ask, client, send_at, stack
     for number in range(12):
         name = f"web-{number % 3}"
         await send_at(name, minutes_ago(3) + 10 * number, {stack_of(number, 30): 19, (MAIN,): 5})
+    # A relative time would be another one ten seconds later.
+    span = {"from": str(minutes_ago(10)), "until": str(minutes_ago(0))}
     queries = ({}, {"query": '{host="web-1"}'}, {"max_nodes": "40"}) * 4
-    together = await asyncio.gather(*(ask(until=str(minutes_ago(0)), **q) for q in queries))
-    alone = [await ask(until=str(minutes_ago(0)), **q) for q in queries[:3]]
+    together = await asyncio.gather(*(ask(**span, **q) for q in queries))
+    alone = [await ask(**span, **q) for q in queries[:3]]
     assert together == alone * 4
 
 
 async def test_a_full_dictionary_starts_anew(ask, send_at, monkeypatch, minutes_ago):
     await send_at("web-1", minutes_ago(2), {(MAIN, WORK): 38, (MAIN,): 19})
-    first = await ask(until=str(minutes_ago(0)))
+    span = {"from": str(minutes_ago(10)), "until": str(minutes_ago(0))}
+    first = await ask(**span)
     monkeypatch.setattr("aggregator.profiles.dictionary.MAX_TREE_NODES", 1)
-    assert await ask(until=str(minutes_ago(0))) == first
+    assert await ask(**span) == first
