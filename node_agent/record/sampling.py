@@ -100,10 +100,11 @@ class Sampling:
                 self._begin_unwinding()
                 self._begin_python()
                 begun_ns = time.monotonic_ns()
-                if self._settle():
+                settled_ns = self._settle()
+                if settled_ns is None:
                     self._end_interval()  # asked to stop already: what there is counts
                 else:
-                    self._stacks.started_ns, begun_ns = time.time_ns(), time.monotonic_ns()
+                    begun_ns = settled_ns
                     self._sample(seconds, progress)
                 self._stacks.duration_ns = time.monotonic_ns() - begun_ns
             finally:
@@ -135,13 +136,14 @@ class Sampling:
             self._programs = PythonPrograms(maps, self._registry, self._normalizer.space)
             self._normalizer.python.forget = maps.forget_names
 
-    def _settle(self) -> bool:
-        """Whether a signal came while the busy programs were read."""
+    def _settle(self) -> int | None:
+        """Read the busy programs. The monotonic time from which on samples count, in nanoseconds;
+        None when a signal came meanwhile."""
         begun_s = time.monotonic()
         settled = self._unwinder is None and self._programs is None
         while not settled:
             if signal.sigtimedwait(_SIGNALS, SETTLE_POLL_S) is not None:
-                return True
+                return None
             self._poll()
             passed_s = time.monotonic() - begun_s
             is_ready = self._unwinder is None or self._unwinder.is_settled
@@ -149,8 +151,10 @@ class Sampling:
             settled = (is_ready and passed_s >= MIN_SETTLE_S) or passed_s >= MAX_SETTLE_S
         with using(*KERNEL_PROGRAMS):
             self._collector.take_interval()
+        # Now and not after the poll, which takes seconds on a busy host.
+        self._stacks.started_ns, settled_ns = time.time_ns(), time.monotonic_ns()
         self._poll()
-        return False
+        return settled_ns
 
     def _sample(self, seconds: float, progress: TextIO) -> None:
         begun = time.monotonic()

@@ -233,6 +233,7 @@ def playbooks(
         "flamefleet_interval_s": 2,
         "flamefleet_labels": {"environment": "test", "role": "web"},
         "flamefleet_exclude": {"units": ["deploy-secret.service"]},
+        "flamefleet_set_perf_event_paranoid": True,
         "flamefleet_token": token,
     }
     address = ENVIRONMENT["FLEET_NET"] + ".11"

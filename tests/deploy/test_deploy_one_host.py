@@ -40,6 +40,23 @@ def test_a_host_without_btf_is_refused_in_words(playbooks: Any) -> None:
     assert "needs kernel 99.0 or newer" in re.sub(r"\s+", " ", done.stdout)
 
 
+def test_a_host_that_denies_perf_events_is_refused_in_words(
+    playbooks: Any, in_host: Callable[..., str]
+) -> None:
+    """The sysctl is one of the whole machine: a file in its place shows the host Debian's value."""
+    sysctl = "/proc/sys/kernel/perf_event_paranoid"
+    in_host("sh", "-c", f"echo 3 > /run/three && mount --bind /run/three {sysctl}")
+    off = '{"flamefleet_set_perf_event_paranoid": false}'
+    try:
+        refused = playbooks.run("deploy", "--tags", "preflight", "-e", off)
+        taken = playbooks.run("deploy", "--tags", "preflight")
+    finally:
+        in_host("umount", sysctl)
+    assert refused.returncode != 0
+    assert "has kernel.perf_event_paranoid 3" in re.sub(r"\s+", " ", refused.stdout)
+    assert taken.returncode == 0, taken.stdout[-4000:]
+
+
 def test_samples_appear_under_the_hosts_name(deployed: Any, centre: Any, busy_unit: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     names: set[str] = set()
@@ -55,6 +72,12 @@ def test_samples_appear_under_the_hosts_name(deployed: Any, centre: Any, busy_un
     # the unit's own function, by name: the symbols travelled too
     assert {busy_unit, "deploy_spin"} <= names, names
     assert answer["coverage"]["host_names"] == ["node1"]
+
+
+def test_perf_events_stay_allowed_after_a_reboot(
+    deployed: Any, in_host: Callable[..., str]
+) -> None:
+    assert "perf_event_paranoid = 2" in in_host("cat", "/etc/sysctl.d/60-flamefleet.conf")
 
 
 def test_another_hosts_name_has_no_samples(deployed: Any, centre: Any) -> None:
@@ -234,7 +257,7 @@ def test_uninstall_leaves_nothing(
         "sh",
         "-c",
         "ls -d /opt/flamefleet /var/lib/flamefleet /var/lib/flamefleet-sampler /etc/flamefleet"
-        " /lib/systemd/system/flamefleet-* 2>/dev/null;"
+        " /lib/systemd/system/flamefleet-* /etc/sysctl.d/60-flamefleet.conf 2>/dev/null;"
         " getent passwd flamefleet-sampler flamefleet-shipper; getent group flamefleet; true",
     )
     assert left.strip() == ""
