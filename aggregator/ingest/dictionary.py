@@ -112,12 +112,7 @@ class Dictionary:
 
     async def stack_hashes(self, numbers: Sequence[int]) -> list[bytes]:
         """The hashes of the stacks with these ids. Raises UnknownNumberError."""
-        found: dict[int, bytes] = {}
-        for number in numbers:
-            stack_hash = self._hashes.get(number)
-            if stack_hash is not None:
-                found[number] = stack_hash
-        missing = [number for number in numbers if number not in found]
+        found, missing = _remembered(self._hashes, numbers)
         if missing:
             async with connection_scope(self._database) as connection:
                 cursor = (await driver_connection(connection)).cursor(binary=True)
@@ -130,12 +125,7 @@ class Dictionary:
 
     async def series_labels(self, numbers: Collection[int]) -> dict[int, dict[str, str]]:
         """The labels of the series with these ids. Raises UnknownNumberError."""
-        found: dict[int, dict[str, str]] = {}
-        for number in numbers:
-            labels = self._labels.get(number)
-            if labels is not None:
-                found[number] = labels
-        missing = [number for number in numbers if number not in found]
+        found, missing = _remembered(self._labels, numbers)
         if missing:
             async with connection_scope(self._database) as connection:
                 driver = await driver_connection(connection)
@@ -183,6 +173,15 @@ class Dictionary:
         for key_hash, series_id in found.items():
             self._series.put(key_hash, series_id)
         return found
+
+
+def _remembered(
+    table: Recent[int, Value], numbers: Collection[int]
+) -> tuple[dict[int, Value], list[int]]:
+    """What the table has of these numbers, and the numbers that it lacks."""
+    pairs = ((number, table.get(number)) for number in numbers)
+    found = {number: value for number, value in pairs if value is not None}
+    return found, [number for number in numbers if number not in found]
 
 
 def _require(kind: str, numbers: Collection[int], found: Collection[int]) -> None:

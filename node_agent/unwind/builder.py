@@ -201,7 +201,7 @@ class RowBuilder:
             self._refuse(job, made or "the reader of the file wrote nonsense")
             return
         if self._cache is not None:
-            self._cache.put_file(job.request.build_id, data)
+            self._cache.put(job.request.build_id, data)
         self._count("made")
         self._built.append(Built(job.request.build_id, made, ""))
         os.close(job.input)

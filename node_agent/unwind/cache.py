@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from node_agent.unwind.errors import RowFileError
-from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
+from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows
 from node_agent.unwind.rows import PackedRows
 
 LIMIT_BYTES = 64 << 20
@@ -63,11 +63,7 @@ class RowCache:
         self._count("found")
         return rows
 
-    def put(self, build_id: bytes, rows: PackedRows) -> None:
-        """Keep the rows of a build."""
-        self.put_file(build_id, encode_rows(build_id, rows))
-
-    def put_file(self, build_id: bytes, data: bytes) -> None:
+    def put(self, build_id: bytes, data: bytes) -> None:
         """Keep a build's file of rows, which was found to be right."""
         if len(data) > self._limit_bytes:
             self._count("too_large")

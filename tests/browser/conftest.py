@@ -1,5 +1,6 @@
 """A real Chromium on the running demo: `flamefleet up` with a busy C program to look at."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+
+from aggregator.dashboard.views import setup
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMEDRIVER = "/usr/bin/chromedriver"
@@ -243,6 +248,17 @@ def page(page_at: Callable[[str], Page], demo: Demo) -> Iterator[Page]:
     page = page_at(demo.url)
     yield page
     assert page.console() == []
+
+
+@pytest.fixture
+async def run(page_at: Callable[[str], Any]) -> AsyncIterator[Callable[[str], Awaitable[Any]]]:
+    """run(body): the result of an async function's body in a page of this origin."""
+    app = web.Application()
+    setup(app)
+    async with TestServer(app) as server:
+        page = page_at(str(server.make_url("/")))
+        await asyncio.to_thread(page.driver.get, page.url + "static/icon.svg")
+        yield lambda body: asyncio.to_thread(page.promise, body)
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ class Witness:
                     with suppress(FileExistsError):
                         (self._kept / file.name).hardlink_to(file)
                     self.opened.set()
-            except Exception as error:
+            except Exception as error:  # in a thread: the test raises it
                 self.error = error
             finally:
                 if fd >= 0:

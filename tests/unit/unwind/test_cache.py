@@ -52,7 +52,7 @@ def test_rows_of_another_build_are_not_taken() -> None:
 def test_what_was_put_is_found_also_by_the_next_run(tmp_path: Path) -> None:
     cache = RowCache(tmp_path / "unwind")
     assert cache.get(BUILD) is None
-    cache.put(BUILD, ROWS)
+    cache.put(BUILD, encode_rows(BUILD, ROWS))
     assert cache.get(BUILD) == ROWS
     assert RowCache(tmp_path / "unwind").get(BUILD) == ROWS
     assert cache.counts == {"missing": 1, "stored": 1, "found": 1}
@@ -63,7 +63,7 @@ def test_the_last_of_a_disk_is_left_to_others(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
     try:
         cache = RowCache(tmp_path / "unwind")
-        cache.put(BUILD, ROWS)
+        cache.put(BUILD, encode_rows(BUILD, ROWS))
 
         assert cache.get(BUILD) is None
         assert cache.counts == {"disk_full": 1, "missing": 1}
@@ -75,7 +75,7 @@ def test_the_last_of_a_disk_is_left_to_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "changed", "older", "empty", "other", "link", "folder"])
 def test_a_broken_file_is_refused_and_can_be_made_again(tmp_path: Path, damage: str) -> None:
     cache = RowCache(tmp_path)
-    cache.put(BUILD, ROWS)
+    cache.put(BUILD, encode_rows(BUILD, ROWS))
     path = next(tmp_path.iterdir())
     data = path.read_bytes()
     path.unlink()
@@ -99,14 +99,14 @@ def test_a_broken_file_is_refused_and_can_be_made_again(tmp_path: Path, damage: 
     assert cache.counts == {"stored": 1, reason: 1}
     assert cache.last_error
     if reason == "broken":
-        cache.put(BUILD, ROWS)
+        cache.put(BUILD, encode_rows(BUILD, ROWS))
         assert cache.get(BUILD) == ROWS
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_file_of_another_user_is_not_taken(tmp_path: Path) -> None:
     cache = RowCache(tmp_path)
-    cache.put(BUILD, ROWS)
+    cache.put(BUILD, encode_rows(BUILD, ROWS))
     os.chown(next(tmp_path.iterdir()), 12345, 12345)
     assert cache.get(BUILD) is None
     assert cache.counts["broken"] == 1
@@ -116,10 +116,10 @@ def test_what_was_not_used_for_longest_gives_way(tmp_path: Path) -> None:
     cache = RowCache(tmp_path, 30_000)
     builds = [bytes((number,)) * 20 for number in range(4)]
     for number, build in enumerate(builds[:3]):
-        cache.put(build, make(500))
+        cache.put(build, encode_rows(build, make(500)))
         os.utime(tmp_path / f"{build.hex()}.rows", (number, number))
     assert cache.get(builds[0]) is not None  # which makes it the latest
-    cache.put(builds[3], make(500))
+    cache.put(builds[3], encode_rows(builds[3], make(500)))
     assert cache.get(builds[1]) is None
     assert all(cache.get(builds[number]) is not None for number in (0, 2, 3))
     assert cache.counts["evicted"] == 1
@@ -128,7 +128,7 @@ def test_what_was_not_used_for_longest_gives_way(tmp_path: Path) -> None:
 
 def test_rows_larger_than_the_cache_are_not_kept(tmp_path: Path) -> None:
     cache = RowCache(tmp_path, 1_000)
-    cache.put(BUILD, make(1_000))
+    cache.put(BUILD, encode_rows(BUILD, make(1_000)))
     assert cache.counts == {"too_large": 1}
     assert list(tmp_path.iterdir()) == []
 
@@ -142,17 +142,17 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_used_costs_only_the_rows(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = RowCache(tmp_path / "file" / "unwind")
-    cache.put(BUILD, ROWS)
+    cache.put(BUILD, encode_rows(BUILD, ROWS))
     assert cache.get(BUILD) is None
     assert cache.counts["unwritable"] == 2
 
 
 def test_a_full_folder_is_noticed_whoever_filled_it(tmp_path: Path) -> None:
     size = len(encode_rows(BUILD, ROWS))
-    RowCache(tmp_path).put(b"before" * 3, ROWS)
+    RowCache(tmp_path).put(b"before" * 3, encode_rows(b"before" * 3, ROWS))
     cache = RowCache(tmp_path, 4 * size)
     for number in range(20):
-        cache.put(bytes((number,)) * 20, ROWS)
+        cache.put(bytes((number,)) * 20, encode_rows(bytes((number,)) * 20, ROWS))
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4 * size
     assert cache.counts["stored"] == 20
     assert cache.counts["evicted"] >= 17
@@ -162,7 +162,7 @@ def test_a_full_folder_is_noticed_whoever_filled_it(tmp_path: Path) -> None:
 def test_a_file_can_be_asked_for_without_reading_it(tmp_path: Path) -> None:
     cache = RowCache(tmp_path)
     assert not cache.holds(BUILD)
-    cache.put_file(BUILD, encode_rows(BUILD, ROWS))
+    cache.put(BUILD, encode_rows(BUILD, ROWS))
     assert cache.holds(BUILD)
     assert cache.get(BUILD) == ROWS
     assert cache.counts == {"missing": 1, "stored": 1, "found": 1}
