@@ -1,9 +1,11 @@
 """A real aggregator on a real Postgres and Valkey, and nodes that speak to it over HTTP."""
 
+import io
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +21,10 @@ from aggregator.access.service import create_token
 from aggregator.app import create_app
 from aggregator.config import CentreConfig
 from aggregator.db import create_sync_database, session_scope
+from node_agent.shipper.client import Client
+from node_agent.shipper.report import Report
+from node_agent.shipper.shipper import Shipper
+from node_agent.spool import Spool
 from wire.codec import decode, encode
 from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
 from wire.schema import Answer, Batch, Definitions, Module, ModuleKind, Name, Overhead, Series
@@ -246,3 +252,30 @@ def error_of() -> Callable[[Awaitable[ClientResponse]], Awaitable[tuple[int, str
             return response.status, error["code"]
 
     return read
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """An empty spool."""
+    spool = Spool(tmp_path / "spool")
+    spool.create()
+    return spool
+
+
+@pytest.fixture
+def shipper_to(spool: Spool, node: Any, tmp_path: Path) -> Iterator[Callable[..., Shipper]]:
+    """shipper_to(port, **settings): a shipper of the spool to a port of the loopback, with the
+    node's token."""
+    token_file = tmp_path / "token"
+    token_file.write_text(node.token)
+    token_file.chmod(0o600)
+    clients = []
+
+    def make(port: int, **settings: Any) -> Shipper:
+        client = Client(f"http://127.0.0.1:{port}", token_file, None, 60.0)
+        clients.append(client)
+        return Shipper(spool, client, Report(spool, io.StringIO()), lambda: 0.0, **settings)
+
+    yield make
+    for client in clients:
+        client.close()

@@ -1,7 +1,6 @@
 """The real shipper with a real spool against the real aggregator, over its restarts."""
 
 import asyncio
-import io
 import time
 from email.utils import formatdate
 
@@ -9,40 +8,10 @@ import pytest
 from aiohttp.test_utils import TestServer, unused_port
 
 from aggregator.app import create_app
-from node_agent.shipper.client import Client
 from node_agent.shipper.patience import Patience
-from node_agent.shipper.report import Report
-from node_agent.shipper.shipper import Shipper
-from node_agent.spool import Spool
 
 BATCHES = 30
 MINUTE_NS = 60 * 10**9
-
-
-@pytest.fixture
-def spool(tmp_path):
-    """An empty spool."""
-    spool = Spool(tmp_path / "spool")
-    spool.create()
-    return spool
-
-
-@pytest.fixture
-def shipper_to(spool, node, tmp_path):
-    """Makes a shipper for a port on the loopback, with the node's token."""
-    token_file = tmp_path / "token"
-    token_file.write_text(node.token)
-    token_file.chmod(0o600)
-    clients = []
-
-    def make(port, **settings):
-        client = Client(f"http://127.0.0.1:{port}", token_file, None, 30.0)
-        clients.append(client)
-        return Shipper(spool, client, Report(spool, io.StringIO()), lambda: 0.0, **settings)
-
-    yield make
-    for client in clients:
-        client.close()
 
 
 async def deliver(shipper, spool, steps):

@@ -1,7 +1,6 @@
 """Batches in their short form (wire version 2), from the real shipper and from hostile nodes."""
 
 import asyncio
-import io
 from array import array
 
 import msgspec
@@ -11,9 +10,6 @@ from aiohttp.test_utils import TestServer, unused_port
 from aggregator.app import create_app
 from aggregator.profiles.codec import decode_sections
 from node_agent.shipper.client import Client
-from node_agent.shipper.report import Report
-from node_agent.shipper.shipper import Shipper
-from node_agent.spool import Spool
 from wire.codec import SHORT_TYPE, decode, encode
 from wire.hashes import batch_check, batch_digest, labels_hash
 from wire.schema import Answer, Event, Series
@@ -256,31 +252,6 @@ async def test_a_short_batch_cut_anywhere_is_refused(node, batch_of, learn, erro
 
 
 # The real shipper
-
-
-@pytest.fixture
-def spool(tmp_path):
-    spool = Spool(tmp_path / "spool")
-    spool.create()
-    return spool
-
-
-@pytest.fixture
-def shipper_to(spool, node, tmp_path):
-    """Makes a shipper for a port on the loopback, with the node's token."""
-    token_file = tmp_path / "token"
-    token_file.write_text(node.token)
-    token_file.chmod(0o600)
-    clients = []
-
-    def make(port):
-        client = Client(f"http://127.0.0.1:{port}", token_file, None, 60.0)
-        clients.append(client)
-        return Shipper(spool, client, Report(spool, io.StringIO()), lambda: 0.0)
-
-    yield make
-    for client in clients:
-        client.close()
 
 
 async def deliver(shipper, spool):

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -28,13 +27,6 @@ overrides |= {"budget_percent": 100, "budget_user_percent": 100, "spool_dir": Pa
 sys.exit(run_sampler(load_config(None, {}, overrides)))
 """
 LIMIT_S = 300
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    spool = Spool(tmp_path / "spool")
-    spool.create()
-    return spool
 
 
 @pytest.fixture

@@ -52,13 +52,6 @@ LIMIT_S = 600
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    spool = Spool(tmp_path / "spool")
-    spool.create()
-    return spool
-
-
-@pytest.fixture
 def python_load() -> Iterator[None]:
     process = subprocess.Popen([sys.executable, "-c", DEEP])
     yield
