@@ -3,25 +3,32 @@
  * pointers and without any library, so that its stacks and their names are the same from the first
  * sample on, unwind rows or none. Runs until it is killed.
  */
-static volatile unsigned long work;
+static unsigned long state;
 
-#define LOAD(name, rounds)                                                                         \
-	__attribute__((noinline)) static void name(void)                                           \
+/* Each step waits for the one before it, in a register: as long in one function as in another. */
+#define LOAD(name, parts)                                                                          \
+	__attribute__((noinline)) static void name(unsigned long unit)                             \
 	{                                                                                          \
-		for (int i = 0; i < (rounds); i++)                                                 \
-			work++;                                                                    \
+		register unsigned long x = state;                                                  \
+		for (register unsigned long i = (parts)*unit; i > 0; i--) {                        \
+			x = x * 2862933555777941757UL + 3037000493UL;                              \
+			__asm__ volatile("" : "+r"(x));                                            \
+		}                                                                                  \
+		state = x;                                                                         \
 	}
 
-LOAD(half_of_it, 500000)
-LOAD(three_tenths, 300000)
-LOAD(a_fifth, 200000)
+LOAD(half_of_it, 5)
+LOAD(three_tenths, 3)
+LOAD(a_fifth, 2)
 
 __attribute__((noinline)) static void serve_requests(void)
 {
-	half_of_it();
-	three_tenths();
-	a_fifth();
-	work++; /* no tail call: the frame has to stay */
+	/* Turns of half a millisecond to three, all different: sampling can't march in step with
+	 * them. */
+	unsigned long unit = 40000 + (state >> 33) % 110000;
+	half_of_it(unit);
+	three_tenths(unit);
+	a_fifth(unit);
 }
 
 __attribute__((used)) static void run(void)

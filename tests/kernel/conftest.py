@@ -27,7 +27,7 @@ class BusyProgram(NamedTuple):
     path: Path
 
     def start(self) -> tuple[subprocess.Popen[str], list[int]]:
-        """The running process and the addresses of its functions: 50, 30 and 20 %."""
+        """The running process and the addresses of its functions: 50, 30 and 20 %; and the end."""
         process = subprocess.Popen([self.path], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         return process, [int(word, 16) for word in process.stdout.readline().split()]

@@ -6,6 +6,7 @@ thread's entry to the function that calls `spin_a` or `spin_b`, as the interpret
 
 import ctypes
 import json
+import random
 import re
 import sys
 import threading
@@ -130,8 +131,9 @@ def work_forever():
     looked.wait()
     while True:
         for way in WAYS:
-            way(spin_a, A_S)
-            way(spin_b, B_S)
+            scale = random.uniform(0.5, 1.5)  # sampling can't march in step with such turns
+            way(spin_a, scale * A_S)
+            way(spin_b, scale * B_S)
 
 
 def announce():
