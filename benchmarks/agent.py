@@ -6,7 +6,9 @@ after the other; its rivals each run alone under one load. At last a fixed amoun
 in turns with and without a profiler. The centre is a stand-in: see benchmarks.centre.
 
 User CPU is percent of one core over the window after a warm-up, without the children that the agent
-starts now and then. perf, bcc and bpftrace do their work when they end: `whole run` has that.
+starts now and then. The busy load has a second window, minutes later, when the agent has learned
+its programs: what it costs while it learns, and what it costs from then on. perf, bcc and bpftrace
+do their work when they end: `whole run` has that.
 """
 
 import argparse
@@ -45,21 +47,26 @@ def bpf_statistics() -> Iterator[None]:
 
 
 def measure_agent(
-    rate_hz: int, loads: list[str], seconds: float, warm_up_s: float, folder: Path
+    rate_hz: int, loads: list[str], seconds: float, starts_s: list[float], folder: Path
 ) -> Iterator[Row]:
-    """One run of the agent, a row for each load."""
+    """One run of the agent: a window for each load, beginning the first of `starts_s` after it,
+    and for the busy one a window at each of them."""
     with FLAMEFLEET.start(rate_hz, folder) as run:
         for load in loads:
-            say(f"{FLAMEFLEET.name} at {rate_hz} Hz, {load}")
             with LOADS[load](folder):
-                time.sleep(warm_up_s)
-                _wait_for_batch(run)
-                before_own = run.received()
-                measured = _window(FLAMEFLEET, load, rate_hz, seconds, run)
-                _wait_for_batch(run)
-                told = own(before_own, run.received(), run.status(), os.cpu_count() or 1)
-            measured.own = told
-            yield measured
+                began_s = time.monotonic()
+                for start_s in starts_s if load == "busy" else starts_s[:1]:
+                    say(f"{FLAMEFLEET.name} at {rate_hz} Hz, {load}, from {start_s:.0f} s on")
+                    time.sleep(max(0.0, began_s + start_s - time.monotonic()))
+                    _wait_for_batch(run)
+                    before_own = run.received()
+                    measured = _window(FLAMEFLEET, load, rate_hz, seconds, run)
+                    _wait_for_batch(run)
+                    measured.own = own(
+                        before_own, run.received(), run.status(), os.cpu_count() or 1
+                    )
+                    measured.from_s = start_s
+                    yield measured
 
 
 def _wait_for_batch(run: Run) -> None:
@@ -110,6 +117,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=30.0, help="window of each measurement")
     parser.add_argument("--warm-up", type=float, default=10.0, help="seconds before the agent's")
+    parser.add_argument(
+        "--settled", type=float, default=180.0, help="seconds before its second, when busy; 0: none"
+    )
     parser.add_argument("--rates", type=int, nargs="*", default=RATES_HZ, choices=sorted(PRESETS))
     parser.add_argument("--loads", nargs="*", default=list(LOADS), choices=list(LOADS))
     parser.add_argument("--no-rivals", action="store_true", help="the agent alone")
@@ -125,8 +135,9 @@ def main() -> None:
     with bpf_statistics(), tempfile.TemporaryDirectory(prefix="flamefleet-bench-") as work:
         folder = Path(work)
         folder.chmod(0o755)
+        starts_s = [options.warm_up, *([options.settled] if options.settled else [])]
         for rate_hz in options.rates:
-            rows += measure_agent(rate_hz, options.loads, options.seconds, options.warm_up, folder)
+            rows += measure_agent(rate_hz, options.loads, options.seconds, starts_s, folder)
         for rate_hz, load in RIVAL_RUNS:
             for rival in rivals if rate_hz in options.rates and load in options.loads else []:
                 rows.append(

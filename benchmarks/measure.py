@@ -64,7 +64,8 @@ class Row:
 
     `children_percent` is user and system CPU of short-lived children that ended in the window;
     `whole_run_percent` is all user CPU from the profiler's start to its end, children included,
-    over the time from its start until it was told to end, where that is known.
+    over the time from its start until it was told to end, where that is known. `from_s`: of the
+    agent's windows, when this one began, seconds after the load.
     """
 
     profiler: str
@@ -85,6 +86,7 @@ class Row:
     whole_run_percent: float | None = None
     was_killed: bool = False  # it had not ended END_S after the order, so that is not the whole
     own: "Own | None" = None
+    from_s: float | None = None
 
 
 @dataclass(frozen=True)

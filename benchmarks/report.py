@@ -12,6 +12,7 @@ GOAL_FIRST_SAMPLE_S = 1.0
 GOAL_BYTES = {19: 15_000, 99: 30_000}  # a minute, busy, once the centre knows the stacks
 KEPT_RATE = 0.9  # of the samples that are due
 _EXPLAINED = (
+    "from: the window began so long after the load; at first the agent still learns its programs",
     "user, sys: percent of one core in the window, of the resident processes",
     "children: CPU, percent of one core, of short-lived ones that ended in the window",
     "BPF: of the programs, percent of one core; µs/sample: of it, by the kernel's statistics",
@@ -24,9 +25,9 @@ _EXPLAINED = (
 
 def report(rows: list[Row], slowdowns: list[Slowdown]) -> str:
     """The tables, with goals and ratios in words."""
-    heads = ["profiler", "Hz", "load", "forks/s", "user %", "sys %", "children", "BPF %"]
+    heads = ["profiler", "Hz", "load", "from s", "forks/s", "user %", "sys %", "children", "BPF %"]
     heads += ["µs/sample", "whole run", "RSS MB", "PSS MB", "maps MB", "first s"]
-    widths = [18, 4, 6, 8, 8, 7, 9, 7, 10, 10, 8, 8, 8, 8]
+    widths = [18, 4, 6, 7, 8, 8, 7, 9, 7, 10, 10, 8, 8, 8, 8]
     table = [heads, *(_cells(measured) for measured in rows)]
     lines = [
         "".join(
@@ -52,6 +53,7 @@ def _cells(measured: Row) -> list[str]:
         measured.profiler,
         str(measured.rate_hz),
         measured.load,
+        show(measured.from_s, 0),
         show(measured.forks_a_second, 0),
         show(measured.user_percent, 2),
         show(measured.system_percent, 2),
@@ -73,7 +75,7 @@ def _own_lines(rows: list[Row]) -> list[str]:
         if own is None:
             continue
         lines.append(
-            f"{measured.rate_hz} Hz {measured.load}: by its own account sampler"
+            f"{_name(measured)}: by its own account sampler"
             f" {own.sampler_percent:.2f}, shipper {own.shipper_percent:.2f}, BPF"
             f" {own.bpf_percent:.2f}, interrupts {own.interrupt_percent:.2f} % of one core,"
             f" children included: {own.host_percent:.2f} % of the host; memory"
@@ -85,13 +87,17 @@ def _own_lines(rows: list[Row]) -> list[str]:
     return lines
 
 
+def _name(measured: Row) -> str:
+    return f"{measured.rate_hz} Hz {measured.load} from {measured.from_s or 0:.0f} s"
+
+
 def goals(rows: list[Row]) -> list[str]:
     """One line for each goal, with what was measured as a share of it."""
     lines = []
     for measured in rows:
         if measured.own is None:
             continue
-        name = f"{measured.rate_hz} Hz {measured.load}"
+        name = _name(measured)
         lines += _rate_lines(measured, name)
         limit = GOAL_USER.get(measured.rate_hz)
         if limit is not None and measured.load == "busy":

@@ -116,6 +116,8 @@ def _fuse_mounts(tgid: int, _second: int) -> tuple[tuple[tuple[int, int], bytes]
         return None
     if len(text) == _MAX_MOUNTINFO_BYTES:
         return None
+    if b" - fuse" not in text:
+        return ()  # hardly any process sees one, and the lines can be hundreds
     found = []
     for line in text.splitlines():
         # The optional fields end at the first hyphen that stands alone.
