@@ -78,8 +78,10 @@ class Normalizer:
 
     def add(self, raw: RawStack) -> bytes:
         """The hash of a stack; its frames go to the definitions when they are not known there."""
-        for record in raw.python_names:
-            self.python.take(record)
+        if raw.python_names:
+            with self.python.spent:
+                for record in raw.python_names:
+                    self.python.take(record)
         process = self._addresses.process(raw.process)
         if process.perf_map is not None and process.perf_map.follow():
             process.forget(self._addresses.next_token())

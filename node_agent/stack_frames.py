@@ -83,19 +83,22 @@ class StackFrames:
 
     def _python_frames(self, raw: RawStack, process: ProcessFrames) -> list[bytes]:
         """Like `_user_frames`, with Python frames where the kernel program left marks."""
-        segments = [
-            [self._python.frame(id64) for id64 in segment] for segment in split_segments(raw.python)
-        ]
-        if process.space.is_readable():
-            signals = self.signals(raw.process)
-            native = self._walk(raw, raw.user_ips, process, signals, True)
-            frames = merge(raw.user_ips, native, segments, raw.end is StackEnd.COMPLETE)
-            if process.perf_map is not None:
-                frames = leave_out_trampolines(frames, self._python.is_trampoline)
+        is_readable = process.space.is_readable()
+        native: list[bytes] = []
+        if is_readable:
+            native = self._walk(raw, raw.user_ips, process, self.signals(raw.process), True)
         else:
             self._count("process_gone" if process.space.gone else "mappings_denied")
-            frames = merge((), (), segments, False)
-            frames.append(self._registry.unmapped)
+        with self._python.spent:
+            named = self._python.frame
+            segments = [[named(id64) for id64 in ids] for ids in split_segments(raw.python)]
+            if is_readable:
+                frames = merge(raw.user_ips, native, segments, raw.end is StackEnd.COMPLETE)
+                if process.perf_map is not None:
+                    frames = leave_out_trampolines(frames, self._python.is_trampoline)
+            else:
+                frames = merge((), (), segments, False)
+                frames.append(self._registry.unmapped)
         frames.reverse()
         return frames
 

@@ -40,6 +40,8 @@ class Overhead(msgspec.Struct, frozen=True):
     interrupt_ns: int = 0  # calibrated cost of one sampling interrupt, without the program on it
     interrupt_spread_ns: int = 0  # half the distance between its quartiles
     shipper_memory_bytes: int = 0  # of memory_bytes; the rest is the sampler's and the maps'
+    python_sampler_cpu_ns: int = 0  # of sampler_cpu_ns: naming and placing Python frames
+    python_kernel_cpu_ns: int = 0  # of kernel_cpu_ns: reading them
 
 
 # How the user part of a stack ended, in the order of bpf/events.h's enum stack_end from 1 on.

@@ -24,7 +24,7 @@ _NODES = text(
 SELECT n.name, n.created_at, n.last_seen_at, n.agent_version, n.facts, n.rate_millihertz,
     n.online_cpus, n.clock_offset_ms, n.lost_batches, n.lost_samples,
     o.cpu_percent, o.user_percent_of_core, o.memory_bytes, o.map_bytes, o.shipper_memory_bytes,
-    o.at, o.losses, o.sampler, o.shipper, o.kernel, o.interrupt, o.latest, o.duration_s
+    o.at, o.losses, o.sampler, o.shipper, o.kernel, o.interrupt, o.python, o.latest, o.duration_s
 FROM nodes n LEFT JOIN LATERAL (
     SELECT sum(r.cpu_percent * r.duration_s) / sum(r.duration_s) AS cpu_percent,
         sum(r.user_percent_of_core * r.duration_s) / sum(r.duration_s) AS user_percent_of_core,
@@ -36,6 +36,8 @@ FROM nodes n LEFT JOIN LATERAL (
         sum((r.detail->>'shipper_cpu_ns')::numeric) AS shipper,
         sum((r.detail->>'kernel_cpu_ns')::numeric) AS kernel,
         sum((r.detail->>'interrupt_cpu_ns')::numeric) AS interrupt,
+        sum((r.detail->>'python_sampler_cpu_ns')::numeric
+            + (r.detail->>'python_kernel_cpu_ns')::numeric) AS python,
         (array_agg(r.detail ORDER BY r.at DESC))[1] AS latest,
         array_agg(r.detail->'lost') AS losses,
         sum(r.duration_s) AS duration_s
@@ -177,6 +179,7 @@ def _overhead(row: Any) -> dict[str, Any]:
         "user_percent": round(user / cpus, 4),
         "kernel_percent": round(of_core(row.kernel) / cpus, 4),
         "interrupt_percent": round(of_core(row.interrupt) / cpus, 4),
+        "python_percent": None if row.python is None else round(of_core(row.python) / cpus, 4),
         "user_percent_of_core": round(row.user_percent_of_core, 4),
         "sampler_percent_of_core": round(of_core(row.sampler), 4),
         "shipper_percent_of_core": round(of_core(row.shipper), 4),

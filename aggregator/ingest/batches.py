@@ -25,6 +25,7 @@ _OVERHEAD_INTEGERS = (
     *("sampler_cpu_ns", "shipper_cpu_ns", "kernel_cpu_ns", "interrupt_cpu_ns"),
     *("memory_bytes", "map_bytes", "shipper_memory_bytes"),
     *("interrupt_ns", "interrupt_spread_ns"),
+    *("python_sampler_cpu_ns", "python_kernel_cpu_ns"),
 )
 _MAX_BIGINT = 2**62
 _MAX_SEQUENCE = 2**32  # `node_prof.part` keeps it in 32 bits; at 10 s a batch that is 1,361 years

@@ -180,6 +180,8 @@ async def _add_overhead(driver: psycopg.AsyncConnection[Any], stored: list[Encod
             "interrupt_ns": cost.interrupt_ns,
             "interrupt_spread_ns": cost.interrupt_spread_ns,
             "shipper_memory_bytes": cost.shipper_memory_bytes,
+            "python_sampler_cpu_ns": cost.python_sampler_cpu_ns,
+            "python_kernel_cpu_ns": cost.python_kernel_cpu_ns,
             "lost": batch.lost_by_reason,
         }
         at = _EPOCH + timedelta(microseconds=batch.start_ns // 1000)

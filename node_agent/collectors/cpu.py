@@ -163,7 +163,8 @@ class CpuCollector:
     def totals(self) -> Totals:
         running = self._held()
         seen = {name: n - running.first[name] for name, n in running.interval.counters.items()}
-        return Totals(seen["samples"], sum(seen[name] for name in _OUTCOMES), seen["own_ns"])
+        interrupts = sum(seen[name] for name in _OUTCOMES)
+        return Totals(seen["samples"], interrupts, seen["own_ns"], seen["python_ns"])
 
     @property
     def inherited_s(self) -> float | None:

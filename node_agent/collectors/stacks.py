@@ -122,6 +122,7 @@ class Totals(NamedTuple):
     samples: int
     interrupts: int
     kernel_ns: int
+    python_ns: int = 0  # of kernel_ns
 
 
 class Decoder:

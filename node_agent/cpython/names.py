@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from node_agent.cpython.spent import PythonTime
 from node_agent.cpython.structs import PYTHON_FILE_BYTES, PYTHON_NAME, PYTHON_NAME_BYTES
 from node_agent.generations import GenerationCache
 from node_agent.symbols.modules import JIT, ModuleRegistry
@@ -18,11 +19,13 @@ _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 class PythonNames:
     """Packed frames by id. `counts` tells what could not be named, by reason.
 
-    `forget` is called with ids whose names are not known here, so that they are sent again.
+    `forget` is called with ids whose names are not known here, so that they are sent again. `spent`
+    is the CPU time that Python frames take, here and elsewhere in the sampler.
     """
 
     def __init__(self, registry: ModuleRegistry, counts: dict[str, int]) -> None:
         self.counts = counts
+        self.spent = PythonTime()
         self.forget: Callable[[Iterable[int]], None] = lambda _: None
         self.unknown = registry.named_frame(PYTHON, "[python]")
         self._registry = registry

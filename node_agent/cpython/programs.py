@@ -15,16 +15,18 @@ from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.stacks import Interval, ProcessKey, PythonEnd, RawStack
 from node_agent.cpython.errors import PythonError
 from node_agent.cpython.inspector import Inspector
-from node_agent.cpython.interpreter import FILE_NAME, Interpreter
+from node_agent.cpython.interpreter import Interpreter
+from node_agent.cpython.mapped import file_name, find_interpreters
 from node_agent.cpython.offsets import find_offsets
 from node_agent.cpython.records import make_layout, make_process
+from node_agent.cpython.spent import PythonTime
 from node_agent.cpython.structs import MAX_PYTHON_LAYOUTS, PythonLayoutC, PythonProcessC
 from node_agent.generations import GenerationCache
 from node_agent.kernel.structs import PYTHON_END_MASK, PYTHON_END_SHIFT
 from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.errors import FileUnavailableError, ProcessError
 from node_agent.processes.files import open_mapped
-from node_agent.processes.mappings import Mapping, Mappings, check_start
+from node_agent.processes.mappings import Mapping, check_start
 from node_agent.symbols.modules import ModuleRegistry
 
 _MAX_PROCESSES = 8192
@@ -57,7 +59,8 @@ class _Build(NamedTuple):
 
 class PythonPrograms:
     """`note` every stack, `step` now and then. `counts` tells how many processes became `known`, or
-    why not; `refused` the words by file name."""
+    why not; `refused` the words by file name. `spent` takes up the CPU time of that, but for what
+    `note` does for a stack of a process that was looked at."""
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class PythonPrograms:
         registry: ModuleRegistry,
         space: Callable[[ProcessKey], AddressSpace],
         inspector: Inspector | None = None,
+        spent: PythonTime | None = None,
     ) -> None:
         self.counts: dict[str, int] = {}
         self.refused: dict[str, str] = {}
@@ -73,6 +77,7 @@ class PythonPrograms:
         self._registry = registry
         self._space = space
         self._inspector = inspector or Inspector()
+        self._spent = spent or PythonTime()
         self._builds: dict[int, _Build | None] = {}  # by module hash; None: not to be read
         self._asked: dict[int, list[_Candidate]] = {}
         self._names: dict[int, str] = {}
@@ -89,26 +94,28 @@ class PythonPrograms:
         if mappings is None or mappings.number == self._looked_at.get(key):
             return
         self._looked_at.put(key, mappings.number)
-        for mapping in find_interpreters(mappings):
-            self._examine(_Candidate(key, mapping))
+        with self._spent:
+            for mapping in find_interpreters(mappings):
+                self._examine(_Candidate(key, mapping))
 
     def step(self) -> None:
         """Take what the child found out; never waits."""
         for build, answer in self._inspector.step():
             candidates = self._asked.pop(build, [])
             self._builds[build] = self._accept(build, answer)
-            with using(*OTHER_PROCESSES):
+            with self._spent, using(*OTHER_PROCESSES):
                 for candidate in candidates:
                     self._examine(candidate)
 
     def end_interval(self, interval: Interval) -> None:
         """Note how the Python parts of the interval's samples ended, and what they cost."""
         ends: dict[str, int] = {}
-        for key, count in interval.counts.items():
-            end = (key.flags & PYTHON_END_MASK) >> PYTHON_END_SHIFT
-            if end:
-                word = PythonEnd(end).name.lower()
-                ends[word] = ends.get(word, 0) + count
+        with self._spent:
+            for key, count in interval.counts.items():
+                end = (key.flags & PYTHON_END_MASK) >> PYTHON_END_SHIFT
+                if end:
+                    word = PythonEnd(end).name.lower()
+                    ends[word] = ends.get(word, 0) + count
         self._interval = {
             "ends": ends,
             "python_samples": interval.python_samples,
@@ -226,21 +233,3 @@ class PythonPrograms:
 
     def _count(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
-
-
-def file_name(mapping: Mapping) -> str:
-    """The last part of a mapped file's path."""
-    path = mapping.path.removesuffix(b" (deleted)")
-    return path.rsplit(b"/", 1)[-1].decode("utf-8", "replace")
-
-
-def find_interpreters(mappings: Mappings) -> list[Mapping]:
-    """The executable mappings of files with a CPython's name: of libraries where there are any,
-    since the executable then holds none; else of the executable."""
-    found = [
-        mapping
-        for mapping in mappings.entries
-        if b"python3" in mapping.path and FILE_NAME.match(file_name(mapping))
-    ]
-    libraries = [mapping for mapping in found if file_name(mapping).startswith("lib")]
-    return libraries or found

@@ -26,12 +26,19 @@ class AgentOverhead(Overhead, frozen=True):
     user_cpu_percent: float = 0.0  # the three add up to cpu_percent
     kernel_cpu_percent: float = 0.0
     interrupt_cpu_percent: float = 0.0
+    python_cpu_percent: float = 0.0  # of user and kernel: Python frames
     sampler_memory_bytes: int = 0  # with map_bytes and shipper_memory_bytes it is memory_bytes
     asked_rate_hz: int = 0  # the configured rate, or that of a profile on demand
     effective_rate_hz: float = 0.0  # sampling interrupts a second and CPU
     lost: dict[str, int] = field(default_factory=dict)  # samples of the interval, by reason
     shed: list[str] = field(default_factory=list)  # what is given up
     shed_since: float | None = None  # Unix time
+
+
+class PartTime(Protocol):
+    """CPU time of a part of the sampler since its start (node_agent.cpython.spent.PythonTime)."""
+
+    ns: int
 
 
 class Metered(Protocol):
@@ -43,9 +50,14 @@ class Metered(Protocol):
 
 
 class Meter:
-    """Measures from one call of `measure` to the next; the first reaches back to the start."""
+    """Measures from one call of `measure` to the next; the first reaches back to the start.
+    `python` is what Python frames take in the sampler."""
 
-    def __init__(self, collector: Metered, calibration: Calibration) -> None:
+    def __init__(
+        self, collector: Metered, calibration: Calibration, python: PartTime | None = None
+    ) -> None:
+        self._python = python
+        self._python_ns = 0
         self._collector = collector
         self._calibration = calibration
         self._account = MemoryAccount()
@@ -77,6 +89,9 @@ class Meter:
         interrupts = max(totals.interrupts - self._totals.interrupts, samples)
         interrupt_ns = interrupts * self._calibration.ns_per_sample
         shipper_ns = self._shipper_cpu_ns(shipper)
+        python_kernel_ns = totals.python_ns - self._totals.python_ns
+        python_ns = self._python.ns if self._python is not None else 0
+        python_sampler_ns, self._python_ns = python_ns - self._python_ns, python_ns
         self._totals, self._own_cpu_ns = totals, own
 
         user_ns = sampler_ns + shipper_ns
@@ -100,6 +115,8 @@ class Meter:
             interrupt_ns=self._calibration.ns_per_sample,
             interrupt_spread_ns=self._calibration.spread_ns,
             shipper_memory_bytes=shipper.memory_bytes if shipper else 0,
+            python_sampler_cpu_ns=python_sampler_ns,
+            python_kernel_cpu_ns=python_kernel_ns,
         )
         return _latest
 
@@ -150,12 +167,14 @@ def get_overhead() -> AgentOverhead:
     user_ns = _latest.sampler_cpu_ns + _latest.shipper_cpu_ns
     whole_ns = max(user_ns + _latest.kernel_cpu_ns + _latest.interrupt_cpu_ns, 1)
     percent = _latest.cpu_percent / whole_ns
+    python_ns = _latest.python_sampler_cpu_ns + _latest.python_kernel_cpu_ns
     others_bytes = _latest.map_bytes + _latest.shipper_memory_bytes
     return AgentOverhead(
         **structs.asdict(_latest),
         user_cpu_percent=percent * user_ns,
         kernel_cpu_percent=percent * _latest.kernel_cpu_ns,
         interrupt_cpu_percent=percent * _latest.interrupt_cpu_ns,
+        python_cpu_percent=percent * python_ns,
         sampler_memory_bytes=max(_latest.memory_bytes - others_bytes, 0),
         **_sampling,
     )

@@ -5,7 +5,7 @@ A collector joins by a class like PythonFrames, in the list that `Governing` is 
 
 from typing import Protocol
 
-from node_agent.collectors.stacks import Interval
+from wire.schema import Overhead
 
 
 class Feature(Protocol):
@@ -16,8 +16,8 @@ class Feature(Protocol):
     @property
     def is_on(self) -> bool: ...
 
-    def cost_ns(self, interval: Interval) -> int:
-        """CPU time, all CPUs, that it took in `interval`."""
+    def cost_ns(self, overhead: Overhead) -> int:
+        """CPU time, all CPUs, kernel and user space, that `overhead` has of it."""
 
     def turn(self, is_on: bool) -> None:
         """Raises KernelError when that cannot be done; everything is then as before."""
@@ -45,8 +45,8 @@ class PythonFrames:
     def is_on(self) -> bool:
         return self._collector.reads_python
 
-    def cost_ns(self, interval: Interval) -> int:
-        return interval.python_ns
+    def cost_ns(self, overhead: Overhead) -> int:
+        return overhead.python_kernel_cpu_ns + overhead.python_sampler_cpu_ns
 
     def turn(self, is_on: bool) -> None:
         self._collector.read_python(is_on)

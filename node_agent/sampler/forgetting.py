@@ -48,12 +48,14 @@ class Forgetting:
         self._normalizer.rotate()
         self._definitions.rotate()
         if self._rotations % NAMES_EVERY == 0:  # all that are in use are then sent again
-            self._normalizer.python.rotate()
+            with self._normalizer.python.spent:
+                self._normalizer.python.rotate()
         if self._rotations % PROCESSES_EVERY == 0:
             self._normalizer.rotate_processes()
             self._identities.rotate()
             if self.programs is not None:
-                self.programs.sweep()
+                with self._normalizer.python.spent:
+                    self.programs.sweep()
 
     def end_interval(self) -> None:
         """Now and then forget what belongs to processes that have ended. Between two intervals, and

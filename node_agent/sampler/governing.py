@@ -113,7 +113,7 @@ class Governing:
 
     def end_interval(self, overhead: Overhead, interval: Interval, late_ns: int = 0) -> None:
         """React to what `interval`, which just ended, cost; `late_ns`: see Spending.add."""
-        features = self._feature_percents(interval)
+        features = self._feature_percents(overhead, interval.duration_ns)
         cost = self._spending.add(overhead, interval.duration_ns, features, late_ns)
         now_s = time.monotonic()
         self._take(
@@ -127,11 +127,11 @@ class Governing:
             self._spending.forget()
             self._take(self._governor.ask(wanted_hz, time.monotonic()))
 
-    def _feature_percents(self, interval: Interval) -> dict[str, float]:
+    def _feature_percents(self, overhead: Overhead, duration_ns: int) -> dict[str, float]:
         """Of the host; only what was on all the time, which is what is on now."""
-        whole_ns = len(online_cpus()) * max(interval.duration_ns, 1)
+        whole_ns = len(online_cpus()) * max(duration_ns, 1)
         return {
-            name: 100 * feature.cost_ns(interval) / whole_ns
+            name: 100 * feature.cost_ns(overhead) / whole_ns
             for name, feature in self._features.items()
             if name not in self._governor.level.shed
         }

@@ -109,7 +109,11 @@ class Intake:
         """From now on have the frames of Python programs read, where there are `maps` for it."""
         if maps is not None:
             self.programs = PythonPrograms(
-                maps, self.registry, self.normalizer.space, Inspector(self.children)
+                maps,
+                self.registry,
+                self.normalizer.space,
+                Inspector(self.children),
+                self.normalizer.python.spent,
             )
             self.forgetting.programs = self.programs
             self.normalizer.python.forget = maps.forget_names

@@ -16,7 +16,7 @@ from node_agent.heap import give_back
 from node_agent.kernel.descriptor_store import DescriptorStore
 from node_agent.kernel.errors import PerfEventError
 from node_agent.log import Log
-from node_agent.overhead import Meter, calibrate_interrupt_ns
+from node_agent.overhead import Calibration, Meter, calibrate_interrupt_ns
 from node_agent.overhead.usage import MemoryAccount
 from node_agent.sampler.chores import Chores
 from node_agent.sampler.detached import breaker_facts, report_detached
@@ -91,7 +91,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         facts = mode_facts(collector) | on_demand_facts(config)
         intake = Intake(config, spool, facts, collector.unwind_maps, watch.file.parent)
         intake.read_python(collector.python_maps)
-        loop = _Loop(config, spool, collector, Meter(collector, calibration), intake, watch, lines)
+        loop = _Loop(config, spool, collector, calibration, intake, watch, lines)
         say_start(config, collector, intake, watch, lines)
         # What lives now lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -119,7 +119,7 @@ class _Loop:
         config: AgentConfig,
         spool: Spool,
         collector: CpuCollector,
-        meter: Meter,
+        calibration: Calibration,
         intake: Intake,
         watch: Watch,
         log: Log,
@@ -128,7 +128,7 @@ class _Loop:
         self._log = log
         self._spool = spool
         self._collector = collector
-        self._meter = meter
+        self._meter = Meter(collector, calibration, intake.normalizer.python.spent)
         self._intake = intake
         self._watch = watch
         features = [PythonFrames(collector)] if collector.python_maps is not None else []

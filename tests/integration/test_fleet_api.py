@@ -46,7 +46,8 @@ async def test_nodes(get, new_node, stack_of, rows):
     for step, percent in enumerate((90.0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.8)):
         overhead = Overhead(10**8, 10**7, 2 * 10**8, 10**8, 30 << 20, 12 << 20, percent, 0.5)
         latest = {"event_latency_us": 17.25, "interrupt_ns": 12_000, "interrupt_spread_ns": 800}
-        overhead = structs.replace(overhead, **latest, shipper_memory_bytes=9 << 20)
+        python = {"python_sampler_cpu_ns": 10**7, "python_kernel_cpu_ns": 3 * 10**7}
+        overhead = structs.replace(overhead, **latest, **python, shipper_memory_bytes=9 << 20)
         start_ns = (start_s + 10 * step) * 10**9
         lost = {"ring_full": 3}
         await web.send(web.batch({stack_of(1): 1}, start_ns=start_ns, overhead=overhead, lost=lost))
@@ -72,6 +73,7 @@ async def test_nodes(get, new_node, stack_of, rows):
     assert overhead["user_percent"] == pytest.approx(0.275)
     assert overhead["kernel_percent"] == pytest.approx(0.5)
     assert overhead["interrupt_percent"] == pytest.approx(0.25)
+    assert overhead["python_percent"] == pytest.approx(0.1)
     assert overhead["user_percent_of_core"] == 0.5
     assert (overhead["memory_bytes"], overhead["map_bytes"]) == (30 << 20, 12 << 20)
     parts = ("sampler_memory_bytes", "shipper_memory_bytes", "map_bytes")

@@ -123,6 +123,7 @@ def test_everything_is_given_up_in_order_and_comes_back(
     ]
     assert whole["shed_since"] is None
     wait_for(lambda status: status["python"]["ends"].get("complete", 0) > 0)
+    wait_for(lambda status: status["overhead"]["python_cpu_percent"] > 0)
     sampler.send_signal(signal.SIGTERM)
     log = sampler.communicate(timeout=LIMIT_S)[1]
     assert sampler.returncode == 0
@@ -137,6 +138,14 @@ def test_everything_is_given_up_in_order_and_comes_back(
     assert in_pause[0].counts == b""
     assert "governor" not in batches[0].facts
     assert "governor" not in batches[-1].facts
+
+    # what Python frames cost is counted apart, in the kernel and in the sampler
+    costs = [batch.overhead for batch in batches]
+    assert sum(cost.python_kernel_cpu_ns for cost in costs) > 0
+    assert sum(cost.python_sampler_cpu_ns for cost in costs) > 0
+    for cost in costs:
+        assert cost.python_kernel_cpu_ns <= cost.kernel_cpu_ns
+        assert cost.python_sampler_cpu_ns <= cost.sampler_cpu_ns
 
     # every step is one event, with its numbers, and one line of the log
     events = [event for batch in batches for event in batch.events]

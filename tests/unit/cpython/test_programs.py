@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from node_agent.collectors.stacks import Interval, ProcessKey, PythonEnd, RawStack, SampleKey
-from node_agent.cpython.programs import PythonPrograms, find_interpreters
+from node_agent.cpython.mapped import find_interpreters
+from node_agent.cpython.programs import PythonPrograms
 from node_agent.cpython.structs import PythonLayoutC, PythonProcessC
 from node_agent.kernel.structs import PYTHON_END_SHIFT
 from node_agent.processes.address_space import AddressSpace

@@ -226,6 +226,7 @@ def test_clock_offset(sent_ns, start_ns, offset_ms):
         {"overhead": Overhead(0, 0, 0, 0, 0, 0, 0.0, 1e12)},
         {"overhead": Overhead(0, 0, 0, 0, 0, 0, 0.0, 0.0, event_latency_us=-1.0)},
         {"overhead": Overhead(0, 0, 0, 0, 0, 0, 0.0, 0.0, interrupt_ns=2**62)},
+        {"overhead": Overhead(0, 0, 0, 0, 0, 0, 0.0, 0.0, python_sampler_cpu_ns=-1)},
     ],
 )
 def test_values_out_of_range(change):

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import asdict
 
 from node_agent.collectors.cpu import Totals
+from node_agent.cpython.spent import PythonTime
 from node_agent.kernel.cpus import online_cpus
 from node_agent.overhead import Calibration, Meter, ShipperUsage, get_overhead
 from node_agent.overhead.meter import maps_are_charged, note_sampling
@@ -71,6 +72,27 @@ def test_a_sample_delays_by_the_program_and_the_interrupt(
     assert found.event_latency_us == pytest.approx(13.5)
     assert (found.interrupt_ns, found.interrupt_spread_ns) == (10_000, 500)
     assert found.shipper_memory_bytes == 9 << 20
+
+
+def test_python_frames_are_counted_apart_in_user_space_and_in_the_kernel(
+    collector: Collector,
+) -> None:
+    spent = PythonTime()
+    meter = Meter(collector, Calibration(10_000, 500), spent)
+    meter.measure(None, SECOND_NS, 0)
+    collector.now = Totals(100, 200, 700_000, python_ns=400_000)
+    with spent:
+        sum(range(300_000))
+
+    found = meter.measure(None, SECOND_NS, 100)
+
+    assert 0 < found.python_sampler_cpu_ns == spent.ns <= found.sampler_cpu_ns
+    assert found.python_kernel_cpu_ns == 400_000
+    python_ns = spent.ns + 400_000
+    whole_ns = len(online_cpus()) * SECOND_NS
+    assert get_overhead().python_cpu_percent == pytest.approx(100 * python_ns / whole_ns)
+    again = meter.measure(None, SECOND_NS, 0)
+    assert (again.python_sampler_cpu_ns, again.python_kernel_cpu_ns) == (0, 0)
 
 
 def test_nothing_sampled_delays_nothing(meter: Meter) -> None:

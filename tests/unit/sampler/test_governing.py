@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from node_agent.collectors.stacks import Interval
 from node_agent.config import AgentConfig, load_config
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.errors import PerfEventError
 from node_agent.sampler.events import Events
+from node_agent.sampler.features import PythonFrames
 from node_agent.sampler.governing import Governing
 from wire.schema import Overhead
 
@@ -35,8 +37,8 @@ class Collector:
         self.rates.append(rate_hz)
 
 
-def lasting(seconds: float, python_ns: int = 0) -> Interval:
-    return Interval({}, {}, 0, 0, 0, round(seconds * SECOND_NS), python_ns=python_ns)
+def lasting(seconds: float) -> Interval:
+    return Interval({}, {}, 0, 0, 0, round(seconds * SECOND_NS))
 
 
 @pytest.fixture
@@ -227,19 +229,14 @@ def test_short_intervals_are_judged_together(governing: Governing, collector: Co
 
 
 class Python:
-    """A feature as node_agent.sampler.features.PythonFrames is one."""
-
-    name = "Python frames"
+    """A collector that reads Python frames."""
 
     def __init__(self) -> None:
-        self.is_on = True
+        self.reads_python = True
         self.turned: list[bool] = []
 
-    def cost_ns(self, interval: Interval) -> int:
-        return interval.python_ns
-
-    def turn(self, is_on: bool) -> None:
-        self.is_on = is_on
+    def read_python(self, is_on: bool) -> None:
+        self.reads_python = is_on
         self.turned.append(is_on)
 
 
@@ -247,12 +244,15 @@ def test_python_frames_go_when_the_rate_cannot_sink_further_and_all_steps_are_ev
     config: AgentConfig, collector: Collector
 ) -> None:
     python, events = Python(), Events()
-    governing = Governing(config, collector, [python], events)
-    python_ns = 10 * SECOND_NS // 100 * len(online_cpus())  # 1 % of the host
+    governing = Governing(config, collector, [PythonFrames(python)], events)
+    half_ns = 10 * SECOND_NS // 200 * len(online_cpus())  # half a percent of the host
 
     def spend(percent: float) -> None:
         overhead = Overhead(0, 0, 0, 0, 30 << 20, 1 << 20, percent, 0.1)
-        governing.end_interval(overhead, lasting(10, python_ns if python.is_on else 0))
+        if python.reads_python:
+            parts = {"python_sampler_cpu_ns": half_ns, "python_kernel_cpu_ns": half_ns}
+            overhead = replace(overhead, **parts)
+        governing.end_interval(overhead, lasting(10))
 
     for percent in (100.0, 8.0, 0.8, 9.0):
         spend(percent)
@@ -271,8 +271,8 @@ def test_python_frames_go_when_the_rate_cannot_sink_further_and_all_steps_are_ev
 
 def test_features_that_the_run_before_had_given_up_stay_so(config: AgentConfig) -> None:
     python = Python()
-    python.is_on = False
+    python.reads_python = False
 
-    governing = Governing(config, Collector(rate_hz=11), [python])
+    governing = Governing(config, Collector(rate_hz=11), [PythonFrames(python)])
 
     assert governing.status()["shed"] == ["rate (11 of 99 Hz)", "Python frames"]
