@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
 from typing import Any
 
-from wire.codec import CONTENT_TYPE, SHORT_TYPE, decode, encode, is_short
+from wire.codec import CONTENT_TYPE, DEFINITIONS_VERSION, SHORT_TYPE, decode, encode, is_short
 from wire.hashes import batch_check, labels_hash
 from wire.schema import Answer, Batch, Definitions
 from wire.short import ShortBatch, from_planes
@@ -108,6 +108,7 @@ class Centre(ThreadingHTTPServer):
             [],
             self.stacks.column(sorted(hashes)),
             self.labels.column(labels),
+            DEFINITIONS_VERSION,
         )
 
     def _take(self, batch: Batch | ShortBatch, hashes: list[bytes], samples: int) -> Answer:
@@ -127,11 +128,14 @@ class Centre(ThreadingHTTPServer):
             received.lost[reason] = received.lost.get(reason, 0) + count
         return Answer("stored", b"".join(sorted(set(hashes) - self.defined)))
 
-    def take_definitions(self, definitions: Definitions) -> None:
+    def take_definitions(self, definitions: Definitions) -> Answer:
         """Remember which stacks are defined now."""
         self.received.definitions += 1
-        self.defined.update(_split(definitions.stack_hashes))
-        self.received.stacks = len(self.defined)
+        hashes = sorted(set(_split(definitions.stack_hashes)))
+        self.defined.update(hashes)
+        before, self.received.stacks = self.received.stacks, len(self.defined)
+        numbers = self.stacks.column(hashes)
+        return Answer("stored", stack_numbers=numbers, defined=len(self.defined) - before)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -151,8 +155,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             received.definition_bytes += len(body)
             received.definition_head_bytes += head_bytes
-            self.server.take_definitions(decode(body, Definitions))
-            self._answer(204, b"")
+            answer = self.server.take_definitions(decode(body, Definitions))
+            if self.headers["Accept"] == SHORT_TYPE:
+                self._answer(200, encode(answer))
+            else:
+                self._answer(204, b"")
 
     def _answer_batch(self, body: bytes) -> None:
         if is_short(body):

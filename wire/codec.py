@@ -18,6 +18,7 @@ from wire.words import WORDS
 
 VERSION = 1
 SHORT_VERSION = 2
+DEFINITIONS_VERSION = 1  # the newest
 CONTENT_TYPE = "application/vnd.flamefleet"
 SHORT_TYPE = f"{CONTENT_TYPE};version={SHORT_VERSION}"  # Accept: who sends it wants numbers
 _MAGIC = b"FF"

@@ -23,6 +23,14 @@ class UnknownNumberError(IngestError):
     remedy = "nothing was stored; send this batch whole, in wire version 1"
 
 
+class TooFarAheadError(IngestError):
+    """A node defines stack after stack that no batch of its brings."""
+
+    status = 422
+    code = "too_far_ahead"
+    remedy = "send the batch, then the definitions that its answer wants"
+
+
 class OutOfTimeError(IngestError):
     """A batch from too long ago or from the future; with the node's clock offset where known."""
 

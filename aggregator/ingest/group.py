@@ -21,6 +21,7 @@ from aggregator.errors import (
     DatabaseUnavailableError,
     MissingPartitionError,
 )
+from aggregator.ingest.ahead import AheadOfBatches
 from aggregator.ingest.batches import PreparedBatch, make_sections, split_hashes
 from aggregator.ingest.dictionary import Dictionary, ids_of, pack_numbers
 from aggregator.ingest.directives import Directives
@@ -32,6 +33,7 @@ from aggregator.profiles.codec import encode_sections
 from aggregator.profiles.partitions import make_partitions, utc_now
 from aggregator.profiles.stack_ends import encode_ends, make_ends
 from aggregator.telemetry import TRACER, Metrics
+from wire.codec import DEFINITIONS_VERSION
 from wire.schema import Answer, Directive
 
 LOG = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class GroupCommit:
         self._clock_ns = clock_ns
         self.dictionary = Dictionary(database)
         self.directives = Directives(database, metrics)
+        self.ahead = AheadOfBatches()
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._queued_rows = 0
         self._closed = False
@@ -153,8 +156,8 @@ class GroupCommit:
             want = [h for h in split_hashes(batch.hashes) if not stacks[h][1]]
             # The first answer to a node carries its directives: it has one request in flight.
             asked = profiles.pop(batch.node_id, []) + directives.pop(batch.node_id, [])
-            numbers = _numbers(batch, stacks, series)
-            answers.append(Answer(decision.status, b"".join(want[:MAX_WANTED]), asked, *numbers))
+            known = _known(batch, stacks, series)
+            answers.append(Answer(decision.status, b"".join(want[:MAX_WANTED]), asked, *known))
         return answers
 
     def _encode(
@@ -205,16 +208,18 @@ class GroupCommit:
                 self._metrics.python_ends.labels(reason).inc(int(column.sum()))
 
 
-def _numbers(
+def _known(
     batch: PreparedBatch, stacks: dict[bytes, tuple[int, bool]], series: dict[bytes, int]
-) -> tuple[bytes, bytes]:
-    """Packed numbers of the stacks and labels that the node asks for (`wire.schema.Answer`)."""
+) -> tuple[bytes, bytes, int]:
+    """What else the answer tells who asks for it: packed numbers of stacks and of labels, and the
+    version of definitions (`wire.schema.Answer`)."""
     asked = batch.unnumbered
     if asked is None:
-        return b"", b""
+        return b"", b"", 0
     return (
         pack_numbers(ids_of(asked.hashes, stacks)),
         pack_numbers(np.array([series[key.key_hash] for key in asked.series], np.int64)),
+        DEFINITIONS_VERSION,
     )
 
 

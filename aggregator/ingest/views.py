@@ -15,9 +15,10 @@ from aggregator.access.service import NodeIdentity
 from aggregator.app_keys import DATABASE, INGEST, METRICS
 from aggregator.bodies import read_body
 from aggregator.errors import AggregatorError
-from aggregator.ingest.batches import PreparedBatch, prepare_batch
+from aggregator.ingest.batches import PreparedBatch, prepare_batch, split_hashes
 from aggregator.ingest.define import define_stacks
 from aggregator.ingest.definitions import CheckedDefinitions, check_hashes
+from aggregator.ingest.dictionary import ids_of, pack_numbers
 from aggregator.ingest.errors import OutOfTimeError, UnknownNumberError
 from aggregator.ingest.series import Unnumbered
 from aggregator.ingest.short import ShortRows, read_rows, unnumbered, widen
@@ -26,7 +27,7 @@ from aggregator.telemetry import TRACER
 from wire import limits
 from wire.codec import CONTENT_TYPE, SHORT_TYPE, decode, encode, is_short
 from wire.errors import WireError
-from wire.schema import Batch, Definitions
+from wire.schema import Answer, Batch, Definitions
 from wire.short import ShortBatch
 
 BYTES_OFF_LOOP = 32 << 10  # larger bodies are decoded in a thread: the loop serves others meanwhile
@@ -49,8 +50,8 @@ async def post_batch(request: web.Request) -> web.Response:
             if is_short(body):
                 batch = await _read_short(request, body, node, *times)
             else:
-                wants_numbers = SHORT_TYPE in request.headers.get("Accept", "")
-                read = partial(_read_batch, body, node, *times, wants_numbers=wants_numbers)
+                wants = _wants_numbers(request)
+                read = partial(_read_batch, body, node, *times, wants_numbers=wants)
                 batch = await _off_loop(body, read)
     except UnknownNumberError:  # it comes again at once, whole
         metrics.batches.labels("wanted_whole").inc()
@@ -61,22 +62,41 @@ async def post_batch(request: web.Request) -> web.Response:
             await note_clock_offset(request.app[DATABASE], node.id, error.clock_offset_ms)
         raise
     answer = await request.app[INGEST].submit(batch)
+    request.app[INGEST].ahead.batch_stored(node.id)
     return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
 
 
 @routes.post("/api/v1/definitions")
 async def post_definitions(request: web.Request) -> web.Response:
-    """Store the frames of stacks that the centre asked for. 204."""
+    """Store the frames of stacks that the centre asked for. 204.
+
+    Of a node that asks for numbers also those of stacks that no batch has brought yet. 200 with an
+    `Answer` then.
+    """
     node = await authenticate(request)
     body = await read_body(request, limits.MAX_DEFINITIONS_BYTES)
     given = await _off_loop(body, partial(_read_definitions, body, node))
+    wants_numbers = _wants_numbers(request)
+    hashes = sorted(set(split_hashes(given.hashes)))
+    stacks: dict[bytes, tuple[int, bool]] = {}
     with TRACER.start_as_current_span("ingest.define"):
+        if wants_numbers:
+            request.app[INGEST].ahead.define(node.id, len(hashes))
+            stacks = await request.app[INGEST].dictionary.stack_ids(hashes)
         defined = await define_stacks(request.app[DATABASE], node.id, given)
     request.app[INGEST].directives.reported(node.id)
     metrics = request.app[METRICS]
     metrics.stacks_defined.inc(defined)
     metrics.dropped.labels("definition_not_wanted").inc(len(given.starts) - 1 - defined)
-    return web.Response(status=204)
+    if not wants_numbers:
+        return web.Response(status=204)
+    numbers = pack_numbers(ids_of(b"".join(hashes), stacks))
+    answer = Answer("stored", stack_numbers=numbers, defined=defined)
+    return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
+
+
+def _wants_numbers(request: web.Request) -> bool:
+    return SHORT_TYPE in request.headers.get("Accept", "")
 
 
 async def _off_loop(body: bytes, read: Callable[[], Read]) -> Read:

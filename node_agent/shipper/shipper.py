@@ -14,38 +14,20 @@ from typing import BinaryIO
 from node_agent.errors import SpoolFileError
 from node_agent.shipper import policy
 from node_agent.shipper.client import Client, Response
-from node_agent.shipper.definitions import missing, select, split_hashes
-from node_agent.shipper.errors import CredentialError, DeliveryError
+from node_agent.shipper.defining import Definer
+from node_agent.shipper.definitions import split_hashes
+from node_agent.shipper.exchange import BATCHES, DEFINITIONS, SYMBOLS, Postponed, reason, send
 from node_agent.shipper.orders import pass_on
 from node_agent.shipper.patience import Patience, is_failure
 from node_agent.shipper.policy import Verdict
 from node_agent.shipper.report import Report
 from node_agent.shipper.short import ShortForms, Unnumbered
-from node_agent.spool import BatchEntry, ExtractEntry, Spool, directives
-from wire.codec import SHORT_TYPE, decode, encode
+from node_agent.spool import BatchEntry, ExtractEntry, Spool
+from wire.codec import SHORT_TYPE, decode
 from wire.errors import WireError
 from wire.schema import Answer
 
 POLL_S = 2.0  # how often an idle shipper looks for something new
-BATCHES = "/api/v1/batches"
-DEFINITIONS = "/api/v1/definitions"
-SYMBOLS = "/api/v1/symbols"
-
-
-class _Postponed(Exception):
-    """The centre cannot take it now; what was being delivered stays in the spool."""
-
-    def __init__(
-        self,
-        state: str,
-        words: str,
-        retry_after: str | None = None,
-        status: int = 0,
-        path: str = "",
-    ) -> None:
-        super().__init__(words)
-        self.state, self.retry_after = state, retry_after
-        self.status, self.path = status, path  # 0: no answer at all
 
 
 class Shipper:
@@ -68,6 +50,7 @@ class Shipper:
         self._extracts: deque[ExtractEntry] = deque()
         self._failures = 0
         self._forms = ShortForms()
+        self._definer = Definer(spool, report, self._forms)
 
     def step(self) -> float:
         """Deliver the next thing, if there is one; return the seconds to wait before the next
@@ -82,7 +65,7 @@ class Shipper:
                 self._deliver_batch(entry)
             else:
                 self._deliver_extract(entry)
-        except _Postponed as postponed:
+        except Postponed as postponed:
             if self._is_hopeless(entry, postponed):
                 self._set_aside(entry, postponed)
                 self._forget(entry)
@@ -99,7 +82,7 @@ class Shipper:
             return 0.0
         return policy.replay_pause_s(time.monotonic() - started_s)
 
-    def _is_hopeless(self, entry: BatchEntry | ExtractEntry, postponed: _Postponed) -> bool:
+    def _is_hopeless(self, entry: BatchEntry | ExtractEntry, postponed: Postponed) -> bool:
         """Whether it is time to take the fault for the entry's and not the centre's."""
         return (
             is_failure(postponed.status)
@@ -107,7 +90,7 @@ class Shipper:
             and self._patience.failed(entry.stem, time.monotonic())
         )
 
-    def _set_aside(self, entry: BatchEntry | ExtractEntry, postponed: _Postponed) -> None:
+    def _set_aside(self, entry: BatchEntry | ExtractEntry, postponed: Postponed) -> None:
         """Not an alert of the report: those stay, and this may come once for each of many."""
         words = f"always failed, though the centre is ready: {postponed}"
         if postponed.path == DEFINITIONS:  # of a batch that is stored
@@ -142,12 +125,12 @@ class Shipper:
             wanted = split_hashes(answer.want)
             self._forms.learn(unnumbered, answer)
         except WireError as error:
-            raise _Postponed(
+            raise Postponed(
                 "waiting", f"{self.client.url} answered what no aggregator says: {error}"
             ) from error
         pass_on(answer, self.spool)
         if wanted:
-            self._define(entry, wanted)
+            self._definer.send_wanted(self.client, entry, wanted, unnumbered.hashes)
         self.spool.done(entry)
         self._patience.delivered()
         self.report.delivered("duplicates" if answer.status == "duplicate" else "batches")
@@ -162,19 +145,23 @@ class Shipper:
         """Send the file of `entry`; None when it is gone or was refused for good."""
         try:
             if isinstance(entry, BatchEntry):
-                send, file = self._post_batch, self.spool.open_batch(entry)
+                file = self.spool.open_batch(entry)
             else:
-                send, file = self._post_extract, self.spool.open_extract(entry)
+                file = self.spool.open_extract(entry)
         except SpoolFileError as error:
             self._refuse(entry, "refused_unreadable", str(error))
             return None
         if file is None:
             return None
         with file:
-            response, verdict, unnumbered = send(file)
+            if isinstance(entry, BatchEntry):
+                response, verdict, unnumbered = self._post_batch(entry, file)
+            else:
+                response, verdict = send(self.client, SYMBOLS, file)
+                unnumbered = Unnumbered([], [])
         if verdict is Verdict.DELIVERED:
             return response, unnumbered
-        self._refuse(entry, f"refused_{response.status}", _reason(response))
+        self._refuse(entry, f"refused_{response.status}", reason(response))
         if verdict is Verdict.CLONED:
             self.report.alert(
                 "cloned node: the centre has another batch of this run and sequence; "
@@ -182,64 +169,27 @@ class Shipper:
             )
         return None
 
-    def _post_extract(self, file: BinaryIO) -> tuple[Response, Verdict, Unnumbered]:
-        return *self._post(SYMBOLS, file), Unnumbered([], [])
-
-    def _post_batch(self, file: BinaryIO) -> tuple[Response, Verdict, Unnumbered]:
+    def _post_batch(
+        self, entry: BatchEntry, file: BinaryIO
+    ) -> tuple[Response, Verdict, Unnumbered]:
         """Send the batch in its short form, or whole where that is not known or refused."""
-        draft = self._forms.draft(file)
+        contents = self._forms.read(file)
+        if self._forms.defines_ahead and (new := self._forms.without_number(contents.hashes)):
+            self._definer.send_ahead(self.client, entry, new)
+        draft = self._forms.draft(contents)
         if draft.short is not None:
             try:
-                response, verdict = self._post(BATCHES, io.BytesIO(draft.short))
-            except _Postponed as postponed:
+                response, verdict = send(self.client, BATCHES, io.BytesIO(draft.short))
+            except Postponed as postponed:
                 if is_failure(postponed.status):
                     self._forms.forget()  # the next try is with the whole batch
                 raise
             if verdict is not Verdict.REFUSED:
                 return response, verdict, draft.unnumbered
             self._forms.forget()
-            self.report.whole_again(_reason(response))
-        return *self._post(BATCHES, file, SHORT_TYPE), draft.unnumbered_whole
-
-    def _post(self, path: str, body: BinaryIO, accept: str = "") -> tuple[Response, Verdict]:
-        """An answer that settles it (delivered, refused, cloned). Raises _Postponed otherwise."""
-        try:
-            response = self.client.post(path, body, accept)
-        except DeliveryError as error:
-            raise _Postponed("waiting", str(error)) from error
-        except CredentialError as error:
-            raise _Postponed("denied", str(error)) from error
-        verdict = policy.judge(response.status)
-        if verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.CLONED):
-            return response, verdict
-        state = "waiting" if verdict is Verdict.LATER else "denied"
-        words = f"{self.client.url}{path}: {verdict.value} (HTTP {_reason(response)})"
-        raise _Postponed(state, words, response.retry_after, response.status, path)
-
-    def _define(self, entry: BatchEntry, wanted: list[bytes]) -> None:
-        """Send the definitions of the wanted stacks; ask the sampler for those not kept."""
-        try:
-            definitions = self.spool.read_definitions(entry)
-            unknown = missing(definitions, wanted)
-            for message in select(definitions, wanted) if definitions is not None else ():
-                response, verdict = self._post(DEFINITIONS, io.BytesIO(encode(message)))
-                if verdict is not Verdict.DELIVERED:
-                    self.spool.dropped[f"definitions_refused_{response.status}"] += 1
-                    words = f"definitions refused (HTTP {_reason(response)})"
-                    self.report.warn("definitions", words)
-                self.report.delivered("definitions")
-        except (WireError, SpoolFileError):
-            self.spool.dropped["definitions_unreadable"] += 1
-            unknown = wanted
-        for at in range(0, len(unknown), directives.MAX_HASHES):
-            self.spool.put_directive(directives.define(unknown[at : at + directives.MAX_HASHES]))
+            self.report.whole_again(reason(response))
+        return *send(self.client, BATCHES, file, SHORT_TYPE), draft.unnumbered_whole
 
     def _refuse(self, entry: BatchEntry | ExtractEntry, reason: str, words: str) -> None:
         self.spool.refuse(entry, reason)
         self.report.warn("refused", f"{entry.stem} refused for good: {words}", reason=reason)
-
-
-def _reason(response: Response) -> str:
-    """Status and the start of the body, as one printable line."""
-    text = response.body[:200].decode("utf-8", "replace")
-    return f"{response.status} {''.join(c if c.isprintable() else ' ' for c in text)}".strip()

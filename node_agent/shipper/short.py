@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import BinaryIO, NamedTuple
 
 from node_agent.generations import GenerationCache
+from node_agent.shipper.ahead import Ahead
 from node_agent.shipper.definitions import split_hashes
 from wire.codec import decode, encode
 from wire.errors import MalformedError, WireError
@@ -31,6 +32,15 @@ class Unnumbered(NamedTuple):
     labels: list[bytes]  # wire.hashes.labels_hash
 
 
+class Contents(NamedTuple):
+    """A batch as it lies in the spool; `batch` is None when it has to go as it is, unread."""
+
+    batch: Batch | None
+    hashes: frozenset[bytes]
+    labels: list[bytes]  # wire.hashes.labels_hash of each series
+    of_rows: list[bytes]  # of those that have rows
+
+
 class Draft(NamedTuple):
     """`short` is the encoded short form, None when the batch has to go whole; then what either
     form has no number for."""
@@ -45,23 +55,37 @@ class ShortForms:
 
     def __init__(self, max_stacks: int = MAX_STACKS) -> None:
         self._max_stacks = max_stacks
+        self.ahead = Ahead()
         self.forget()
 
-    def draft(self, whole: BinaryIO) -> Draft:
-        """The short form of the encoded batch in `whole`."""
-        nothing = Unnumbered([], [])
+    @property
+    def defines_ahead(self) -> bool:
+        """Whether definitions go before their batch: the centre takes them, and it pays."""
+        return self._definitions_version > 0 and self.ahead.pays
+
+    def read(self, whole: BinaryIO) -> Contents:
+        """What is in the encoded batch in `whole`."""
+        nothing = Contents(None, frozenset(), [], [])
         if whole.seek(0, 2) > MAX_SHORTENED_BYTES:
-            return Draft(None, nothing, nothing)
+            return nothing
         whole.seek(0)
         try:
             batch = decode(whole.read(), Batch)
             check_batch(batch)
             used = sorted(set(array("I", batch.series_index)))
             labels = [labels_hash(series.labels) for series in batch.series]
-            of_rows = [labels[row] for row in used]
-        except (WireError, IndexError):  # the centre says what is wrong with it
-            return Draft(None, nothing, nothing)
-        hashes = set(split_hashes(batch.stack_hashes))
+            if used and used[-1] >= len(labels):
+                return nothing
+        except WireError:  # the centre says what is wrong with it
+            return nothing
+        hashes = frozenset(split_hashes(batch.stack_hashes))
+        return Contents(batch, hashes, labels, [labels[row] for row in used])
+
+    def draft(self, contents: Contents) -> Draft:
+        """The short form of a batch."""
+        batch, hashes, labels, of_rows = contents
+        if batch is None:
+            return Draft(None, Unnumbered([], []), Unnumbered([], []))
         numbers = Numbers(_known(self._stacks, hashes), _known(self._labels, labels))
         known = bool(numbers.stacks or numbers.labels)
         return Draft(
@@ -73,13 +97,27 @@ class ShortForms:
             Unnumbered(sorted(hashes), of_rows),
         )
 
+    def without_number(self, hashes: Collection[bytes]) -> list[bytes]:
+        """Those of `hashes` that have none."""
+        return sorted(hashes - _known(self._stacks, hashes).keys())
+
     def learn(self, unnumbered: Unnumbered, answer: Answer) -> None:
-        """Take the numbers from the answer to what was sent. Raises MalformedError."""
+        """Take the numbers from the answer to a batch. Raises MalformedError."""
         _take(self._stacks, unnumbered.hashes, answer.stack_numbers)
         _take(self._labels, unnumbered.labels, answer.series_numbers)
+        self._definitions_version = answer.definitions
+        self.ahead.batch_delivered()
+
+    def learn_defined(self, hashes: list[bytes], answer: Answer) -> None:
+        """Take the numbers from the answer to definitions of `hashes`, sorted, that went ahead of
+        their batch. Raises MalformedError."""
+        _take(self._stacks, hashes, answer.stack_numbers)
+        self.ahead.asked(len(hashes), min(max(answer.defined, 0), len(hashes)))
 
     def forget(self) -> None:
         """Begin without any number."""
+        self._definitions_version = 0  # the newest that the centre takes ahead of a batch; 0: none
+        self.ahead.forget()
         self._stacks: GenerationCache[bytes, int] = GenerationCache(self._max_stacks)
         self._labels: GenerationCache[bytes, int] = GenerationCache(MAX_LABELS)
 
