@@ -93,9 +93,11 @@ class Normalizer:
             known = stack_hash(packed)
             # The token may have changed while the mappings were read.
             key = process.token << 64 | raw.stack_key
-            if self._registry.unmapped in parts and not process.space.gone:
+            if self.python.unknown in parts:
+                pass  # the missing name is sent again, at the latest in the next interval
+            elif self._registry.unmapped in parts and not process.space.gone:
                 self._unsettled[key] = known
-            elif self.python.unknown not in parts:  # or the missing name may still come
+            else:
                 self._stacks.put(key, known)
             if not self._definitions.knows(known):
                 self._definitions.add(known, packed)

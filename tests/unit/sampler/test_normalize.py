@@ -10,6 +10,7 @@ import pytest
 
 from node_agent import addresses, normalize
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey, StackEnd
+from node_agent.cpython.structs import PythonNameC
 from node_agent.processes.mappings import read_start_ticks
 
 TICK_NS = 10_000_000
@@ -250,3 +251,16 @@ def test_what_a_signal_interrupted_is_no_return_address(bench, own) -> None:
             (own.libc, own.offset(end)),
             (own.libc, own.offset(handler)),
         ]
+
+
+def test_a_name_that_comes_later_is_taken_also_where_an_address_has_no_mapping(bench, own) -> None:
+    name = bytes(PythonNameC(0, 7, 12, 4, 5, 1, 1, (0, 0), b"main", b"/a.py"))
+    raw = own.raw(own.addresses[0], 0x10)._replace(python=(7,))
+    unnamed = bench.normalizer.add(raw)
+    assert bench.normalizer.counts["python_unnamed"] == 1
+
+    named = bench.normalizer.add(raw._replace(python_names=(name,)))
+
+    assert named != unnamed
+    assert bench.normalizer.counts["python_unnamed"] == 1
+    assert bench.normalizer.add(raw) == named
