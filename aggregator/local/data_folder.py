@@ -57,6 +57,11 @@ class DataFolder:
         return self.root / "processes.json"
 
     @property
+    def perf_event_paranoid(self) -> Path:
+        """The sysctl's level while it is lowered."""
+        return self.root / "perf_event_paranoid"
+
+    @property
     def worker_ready(self) -> Path:
         """Holds the process id of the worker that has last been ready."""
         return self.root / "worker.ready"

@@ -14,13 +14,25 @@ _ALLOWS = "2"  # the highest level of the kernel itself
 
 
 @contextmanager
-def perf_events_allowed(say: Callable[[str], None], sysctl: Path = SYSCTL) -> Iterator[None]:
+def perf_events_allowed(
+    say: Callable[[str], None], kept: Path, sysctl: Path = SYSCTL
+) -> Iterator[None]:
     """Hold the level at 2 at most; at the end it is what it was, unless somebody else changed it.
 
-    Where it can't be written nothing happens: the check of the host tells what to do.
+    `kept` is a file with what it was, while it is lowered: what was killed is put right by the
+    next one. Where the level can't be written nothing happens: the check of the host tells what to
+    do.
     """
     before = _read(sysctl)
-    if not before.isdigit() or int(before) <= int(_ALLOWS) or not _write(sysctl, _ALLOWS):
+    if before == _ALLOWS and _denies(_read(kept)):
+        before = _read(kept)
+    if not _denies(before):
+        kept.unlink(missing_ok=True)
+        yield
+        return
+    kept.write_text(f"{before}\n")
+    if not _write(sysctl, _ALLOWS):
+        kept.unlink()
         yield
         return
     say(f"kernel.perf_event_paranoid is {before}, which denies profiling: {_ALLOWS} until the end")
@@ -29,6 +41,11 @@ def perf_events_allowed(say: Callable[[str], None], sysctl: Path = SYSCTL) -> It
     finally:
         if _read(sysctl) == _ALLOWS:
             _write(sysctl, before)
+        kept.unlink(missing_ok=True)
+
+
+def _denies(level: str) -> bool:
+    return level.isdigit() and int(level) > int(_ALLOWS)
 
 
 def _read(sysctl: Path) -> str:

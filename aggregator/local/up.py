@@ -53,7 +53,8 @@ def run_up(options: UpOptions) -> int:
     waiting = Waiting(wake)
     adopt_orphans()
     try:
-        with suppress(StopRequestedError), perf_events_allowed(progress.say):
+        allowed = perf_events_allowed(progress.say, folder.perf_event_paranoid)
+        with suppress(StopRequestedError), allowed:
             _Start(options, folder, supervisor, waiting, progress).run()
             limit = None if options.run_s is None else time.monotonic() + options.run_s
             while limit is None or time.monotonic() < limit:
