@@ -15,8 +15,10 @@ from typing import Any
 
 from wire.codec import CONTENT_TYPE, DEFINITIONS_VERSION, SHORT_TYPE, decode, encode, is_short
 from wire.hashes import batch_check, labels_hash
+from wire.packed import PackedDefinitions
 from wire.schema import Answer, Batch, Definitions
 from wire.short import ShortBatch, from_planes
+from wire.unpack import unpack
 
 _HASH_BYTES = 16
 
@@ -155,11 +157,16 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             received.definition_bytes += len(body)
             received.definition_head_bytes += head_bytes
-            answer = self.server.take_definitions(decode(body, Definitions))
-            if self.headers["Accept"] == SHORT_TYPE:
-                self._answer(200, encode(answer))
-            else:
-                self._answer(204, b"")
+            self._answer_definitions(body)
+
+    def _answer_definitions(self, body: bytes) -> None:
+        packed = decode(body, PackedDefinitions) if is_short(body) else None
+        definitions = unpack(packed) if packed is not None else decode(body, Definitions)
+        answer = self.server.take_definitions(definitions)
+        if packed is not None and packed.ahead:
+            self._answer(200, encode(answer))
+        else:
+            self._answer(204, b"")
 
     def _answer_batch(self, body: bytes) -> None:
         if is_short(body):

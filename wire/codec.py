@@ -1,7 +1,7 @@
 """Encode and decode messages: a 4-byte header, then zstd level 3 over msgpack.
 
-Header: b"FF", one byte of version, one byte of kind. Version 2 is the short form of a batch, the
-only kind that it has; its zstd frame refers to WORDS as a dictionary. Decoding checks the size
+Header: b"FF", one byte of version, one byte of kind. Version 2 is the short form of a batch and the
+packed one of definitions; its zstd frames refer to WORDS as a dictionary. Decoding checks the size
 before and while decompressing, so a small message cannot become a large one.
 """
 
@@ -12,13 +12,14 @@ import zstandard
 
 from wire import limits
 from wire.errors import MalformedError, TooLargeError, UnsupportedVersionError
+from wire.packed import PackedDefinitions
 from wire.schema import Answer, Batch, Definitions, SymbolExtract
 from wire.short import ShortBatch
 from wire.words import WORDS
 
 VERSION = 1
 SHORT_VERSION = 2
-DEFINITIONS_VERSION = 1  # the newest
+DEFINITIONS_VERSION = 2  # the newest
 CONTENT_TYPE = "application/vnd.flamefleet"
 SHORT_TYPE = f"{CONTENT_TYPE};version={SHORT_VERSION}"  # Accept: who sends it wants numbers
 _MAGIC = b"FF"
@@ -29,15 +30,24 @@ _KINDS: dict[type, tuple[bytes, int, int]] = {
     SymbolExtract: (b"S", limits.MAX_EXTRACT_BYTES, limits.MAX_EXTRACT_DECODED_BYTES),
     Answer: (b"A", limits.MAX_BATCH_BYTES, limits.MAX_BATCH_DECODED_BYTES),
     ShortBatch: (b"B", limits.MAX_BATCH_BYTES, limits.MAX_BATCH_DECODED_BYTES),
+    PackedDefinitions: (
+        b"D",
+        limits.MAX_DEFINITIONS_BYTES,
+        limits.MAX_DEFINITIONS_DECODED_BYTES,
+    ),
 }
+_OF_VERSION_2 = (ShortBatch, PackedDefinitions)
 _DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {
     kind: msgspec.msgpack.Decoder(kind) for kind in _KINDS
 }
 _WORDS = zstandard.ZstdCompressionDict(WORDS, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-Message = TypeVar("Message", Batch, Definitions, SymbolExtract, Answer, ShortBatch)
+Message = TypeVar(
+    "Message", Batch, Definitions, SymbolExtract, Answer, ShortBatch, PackedDefinitions
+)
+AnyMessage = Batch | Definitions | SymbolExtract | Answer | ShortBatch | PackedDefinitions
 
 
-def encode(message: Batch | Definitions | SymbolExtract | Answer | ShortBatch) -> bytes:
+def encode(message: AnyMessage) -> bytes:
     """Bytes of `message` as they are stored in the spool and sent."""
     kind = _KINDS[type(message)][0]
     version = _version(type(message))
@@ -73,7 +83,7 @@ def decode(data: bytes, kind: type[Message]) -> Message:
 
 
 def _version(kind: type) -> int:
-    return SHORT_VERSION if kind is ShortBatch else VERSION
+    return SHORT_VERSION if kind in _OF_VERSION_2 else VERSION
 
 
 def _decode_body(data: bytes, kind: type[Message], most_decoded: int) -> Message:
@@ -85,7 +95,7 @@ def _decode_body(data: bytes, kind: type[Message], most_decoded: int) -> Message
             raise TooLargeError(
                 f"body declares {declared} bytes decoded; at most {most_decoded} are allowed"
             )
-        words = _WORDS if kind is ShortBatch else None
+        words = _WORDS if kind in _OF_VERSION_2 else None
         decompressor = zstandard.ZstdDecompressor(dict_data=words)
         body = decompressor.decompress(data[4:], max_output_size=most_decoded)
         message: Message = _DECODERS[kind].decode(body)

@@ -56,6 +56,13 @@ def labels_hash(labels: Mapping[str, str]) -> bytes:
     return blake2b(text.encode(), digest_size=16, person=b"ff-labels").digest()
 
 
+def definitions_check(hashes: Iterable[bytes]) -> bytes:
+    """8 bytes of the hashes of defined stacks, in their order."""
+    check = blake2b(digest_size=8, person=b"ff-defs")
+    check.update(b"".join(hashes))
+    return check.digest()
+
+
 def batch_check(digest: bytes, labels: Iterable[bytes], hashes: Iterable[bytes]) -> bytes:
     """8 bytes of what the numbers of a short batch stand for: `labels_hash` of every series in
     order, and the hashes of its numbered rows in order. Nobody who does not know them can make it.

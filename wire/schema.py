@@ -179,8 +179,7 @@ Directive = SymbolDirective | ProfileDirective | ProfileEndDirective
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The aggregator's answer to a batch, or to definitions that ask for numbers; sent after the
-    commit."""
+    """The aggregator's answer to a batch, or to definitions ahead of one; sent after the commit."""
 
     status: str  # "stored" or "duplicate"
     want: bytes = b""  # 16 bytes a hash: stacks of this batch that have no definition yet
@@ -189,7 +188,7 @@ class Answer(msgspec.Struct, frozen=True):
     # sent, sorted, and of the sets of labels sent that have rows, in their order. 0: none.
     stack_numbers: bytes = b""  # u32 each
     series_numbers: bytes = b""  # u32 each
-    definitions: int = 0  # the newest version taken of stacks that no batch has brought; 0: none
+    definitions: int = 0  # the newest version of definitions that is taken; 0 says nothing
     defined: int = 0  # in the answer to definitions: stacks that had none before
 
 

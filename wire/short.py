@@ -21,7 +21,7 @@ from wire.schema import Batch, Event, Overhead
 
 HASH_BYTES = 16
 CHECK_BYTES = 8
-_PLANES = 4
+_TYPES = {4: "I", 8: "Q"}  # of array.array
 _COMPLETE = "complete"
 
 
@@ -75,21 +75,21 @@ class Numbers(msgspec.Struct, frozen=True):
     labels: dict[bytes, int]
 
 
-def to_planes(values: Iterable[int]) -> bytes:
-    """`values` (u32) split by byte."""
-    packed = array("I", values).tobytes()
-    return b"".join(packed[plane::_PLANES] for plane in range(_PLANES))
+def to_planes(values: Iterable[int], width: int = 4) -> bytes:
+    """`values` (u32, or u64 for a `width` of 8) split by byte."""
+    packed = array(_TYPES[width], values).tobytes()
+    return b"".join(packed[plane::width] for plane in range(width))
 
 
-def from_planes(field: str, column: bytes) -> "array[int]":
+def from_planes(field: str, column: bytes, width: int = 4) -> "array[int]":
     """The values in a column of planes. Raises MalformedError."""
-    rows, rest = divmod(len(column), _PLANES)
+    rows, rest = divmod(len(column), width)
     if rest:
-        raise MalformedError(f"{field} has {len(column)} bytes, not a multiple of {_PLANES}")
+        raise MalformedError(f"{field} has {len(column)} bytes, not a multiple of {width}")
     packed = bytearray(len(column))
-    for plane in range(_PLANES):
-        packed[plane::_PLANES] = column[plane * rows : (plane + 1) * rows]
-    return array("I", bytes(packed))
+    for plane in range(width):
+        packed[plane::width] = column[plane * rows : (plane + 1) * rows]
+    return array(_TYPES[width], bytes(packed))
 
 
 def shorten(batch: Batch, digest: bytes, numbers: Numbers) -> ShortBatch:

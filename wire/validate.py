@@ -1,10 +1,11 @@
 """Checks beyond types: lengths of columns, ranges, limits. Pure; raises MalformedError."""
 
 import math
+from collections.abc import Sequence
 
 from wire import limits
 from wire.errors import MalformedError, TooLargeError
-from wire.schema import Batch, Definitions, Event, Module, ModuleKind, Series
+from wire.schema import Batch, Definitions, Event, Module, ModuleKind, Name, Series
 
 _DAY_NS = 86_400 * 10**9
 _EVENT_TEXTS = {
@@ -63,13 +64,23 @@ def check_definitions(definitions: Definitions) -> int:
         raise MalformedError(f"frame_offset must have {frames} rows like frame_module")
     if _column("stack_frames", definitions.stack_frames, 4) > limits.MAX_DEFINITION_FRAMES:
         raise TooLargeError(f"more than {limits.MAX_DEFINITION_FRAMES} frames in definitions")
-    for module in definitions.modules:
+    check_modules(definitions.modules)
+    check_names(definitions.names)
+    return stacks
+
+
+def check_modules(modules: Sequence[Module]) -> None:
+    """Check the modules of definitions."""
+    for module in modules:
         _check_module(module)
-    for name in definitions.names:
+
+
+def check_names(names: Sequence[Name]) -> None:
+    """Check the names of definitions."""
+    for name in names:
         for text in (name.function, name.file):
             if len(text.encode()) > limits.MAX_NAME_BYTES:
                 raise TooLargeError(f"a name is longer than {limits.MAX_NAME_BYTES} bytes")
-    return stacks
 
 
 def _check_module(module: Module) -> None:

@@ -27,8 +27,10 @@ from aggregator.telemetry import TRACER
 from wire import limits
 from wire.codec import CONTENT_TYPE, SHORT_TYPE, decode, encode, is_short
 from wire.errors import WireError
+from wire.packed import PackedDefinitions
 from wire.schema import Answer, Batch, Definitions
 from wire.short import ShortBatch
+from wire.unpack import unpack
 
 BYTES_OFF_LOOP = 32 << 10  # larger bodies are decoded in a thread: the loop serves others meanwhile
 
@@ -50,8 +52,8 @@ async def post_batch(request: web.Request) -> web.Response:
             if is_short(body):
                 batch = await _read_short(request, body, node, *times)
             else:
-                wants = _wants_numbers(request)
-                read = partial(_read_batch, body, node, *times, wants_numbers=wants)
+                wants_numbers = SHORT_TYPE in request.headers.get("Accept", "")
+                read = partial(_read_batch, body, node, *times, wants_numbers=wants_numbers)
                 batch = await _off_loop(body, read)
     except UnknownNumberError:  # it comes again at once, whole
         metrics.batches.labels("wanted_whole").inc()
@@ -70,17 +72,18 @@ async def post_batch(request: web.Request) -> web.Response:
 async def post_definitions(request: web.Request) -> web.Response:
     """Store the frames of stacks that the centre asked for. 204.
 
-    Of a node that asks for numbers also those of stacks that no batch has brought yet. 200 with an
-    `Answer` then.
+    Those that go ahead of their batch may be of stacks that none has brought yet: 200 with an
+    `Answer`, which has their numbers.
     """
     node = await authenticate(request)
     body = await read_body(request, limits.MAX_DEFINITIONS_BYTES)
-    given = await _off_loop(body, partial(_read_definitions, body, node))
-    wants_numbers = _wants_numbers(request)
+    read = partial(_read_definitions, body, node)
+    # A small packed body may be of many frames.
+    given, is_ahead = await (asyncio.to_thread(read) if is_short(body) else _off_loop(body, read))
     hashes = sorted(set(split_hashes(given.hashes)))
     stacks: dict[bytes, tuple[int, bool]] = {}
     with TRACER.start_as_current_span("ingest.define"):
-        if wants_numbers:
+        if is_ahead:
             request.app[INGEST].ahead.define(node.id, len(hashes))
             stacks = await request.app[INGEST].dictionary.stack_ids(hashes)
         defined = await define_stacks(request.app[DATABASE], node.id, given)
@@ -88,15 +91,11 @@ async def post_definitions(request: web.Request) -> web.Response:
     metrics = request.app[METRICS]
     metrics.stacks_defined.inc(defined)
     metrics.dropped.labels("definition_not_wanted").inc(len(given.starts) - 1 - defined)
-    if not wants_numbers:
+    if not is_ahead:
         return web.Response(status=204)
     numbers = pack_numbers(ids_of(b"".join(hashes), stacks))
     answer = Answer("stored", stack_numbers=numbers, defined=defined)
     return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
-
-
-def _wants_numbers(request: web.Request) -> bool:
-    return SHORT_TYPE in request.headers.get("Accept", "")
 
 
 async def _off_loop(body: bytes, read: Callable[[], Read]) -> Read:
@@ -138,10 +137,15 @@ async def _read_short(
     return await _off_loop(body, prepare)
 
 
-def _read_definitions(body: bytes, node: NodeIdentity) -> CheckedDefinitions:
-    definitions = decode(body, Definitions)
-    check_node(node, definitions.node)
-    return check_hashes(definitions)
+def _read_definitions(body: bytes, node: NodeIdentity) -> tuple[CheckedDefinitions, bool]:
+    """The definitions, and whether they go ahead of their batch."""
+    if not is_short(body):
+        definitions = decode(body, Definitions)
+        check_node(node, definitions.node)
+        return check_hashes(definitions), False
+    packed = decode(body, PackedDefinitions)
+    check_node(node, packed.node)
+    return check_hashes(unpack(packed)), packed.ahead
 
 
 def _sent_ns(request: web.Request) -> int | None:

@@ -6,8 +6,10 @@ the share that the centre wants and `d` the bytes of a definition, ahead is chea
 
     d < 16 + p d,   that is   p > 1 - 16 / d.
 
-Both are taken from the last few batches. A node whose programs the centre knows from other nodes
-asks first; one on which ever new stacks come up, as no other node has them, does not.
+Both are taken from the last few batches, `d` with its part of the request's head. Where less than
+half is wanted nothing goes ahead, however small it is: the centre would work for nothing. A node
+whose programs the centre knows from other nodes asks first; one on which ever new stacks come up,
+as no other node has them, does not.
 """
 
 from wire.short import HASH_BYTES
@@ -15,6 +17,8 @@ from wire.short import HASH_BYTES
 _KEPT = 0.75  # of what was measured before, at each measure: the last four batches count most
 _DOUBT = 1.0  # stacks that were not wanted, added: a few stacks say little
 _DEFINITION_BYTES = 90.0  # before one was sent
+_HEAD_BYTES = 250  # of an HTTP request
+_LEAST_SHARE = 0.5
 HELD_BATCHES = 30  # five minutes: how long it is not tried again after it failed
 
 
@@ -37,12 +41,12 @@ class Ahead:
             self._wanted = self._wanted * _KEPT + wanted
 
     def defined(self, stacks: int, size_bytes: int) -> None:
-        """Definitions of so many stacks took so many bytes."""
+        """A request with the definitions of so many stacks had a body of so many bytes."""
         self._stacks = self._stacks * _KEPT + stacks
-        self._bytes = self._bytes * _KEPT + size_bytes
+        self._bytes = self._bytes * _KEPT + size_bytes + _HEAD_BYTES
 
     def failed(self) -> None:
-        """The centre did not take definitions ahead: leave it for a while."""
+        """The centre did not take definitions of today's form: leave them for a while."""
         self._held_batches = HELD_BATCHES
 
     def batch_delivered(self) -> None:
@@ -50,10 +54,15 @@ class Ahead:
         self._held_batches = max(0, self._held_batches - 1)
 
     @property
+    def is_held(self) -> bool:
+        """Whether a failure was not long ago."""
+        return self._held_batches > 0
+
+    @property
     def pays(self) -> bool:
         """Whether definitions ahead of the next batch are expected to save bytes."""
-        if self._held_batches:
+        if self.is_held:
             return False
         wanted_share = self._wanted / (self._unknown + _DOUBT)
         definition = self._bytes / self._stacks if self._stacks else _DEFINITION_BYTES
-        return wanted_share > 1 - HASH_BYTES / definition
+        return wanted_share > max(_LEAST_SHARE, 1 - HASH_BYTES / definition)

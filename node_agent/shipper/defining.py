@@ -5,15 +5,16 @@ import io
 
 from node_agent.errors import SpoolFileError
 from node_agent.shipper.client import Client, Response
-from node_agent.shipper.definitions import missing, select, split_hashes
+from node_agent.shipper.definitions import encode_stacks, missing, select, split_hashes
 from node_agent.shipper.exchange import DEFINITIONS, Postponed, reason, send
 from node_agent.shipper.patience import is_failure
 from node_agent.shipper.policy import Verdict
 from node_agent.shipper.report import Report
 from node_agent.shipper.short import ShortForms
 from node_agent.spool import BatchEntry, Spool, directives
-from wire.codec import SHORT_TYPE, decode, encode
+from wire.codec import decode
 from wire.errors import MalformedError, WireError
+from wire.packed import Stack
 from wire.schema import Answer, Definitions
 
 
@@ -33,19 +34,29 @@ class Definer:
             unknown = missing(definitions, wanted)
             if definitions is not None:
                 self._note_share(definitions, wanted, unnumbered)
-            for message in select(definitions, wanted) if definitions is not None else ():
-                response, verdict = self._send(client, message)
-                if verdict is not Verdict.DELIVERED:
-                    self._spool.dropped[f"definitions_refused_{response.status}"] += 1
-                    words = f"definitions refused (HTTP {reason(response)})"
-                    self._report.warn("definitions", words)
-                self._report.delivered("definitions")
+                self._send_chosen(client, definitions, wanted)
+        except Postponed as postponed:
+            if is_failure(postponed.status):
+                self._forms.ahead.failed()
+            raise
         except (WireError, SpoolFileError):
             self._spool.dropped["definitions_unreadable"] += 1
             unknown = wanted
         for at in range(0, len(unknown), directives.MAX_HASHES):
             part = unknown[at : at + directives.MAX_HASHES]
             self._spool.put_directive(directives.define(part))
+
+    def _send_chosen(self, client: Client, definitions: Definitions, wanted: list[bytes]) -> None:
+        for stacks in select(definitions, wanted):
+            response, verdict = self._send(client, definitions, stacks)
+            if verdict is Verdict.REFUSED and self._forms.packs_definitions:
+                self._forms.ahead.failed()  # in version 1, then
+                response, verdict = self._send(client, definitions, stacks)
+            if verdict is not Verdict.DELIVERED:
+                self._spool.dropped[f"definitions_refused_{response.status}"] += 1
+                words = f"definitions refused (HTTP {reason(response)})"
+                self._report.warn("definitions", words)
+            self._report.delivered("definitions")
 
     def send_ahead(self, client: Client, entry: BatchEntry, unnumbered: list[bytes]) -> None:
         """Send the definitions of `unnumbered` stacks before the batch that names them, and take
@@ -59,18 +70,17 @@ class Definer:
             definitions = self._spool.read_definitions(entry)
             if definitions is None:
                 return
-            for message in select(definitions, unnumbered):
-                response, verdict = self._send(client, message, SHORT_TYPE)
+            for stacks in select(definitions, unnumbered):
+                response, verdict = self._send(client, definitions, stacks, ahead=True)
                 if verdict is not Verdict.DELIVERED:
                     ahead.failed()
                     words = f"not taken ahead of their batch (HTTP {reason(response)})"
                     self._report.warn("definitions", words)
                     return
                 answer = decode(response.body, Answer)
-                hashes = sorted(set(split_hashes(message.stack_hashes)))
                 if not answer.stack_numbers:
                     raise MalformedError("the answer to definitions has no numbers")
-                self._forms.learn_defined(hashes, answer)
+                self._forms.learn_defined(sorted({stack.hash for stack in stacks}), answer)
                 self._report.delivered("definitions")
         except Postponed as postponed:
             ahead.failed()
@@ -80,11 +90,12 @@ class Definer:
             ahead.failed()
 
     def _send(
-        self, client: Client, message: Definitions, accept: str = ""
+        self, client: Client, definitions: Definitions, stacks: list[Stack], *, ahead: bool = False
     ) -> tuple[Response, Verdict]:
-        body = encode(message)
-        self._forms.ahead.defined(len(message.stack_lengths) // 2, len(body))
-        return send(client, DEFINITIONS, io.BytesIO(body), accept)
+        packed = self._forms.packs_definitions
+        body = encode_stacks(definitions, stacks, packed=packed, ahead=ahead)
+        self._forms.ahead.defined(len(stacks), len(body))
+        return send(client, DEFINITIONS, io.BytesIO(body))
 
     def _note_share(
         self, definitions: Definitions, wanted: list[bytes], unnumbered: list[bytes]

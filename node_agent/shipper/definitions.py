@@ -3,20 +3,15 @@
 from array import array
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
 
+from wire.codec import encode
 from wire.errors import MalformedError
+from wire.packed import Stack, pack
 from wire.schema import Definitions, Module, ModuleKind, Name
 from wire.validate import check_definitions
 
 STACKS_PER_MESSAGE = 4096  # about 200 KB: bounds what both sides hold at once
 HASH_BYTES = 16
-
-
-class _Stack(NamedTuple):
-    hash: bytes
-    start: int  # its part of `stack_frames`
-    end: int
 
 
 def split_hashes(hashes: bytes) -> list[bytes]:
@@ -36,21 +31,33 @@ def select(
     definitions: Definitions,
     wanted: list[bytes],
     stacks_per_message: int = STACKS_PER_MESSAGE,
-) -> Iterator[Definitions]:
-    """Messages that hold the wanted stacks of `definitions` and only what these refer to.
+) -> Iterator[list[Stack]]:
+    """The wanted stacks of `definitions`, as many at a time as go into a message.
 
     Raises MalformedError when the columns of `definitions` do not fit together.
     """
     check_definitions(definitions)
     chosen = _find(definitions, set(wanted))
     while stacks := list(islice(chosen, stacks_per_message)):
-        try:
-            yield _reduce(definitions, stacks)
-        except IndexError as error:
-            raise MalformedError("a column of the definitions points outside another") from error
+        yield stacks
 
 
-def _find(definitions: Definitions, wanted: set[bytes]) -> Iterator[_Stack]:
+def encode_stacks(
+    definitions: Definitions, stacks: list[Stack], *, packed: bool, ahead: bool
+) -> bytes:
+    """A message with these stacks and only what they refer to, in version 2 when `packed`.
+
+    Raises MalformedError when the columns of `definitions` do not fit together.
+    """
+    try:
+        if packed:
+            return encode(pack(definitions, stacks, ahead=ahead))
+        return encode(reduce(definitions, stacks))
+    except IndexError as error:
+        raise MalformedError("a column of the definitions points outside another") from error
+
+
+def _find(definitions: Definitions, wanted: set[bytes]) -> Iterator[Stack]:
     frames = len(definitions.stack_frames) // 4
     start = 0
     for index, length in enumerate(array("H", definitions.stack_lengths)):
@@ -59,11 +66,13 @@ def _find(definitions: Definitions, wanted: set[bytes]) -> Iterator[_Stack]:
         if start + length > frames:
             raise MalformedError("the stacks have more frames than stack_frames")
         if stack_hash in wanted:
-            yield _Stack(stack_hash, start, start + length)
+            yield Stack(stack_hash, start, start + length)
         start += length
 
 
-def _reduce(definitions: Definitions, stacks: list[_Stack]) -> Definitions:
+def reduce(definitions: Definitions, stacks: list[Stack]) -> Definitions:
+    """Definitions of these stacks and only what they refer to. Raises IndexError where a column
+    points outside another."""
     old_frames = memoryview(definitions.stack_frames).cast("I")
     old_modules = memoryview(definitions.frame_module).cast("I")
     old_offsets = memoryview(definitions.frame_offset).cast("Q")

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 from node_agent.generations import GenerationCache
 from node_agent.shipper.ahead import Ahead
 from node_agent.shipper.definitions import split_hashes
-from wire.codec import decode, encode
+from wire.codec import DEFINITIONS_VERSION, decode, encode
 from wire.errors import MalformedError, WireError
 from wire.hashes import batch_digest, labels_hash
 from wire.schema import Answer, Batch
@@ -61,7 +61,12 @@ class ShortForms:
     @property
     def defines_ahead(self) -> bool:
         """Whether definitions go before their batch: the centre takes them, and it pays."""
-        return self._definitions_version > 0 and self.ahead.pays
+        return self.packs_definitions and self.ahead.pays
+
+    @property
+    def packs_definitions(self) -> bool:
+        """Whether the centre takes them in version 2 (wire.packed)."""
+        return self._definitions_version >= DEFINITIONS_VERSION and not self.ahead.is_held
 
     def read(self, whole: BinaryIO) -> Contents:
         """What is in the encoded batch in `whole`."""
@@ -116,7 +121,7 @@ class ShortForms:
 
     def forget(self) -> None:
         """Begin without any number."""
-        self._definitions_version = 0  # the newest that the centre takes ahead of a batch; 0: none
+        self._definitions_version = 0  # the newest that the centre takes; 0: it does not say
         self.ahead.forget()
         self._stacks: GenerationCache[bytes, int] = GenerationCache(self._max_stacks)
         self._labels: GenerationCache[bytes, int] = GenerationCache(MAX_LABELS)

@@ -3,6 +3,7 @@ with the error that names the fault."""
 
 import struct
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -13,12 +14,14 @@ from wire.errors import MalformedError, TooLargeError, UnsupportedVersionError, 
 from wire.hashes import (
     batch_check,
     batch_digest,
+    definitions_check,
     labels_hash,
     module_hash,
     name_hash,
     pack_frame,
     stack_hash,
 )
+from wire.packed import PackedDefinitions, PackedModule, PackedName, Stack, pack
 from wire.schema import (
     STACK_ENDS,
     Answer,
@@ -33,6 +36,7 @@ from wire.schema import (
     SymbolExtract,
 )
 from wire.short import Numbers, ShortBatch, from_planes, shorten, widen_ends
+from wire.unpack import unpack
 from wire.validate import check_batch, check_definitions
 from wire.words import WORDS
 
@@ -160,6 +164,51 @@ def test_answer_with_numbers() -> None:
     assert (answer.status, answer.want) == ("stored", HASHES[1])
     assert _u32(answer.stack_numbers) == [258, 4_000_000_001, 0]
     assert _u32(answer.series_numbers) == [70_000]
+    assert (answer.definitions, answer.defined) == (0, 0)  # from before these fields
+
+
+def test_definitions_of_version_2() -> None:
+    """The packed form of those of version 1: stacks by their frames, so in another order."""
+    packed = decode(_read("definitions", 2), PackedDefinitions)
+    whole = decode(_read("definitions"), Definitions)
+    assert (packed.node, packed.run, packed.ahead) == ("web-1", RUN, True)
+    assert [msgspec.structs.astuple(module) for module in packed.modules] == [
+        msgspec.structs.astuple(module) for module in whole.modules
+    ]
+    assert [msgspec.structs.astuple(name) for name in packed.names] == [
+        msgspec.structs.astuple(name) for name in whole.names
+    ]
+    assert _planes(packed.module_frames) == [2, 1, 1, 2]
+    offsets = list(from_planes("", packed.offsets, 8))
+    assert offsets == [0x27249, 0x100FF0 - 0x27249, 0x1234567, 0x42, 0, 1]
+    # Frames 0 1 2 3, 0 4 and 0 5 1.
+    assert _planes(packed.shared) == [0, 1, 1]
+    assert _planes(packed.rest) == [4, 1, 2]
+    assert _planes(packed.frames) == [0, 1, 2, 3, 4, 5, 1]
+    assert packed.check == definitions_check(HASHES) == bytes.fromhex("3f12eb3e50682c28")
+    assert unpack(packed) == _plain(whole)
+    edges = pairwise((0, 4, 6, 9))
+    stacks = [Stack(one, *edge) for one, edge in zip(HASHES, edges, strict=True)]
+    assert pack(whole, stacks[::-1], ahead=True) == packed
+
+
+def _planes(column: bytes) -> list[int]:
+    return list(from_planes("", column))
+
+
+def _plain(definitions: Definitions) -> Definitions:
+    """With the modules and names that version 2 decodes to."""
+    return msgspec.structs.replace(
+        definitions,
+        modules=[PackedModule(one.kind, one.id, one.name) for one in definitions.modules],
+        names=[PackedName(one.function, one.file, one.line) for one in definitions.names],
+    )
+
+
+def test_answer_to_definitions() -> None:
+    answer = decode(_read("answer_definitions", 2), Answer)
+    assert (answer.status, answer.definitions, answer.defined) == ("stored", 2, 1)
+    assert _u32(answer.stack_numbers) == [258, 4_000_000_001, 0]
 
 
 def test_definitions_of_version_1() -> None:

@@ -2,14 +2,19 @@
 
 import asyncio
 from array import array
+from itertools import accumulate, pairwise
 
+import msgspec
 import pytest
 
 from aggregator.app_keys import INGEST
 from aggregator.ingest.ahead import AheadOfBatches
 from node_agent.shipper.client import Client
-from wire.codec import DEFINITIONS_VERSION, SHORT_TYPE, decode
-from wire.schema import Answer
+from wire.codec import DEFINITIONS_VERSION, SHORT_TYPE, decode, encode
+from wire.hashes import definitions_check
+from wire.packed import PackedModule, Stack, pack
+from wire.schema import Answer, Module, ModuleKind, Name
+from wire.short import to_planes
 
 PER_BATCH = 12
 
@@ -55,9 +60,17 @@ def fill(spool, node, stack_of):
     return put
 
 
-async def define_ahead(node, stacks, **changes):
-    body = node.definitions(stacks, **changes)
-    async with await node.post("/api/v1/definitions", body, Accept=SHORT_TYPE) as response:
+def packed_of(node, stacks, *, ahead=True, **changes):
+    """Definitions of version 2; `changes` replace fields."""
+    whole = node.definitions(stacks)
+    edges = pairwise([0, *accumulate(map(len, stacks))])
+    hashes = [whole.stack_hashes[at : at + 16] for at in range(0, len(whole.stack_hashes), 16)]
+    parts = [Stack(one, *edge) for one, edge in zip(hashes, edges, strict=True)]
+    return msgspec.structs.replace(pack(whole, parts, ahead=ahead), **changes)
+
+
+async def define_ahead(node, stacks):
+    async with await node.post("/api/v1/definitions", packed_of(node, stacks)) as response:
         assert response.status == 200, await response.text()
         return decode(await response.read(), Answer)
 
@@ -156,15 +169,15 @@ async def test_answers_tell_who_asks_that_definitions_may_go_ahead(node, stack_o
     assert (await node.send(node.batch({stack_of(1): 1}))).definitions == 0
 
 
-async def test_definitions_that_ask_for_numbers_are_told_them(node, stack_of, stack_hash_of, rows):
+async def test_definitions_ahead_are_told_their_numbers(node, stack_of, stack_hash_of, rows):
     stacks = [stack_of(1), stack_of(2)]
     for defined in (2, 0):
-        answer = await define_ahead(node, [*stacks, stacks[0]])
+        answer = await define_ahead(node, stacks)
         ids = dict(rows("SELECT replace(hash::text, '-', ''), id::int FROM stacks"))
         hashes = sorted(map(stack_hash_of, stacks))
         assert list(array("I", answer.stack_numbers)) == [ids[one.hex()] for one in hashes]
         assert answer.defined == defined
-    # Who does not ask is no reason to keep what no batch has brought.
+    # Others are no reason to keep what no batch has brought.
     await node.define([stack_of(3)])
     assert rows("SELECT count(*)::int FROM stacks") == [(2,)]
 
@@ -172,14 +185,76 @@ async def test_definitions_that_ask_for_numbers_are_told_them(node, stack_of, st
 async def test_whoever_lies_about_a_hash_gets_no_number_and_leaves_no_row(
     node, new_node, stack_of, stack_hash_of, error_of, rows
 ):
-    """A stack of its own under another's hash; another's frames under a hash of its own."""
+    """A stack of its own under another's hash; another's frames under a hash of its own; frames
+    that somebody else's stack has not."""
     await define_ahead(new_node("web-2"), [stack_of(1)])
     before = rows("SELECT id, hash, frames, defined_by FROM stacks")
-    for number, hashes in ((2, stack_hash_of(stack_of(1))), (1, bytes(16))):
-        body = node.definitions([stack_of(number)], stack_hashes=hashes)
-        refused = await error_of(node.post("/api/v1/definitions", body, Accept=SHORT_TYPE))
-        assert refused == (422, "hash_mismatch")
+    others = packed_of(node, [stack_of(2)])
+    lies = [
+        packed_of(node, [stack_of(2)], check=definitions_check([stack_hash_of(stack_of(1))])),
+        packed_of(node, [stack_of(1)], check=definitions_check([bytes(16)])),
+        packed_of(node, [stack_of(1)], offsets=others.offsets),
+        packed_of(node, [stack_of(1)], modules=[PackedModule(0, b"\x09" * 20, "demo")]),
+    ]
+    for lie in lies:
+        refused = await error_of(node.post("/api/v1/definitions", lie))
+        assert refused == (400, "malformed")
     assert rows("SELECT id, hash, frames, defined_by FROM stacks") == before
+    assert rows("SELECT count(*)::int FROM modules") == [(1,)]
+
+
+async def test_broken_definitions_are_refused_and_leave_no_row(
+    node, new_node, stack_of, error_of, rows
+):
+    stacks = [stack_of(n) for n in range(50)]
+    good = packed_of(node, stacks)
+    body = encode(good)
+    broken = {
+        "run": (packed_of(node, stacks, run=b"short"), (422, "bad_value")),
+        "too many": (packed_of(node, stacks, shared=bytes(4 * 4097)), (413, "too_large")),
+        "too deep": (packed_of(node, stacks, rest=to_planes([257] * 50)), (400, "malformed")),
+        "no frames": (packed_of(node, stacks, frames=b""), (400, "malformed")),
+        "no module": (packed_of(node, stacks, modules=[]), (400, "malformed")),
+        "another node": (packed_of(new_node("web-2"), stacks), (403, "wrong_node")),
+        "version 3": (body[:2] + b"\3" + body[3:], (415, "unsupported_version")),
+        **{
+            f"cut at {length}": (body[:length], (400, "malformed"))
+            for length in range(0, len(body), 37)
+        },
+    }
+    for case, (message, refused) in broken.items():
+        assert await error_of(node.post("/api/v1/definitions", message)) == refused, case
+    assert rows("SELECT (SELECT count(*) FROM stacks) + (SELECT count(*) FROM modules)") == [(0,)]
+    await define_ahead(node, stacks)
+
+
+async def test_packed_definitions_behind_their_batch_are_stored_where_wanted(node, stack_of, rows):
+    await node.send(node.batch({stack_of(1): 1}))
+    body = packed_of(node, [stack_of(1), stack_of(2)], ahead=False)
+    async with await node.post("/api/v1/definitions", body) as response:
+        assert (response.status, await response.read()) == (204, b"")
+    assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(1, 1)]
+
+
+async def test_both_versions_store_the_same(node, stack_of, rows):
+    """Stacks that share frames, and one with names, of several modules."""
+    python = Module(ModuleKind.NAMED, b"[python]", "[python]")
+    kernel = Module(ModuleKind.KERNEL, b"\x02" * 20, "vmlinux")
+    named = tuple((python, Name(f"f{n}", "app.py", n)) for n in range(3))
+    stacks = [stack_of(1), stack_of(1)[:2], named, (*stack_of(2), *named, (kernel, 2**64 - 8))]
+    await node.send(node.batch(dict.fromkeys(stacks, 1)))
+    query = (
+        'SELECT kind, build_id, modules.name, "offset", function, file, line, resolved '
+        'FROM frames JOIN modules ON modules.id = module_id ORDER BY kind, build_id, "offset"'
+    )
+    stored = []
+    for body in (node.definitions(stacks), packed_of(node, stacks, ahead=False)):
+        rows("UPDATE stacks SET frames = NULL")
+        async with await node.post("/api/v1/definitions", body) as response:
+            assert response.status == 204, await response.text()
+        stored.append((rows("SELECT hash, frames FROM stacks ORDER BY hash"), rows(query)))
+    assert stored[0] == stored[1]
+    assert None not in [frames for _, frames in stored[1][0]]
 
 
 async def test_a_node_that_only_defines_is_stopped_until_it_sends_a_batch(
@@ -187,9 +262,9 @@ async def test_a_node_that_only_defines_is_stopped_until_it_sends_a_batch(
 ):
     app[INGEST].ahead = AheadOfBatches(most=10)
     await define_ahead(node, [stack_of(n) for n in range(9)])
-    body = node.definitions([stack_of(100), stack_of(101)])
+    body = packed_of(node, [stack_of(100), stack_of(101)])
 
-    refused = await error_of(node.post("/api/v1/definitions", body, Accept=SHORT_TYPE))
+    refused = await error_of(node.post("/api/v1/definitions", body))
 
     assert refused == (422, "too_far_ahead")
     assert rows("SELECT count(*)::int FROM stacks") == [(9,)]

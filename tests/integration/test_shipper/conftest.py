@@ -9,6 +9,7 @@ import os
 import random
 import threading
 import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,9 +20,10 @@ from typing import Any
 import pytest
 
 from node_agent.spool import Spool
-from wire.codec import CONTENT_TYPE, decode, encode
+from wire.codec import CONTENT_TYPE, decode, encode, is_short
 from wire.errors import WireError
 from wire.hashes import module_hash, pack_frame, stack_hash
+from wire.packed import PackedDefinitions
 from wire.schema import (
     Answer,
     Batch,
@@ -33,6 +35,7 @@ from wire.schema import (
     SymbolDirective,
     SymbolExtract,
 )
+from wire.unpack import unpack
 from wire.validate import check_batch, check_definitions
 
 TOKEN = "token-of-web-1"
@@ -56,6 +59,7 @@ class Peer:
     extracts: list[SymbolExtract] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     connections: int = 0
+    packs: bool = False  # understands definitions of version 2
     url: str = ""
     server: Any = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -84,8 +88,10 @@ class Peer:
         return 200, encode(Answer(status, want, directives))
 
     def define(self, body: bytes) -> tuple[int, bytes]:
-        message = decode(body, Definitions)
+        packed = decode(body, PackedDefinitions) if self.packs and is_short(body) else None
+        message = unpack(packed) if packed is not None else decode(body, Definitions)
         stacks = check_definitions(message)
+        before = len(self.definitions)
         modules = memoryview(message.frame_module).cast("I")
         offsets = memoryview(message.frame_offset).cast("Q")
         indexes = memoryview(message.stack_frames).cast("I")
@@ -100,7 +106,11 @@ class Peer:
             claimed = message.stack_hashes[16 * stack : 16 * stack + 16]
             assert stack_hash(b"".join(frames)) == claimed
             self.definitions[claimed] = frames
-        return 204, b""
+        if packed is None or not packed.ahead:
+            return 204, b""
+        numbers = array("I", range(1, stacks + 1)).tobytes()
+        defined = len(self.definitions) - before
+        return 200, encode(Answer("stored", stack_numbers=numbers, defined=defined))
 
 
 class Handler(BaseHTTPRequestHandler):

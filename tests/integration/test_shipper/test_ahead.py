@@ -31,11 +31,12 @@ def shipper(spool, peer, token_file, said):
 
 @pytest.fixture
 def number(peer):
-    """number(definitions=…): a fault that answers a batch as a centre of today, which wants every
-    stack."""
+    """number(…): a fault that answers a batch as a centre of today, which wants every stack; with
+    `packs` false one that is of an older release from then on."""
 
-    def make(definitions=DEFINITIONS_VERSION):
+    def make(definitions=DEFINITIONS_VERSION, *, packs=True):
         def answer(handler):
+            peer.packs = packs
             body = handler.rfile.read(int(handler.headers["Content-Length"]))
             assert handler.headers["Accept"] == SHORT_TYPE
             peer.store(body)
@@ -102,7 +103,7 @@ def test_definitions_that_fail_ahead_of_their_batch_follow_it(
     drain(shipper)
     assert_all_arrived(peer, sampler)
     assert peer.requests[:3] == [BATCHES, DEFINITIONS, DEFINITIONS]
-    # It was tried once: the batch went first when it was tried again, and after it too.
+    # It was tried once: the batch went first when it was tried again, and the one after it too.
     short, whole = BATCHES, BATCHES
     assert peer.requests[3:] == [short, whole, DEFINITIONS, BATCHES, DEFINITIONS]
 
@@ -118,6 +119,41 @@ def test_a_connection_that_breaks_on_definitions_ahead_is_not_in_the_way(
     drain(shipper)
     assert_all_arrived(peer, sampler)
     assert peer.requests[:5] == [BATCHES, *[DEFINITIONS] * 3, BATCHES]
+
+
+def test_a_centre_that_refuses_packed_definitions_gets_them_as_they_were(
+    shipper, peer, sampler, number
+):
+    peer.faults.append(number(packs=False))
+    for _ in range(2):
+        sampler.put(rows=ROWS)
+    drain(shipper)
+    assert_all_arrived(peer, sampler)
+    packed, plain = DEFINITIONS, DEFINITIONS
+    assert peer.requests == [BATCHES, packed, plain, BATCHES, BATCHES, plain]
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_a_centre_that_fails_on_packed_definitions_gets_them_as_they_were(
+    status, shipper, peer, sampler, number, fault
+):
+    peer.faults.extend([number(packs=False), fault.status(status)])
+    sampler.put(rows=ROWS)
+    drain(shipper)
+    assert_all_arrived(peer, sampler)
+    short, whole, plain = BATCHES, BATCHES, DEFINITIONS
+    assert peer.requests == [BATCHES, DEFINITIONS, short, whole, plain]
+    assert peer.duplicates == 1
+
+
+def test_definitions_go_ahead_and_their_batch_follows(shipper, peer, sampler, number):
+    peer.faults.append(number())
+    for _ in range(2):
+        sampler.put(rows=ROWS)
+    drain(shipper)
+    assert_all_arrived(peer, sampler)
+    short, whole = BATCHES, BATCHES
+    assert peer.requests == [BATCHES, DEFINITIONS, DEFINITIONS, short, whole]
 
 
 def test_a_centre_that_does_not_say_so_gets_no_definitions_ahead(shipper, peer, sampler, number):

@@ -22,16 +22,18 @@ PAYS = {
     "half of them, at 90 bytes": ([(100, 50)], None, False),
     "one wanted stack says nothing": ([(1, 1)], None, False),
     "few wanted stacks say little": ([(3, 3)], 90, False),
-    "few, again and again": ([(3, 3)] * 5, 90, True),
-    # p > 1 - 16 / d: 0.822 at 90 bytes, 0.60 at 40, 0.2 at 20, 0.984 at 1,000.
+    "few, again and again": ([(3, 3)] * 12, 90, True),
+    # p > 1 - 16 / d: 0.822 at 90 bytes, 0.60 at 40, 0.984 at 1,000; never less than half.
     "just too few at 90 bytes": ([(10_000, 8_200)], 90, False),
     "just enough at 90 bytes": ([(10_000, 8_250)], 90, True),
     "just too few at 40 bytes": ([(10_000, 5_990)], 40, False),
     "just enough at 40 bytes": ([(10_000, 6_050)], 40, True),
-    "half of them, at 20 bytes": ([(1_000, 500)], 20, True),
+    "half of them, at 20 bytes": ([(1_000, 500)], 20, False),
+    "more than half of them, at 20 bytes": ([(1_000, 510)], 20, True),
+    "half of few, at 20 bytes and the head": ([(10, 7)], 20, False),
     "large definitions": ([(10_000, 9_800)], 1_000, False),
-    "definitions smaller than a hash": ([(100, 1)], 15, True),
-    "smaller than a hash, and none wanted": ([(100, 50), (100, 0)], 15, True),
+    "definitions smaller than a hash": ([(1_000, 510)], 10, True),
+    "smaller than a hash, and few wanted": ([(1_000, 490)], 10, False),
     # It changes with the host.
     "a fleet that knows them now": ([(100, 100)] * 20 + [(100, 0)], 90, False),
     "a new program": ([(100, 0)] * 20 + [(100, 100)] * 6, 90, False),

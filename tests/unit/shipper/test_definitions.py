@@ -4,10 +4,13 @@ from itertools import chain
 
 import pytest
 
-from node_agent.shipper.definitions import missing, select, split_hashes
+from node_agent.shipper.definitions import encode_stacks, missing, select, split_hashes
+from wire.codec import decode
 from wire.errors import MalformedError
 from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
+from wire.packed import PackedDefinitions
 from wire.schema import Definitions, Module, ModuleKind, Name
+from wire.unpack import unpack
 from wire.validate import check_definitions
 
 MODULES = [
@@ -19,7 +22,7 @@ MODULES = [
 NAMES = [Name("f"), Name("g", "g.py", 3), Name("h")]
 
 
-def unpack(definitions: Definitions) -> dict[bytes, bytes]:
+def frames_of(definitions: Definitions) -> dict[bytes, bytes]:
     """Packed frames by claimed hash, as the centre computes them."""
     check_definitions(definitions)
     modules = memoryview(definitions.frame_module).cast("I")
@@ -60,7 +63,7 @@ def stored() -> Definitions:
         stack_lengths=array("H", map(len, stacks)).tobytes(),
         stack_frames=array("I", chain.from_iterable(stacks)).tobytes(),
     )
-    hashes = [stack_hash(packed) for packed in unpack(draft).values()]
+    hashes = [stack_hash(packed) for packed in frames_of(draft).values()]
     assert len(set(hashes)) == 60
     return Definitions(
         **{
@@ -72,25 +75,34 @@ def stored() -> Definitions:
     )
 
 
+def message_of(stored: Definitions, stacks, packed: bool) -> Definitions:
+    """What the centre gets of these stacks."""
+    data = encode_stacks(stored, stacks, packed=packed, ahead=False)
+    return unpack(decode(data, PackedDefinitions)) if packed else decode(data, Definitions)
+
+
 @pytest.mark.parametrize("every", [1, 2, 7, 60])
 @pytest.mark.parametrize("stacks_per_message", [1, 13, 4096])
-def test_exactly_the_wanted_stacks_keep_their_frames(stored, every, stacks_per_message):
+@pytest.mark.parametrize("packed", [False, True])
+def test_exactly_the_wanted_stacks_keep_their_frames(stored, every, stacks_per_message, packed):
     wanted = split_hashes(stored.stack_hashes)[::every]
-    messages = list(select(stored, wanted, stacks_per_message))
     found = {}
-    for message in messages:
-        part = unpack(message)
+    for stacks in select(stored, wanted, stacks_per_message):
+        message = message_of(stored, stacks, packed)
+        part = frames_of(message)
         assert len(part) <= stacks_per_message
         assert found.keys().isdisjoint(part)
         found |= part
         assert (message.node, message.run) == (stored.node, stored.run)
         assert all(stack_hash(packed) == claimed for claimed, packed in part.items())
-    everything = unpack(stored)
+    everything = frames_of(stored)
     assert found == {one: everything[one] for one in wanted}
 
 
-def test_nothing_travels_that_no_wanted_stack_refers_to(stored):
-    (message,) = select(stored, split_hashes(stored.stack_hashes)[:1])
+@pytest.mark.parametrize("packed", [False, True])
+def test_nothing_travels_that_no_wanted_stack_refers_to(stored, packed):
+    (stacks,) = select(stored, split_hashes(stored.stack_hashes)[:1])
+    message = message_of(stored, stacks, packed)
     frames = len(message.frame_module) // 4
     assert set(memoryview(message.stack_frames).cast("I")) == set(range(frames))
     assert set(memoryview(message.frame_module).cast("I")) == set(range(len(message.modules)))
@@ -122,9 +134,11 @@ def test_hashes_that_do_not_fit():
         ("names", []),
     ],
 )
-def test_columns_that_do_not_fit_are_malformed(stored, field, value):
+@pytest.mark.parametrize("packed", [False, True])
+def test_columns_that_do_not_fit_are_malformed(stored, field, value, packed):
     broken = Definitions(
         **{name: getattr(stored, name) for name in stored.__struct_fields__} | {field: value}
     )
     with pytest.raises(MalformedError):
-        list(select(broken, split_hashes(stored.stack_hashes)))
+        for stacks in select(broken, split_hashes(stored.stack_hashes)):
+            encode_stacks(broken, stacks, packed=packed, ahead=False)
