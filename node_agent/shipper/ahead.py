@@ -45,9 +45,9 @@ class Ahead:
         self._stacks = self._stacks * _KEPT + stacks
         self._bytes = self._bytes * _KEPT + size_bytes + _HEAD_BYTES
 
-    def failed(self) -> None:
-        """The centre did not take definitions of today's form: leave them for a while."""
-        self._held_batches = HELD_BATCHES
+    def failed(self, held_batches: int = HELD_BATCHES) -> None:
+        """The centre did not take definitions of today's form: leave them for so many batches."""
+        self._held_batches = max(self._held_batches, held_batches)
 
     def batch_delivered(self) -> None:
         """Count down to the next try after a failure."""

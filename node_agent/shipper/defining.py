@@ -83,9 +83,10 @@ class Definer:
                 self._forms.learn_defined(sorted({stack.hash for stack in stacks}), answer)
                 self._report.delivered("definitions")
         except Postponed as postponed:
-            ahead.failed()
             if not is_failure(postponed.status):
+                ahead.failed(held_batches=1)  # it is busy or away; but the batch is next
                 raise
+            ahead.failed()
         except (WireError, SpoolFileError):
             ahead.failed()
 

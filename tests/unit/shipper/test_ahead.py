@@ -58,6 +58,19 @@ def test_after_a_failure_it_is_left_for_a_while() -> None:
     assert ahead.pays
 
 
+def test_a_centre_that_is_away_for_a_moment_holds_one_batch_only() -> None:
+    ahead = measured([(100, 100)] * 4)
+    ahead.failed(held_batches=1)
+    assert ahead.is_held
+    assert not ahead.pays
+    ahead.batch_delivered()
+    assert ahead.pays
+    ahead.failed()
+    ahead.failed(held_batches=1)
+    ahead.batch_delivered()
+    assert not ahead.pays
+
+
 def test_forgetting_forgets_what_is_wanted_but_no_failure() -> None:
     ahead = measured([(100, 100)] * 4)
     ahead.forget()
