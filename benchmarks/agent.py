@@ -14,6 +14,7 @@ do their work when they end: `whole run` has that.
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=6, help="of the slow-down; 0: none")
     parser.add_argument("--output", type=Path, default=Path("build/bench/agent.json"))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started ends too
     rivals = [] if options.no_rivals else [rival for rival in RIVALS if rival.is_here]
     missing = [] if options.no_rivals else [rival for rival in RIVALS if not rival.is_here]
     for rival in missing:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of programs")
     parser.add_argument("--output", type=Path, default=Path("build/bench/stacks.json"))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started ends too
     if not shutil.which("perf"):
         raise SystemExit("perf is missing: install linux-perf")
     rows: list[Row] = []
