@@ -32,7 +32,7 @@ _TEMPLATE = "flamefleet_template"
 _PATIENCE_S = 300.0
 # `make test` runs these and the boots of other kernels beside all others, in a process of its own.
 _BESIDE = {"browser", "contract", "deploy", "unit"}
-_BOOTED = {"kernel_root", "bcc_root", "naming_root"}  # fixtures: what other kernels boot with
+_BOOTED = "boot"  # the fixture that boots other kernels
 _CPYTHON = re.compile(r"3\.(?:[89]|1[0-4])(?=\.|$)")
 
 
@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(here).parts[0]
-        if folder in _BESIDE or _BOOTED.intersection(getattr(item, "fixturenames", ())):
+        if folder in _BESIDE or _BOOTED in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.beside)
 
 

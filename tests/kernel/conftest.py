@@ -1,6 +1,7 @@
 """A known load, and a small root file system to boot other kernels with."""
 
 import bisect
+import json
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,6 +196,31 @@ def kernel_root(
     for file in (HERE / "python_frames.py", PROJECT / "tests/data/programs/python/modes.py"):
         shutil.copy(file, root / "opt")
     return root
+
+
+@pytest.fixture(scope="session")
+def boot() -> Callable[..., list[dict[str, Any]]]:
+    """boot(suite, root, script, limit_s=900, append=""): what the Python programs of a shell script
+    print, a line of JSON each with a `release`, on the kernel of a Debian suite under emulation.
+    `append` goes on the kernel's command line."""
+
+    def run(
+        suite: str, root: Path, script: str, limit_s: int = 900, append: str = ""
+    ) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [HERE / "kernels.sh", "run", suite, root, "--", "sh", "-c", script],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"KERNELS_TIMEOUT": str(limit_s), "KERNELS_APPEND": append},
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        # the serial console may put something before a line
+        lines = [line[line.find("{") :] for line in done.stdout.splitlines() if '"release"' in line]
+        assert len(lines) == script.count("python3"), f"{done.stdout}\n{done.stderr}"
+        return [json.loads(line) for line in lines]
+
+    return run
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """A whole sampler on a kernel as Debian sets it up, booted under emulation: refused by a sysctl,
 detached by a warning that the kernel really gives, held back by a version 2 control group."""
 
-import json
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 
 from node_agent.errors import EXIT_DETACHED, EXIT_IMPOSSIBLE
 
-HERE = Path(__file__).parent
 SCRIPT = """
 set -e
 python3 -B /opt/unit_limits.py
@@ -19,7 +16,7 @@ python3 -B /opt/complaint.py
 """
 
 
-@pytest.mark.timeout(950)  # more than KERNELS_TIMEOUT, so that the emulator is ended first
+@pytest.mark.timeout(950)  # more than the boot's, so that the emulator is ended first
 @pytest.mark.parametrize(
     ("suite", "release"),
     [
@@ -28,17 +25,10 @@ python3 -B /opt/complaint.py
         pytest.param("trixie", "6.12.", marks=pytest.mark.long),
     ],
 )
-def test_a_sampler_on_debians_kernel(naming_root: Path, suite: str, release: str) -> None:
-    done = subprocess.run(
-        [HERE / "kernels.sh", "run", suite, naming_root, "--", "sh", "-c", SCRIPT],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"KERNELS_TIMEOUT": "900"},
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    lines = [line[line.find("{") :] for line in done.stdout.splitlines() if '"release"' in line]
-    limits, found = map(json.loads, lines)
+def test_a_sampler_on_debians_kernel(
+    boot: Callable[..., Any], naming_root: Path, suite: str, release: str
+) -> None:
+    limits, found = boot(suite, naming_root, SCRIPT)
     assert found["release"].startswith(release)
     judge_limits(limits)
 

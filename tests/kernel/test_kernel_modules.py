@@ -1,10 +1,11 @@
 """Functions of a real kernel module, by name: Debian's kernels load their overlay file system."""
 
-import json
 import lzma
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ python3 -B /opt/module_probe.py
     ],
 )
 def test_functions_of_a_module_have_their_names(
-    naming_root: Path, suite: str, release: str
+    boot: Callable[..., Any], naming_root: Path, suite: str, release: str
 ) -> None:
     fetched = subprocess.run(
         [HERE / "kernels.sh", "fetch", suite], check=True, capture_output=True, text=True
@@ -38,16 +39,7 @@ def test_functions_of_a_module_have_their_names(
     content = packed.read_bytes()
     module = naming_root / "opt/overlay.ko"
     module.write_bytes(lzma.decompress(content) if packed.suffix == ".xz" else content)
-    done = subprocess.run(
-        [HERE / "kernels.sh", "run", suite, naming_root, "--", "sh", "-c", SCRIPT],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"KERNELS_TIMEOUT": "900"},
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    (line,) = [line for line in done.stdout.splitlines() if '"release"' in line]
-    found = json.loads(line[line.find("{") :])
+    (found,) = boot(suite, naming_root, SCRIPT)
 
     assert found["release"].startswith(release)
     assert found["samples"] >= 100, found

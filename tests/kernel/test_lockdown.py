@@ -1,9 +1,7 @@
 """A locked-down kernel: refused in words, or sampled where that is allowed."""
 
-import json
-import os
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +11,23 @@ HERE = Path(__file__).parent
 SCRIPT = "mount -t securityfs none /sys/kernel/security; python3 -B /opt/lockdown.py"
 
 
-def run_locked(root: Path, mode: str) -> dict[str, Any]:
-    """What lockdown.py prints on Debian's 6.1 booted in `mode`."""
-    shutil.copy(HERE / "lockdown.py", root / "opt")
-    done = subprocess.run(
-        [HERE / "kernels.sh", "run", "bookworm", root, "--", "sh", "-c", SCRIPT],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"KERNELS_TIMEOUT": "1100", "KERNELS_APPEND": f"lsm=lockdown lockdown={mode}"},
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    (line,) = (line for line in done.stdout.splitlines() if '"release"' in line)
-    found: dict[str, Any] = json.loads(line[line.find("{") :])
-    assert f"[{mode}]" in found["mode"]
-    return found
+@pytest.fixture
+def run_locked(boot: Callable[..., Any], kernel_root: Path) -> Callable[[str], dict[str, Any]]:
+    """run_locked(mode): what lockdown.py prints on Debian's 6.1 booted in that mode."""
+    shutil.copy(HERE / "lockdown.py", kernel_root / "opt")
+
+    def run(mode: str) -> dict[str, Any]:
+        append = f"lsm=lockdown lockdown={mode}"
+        found: dict[str, Any]
+        (found,) = boot("bookworm", kernel_root, SCRIPT, limit_s=1100, append=append)
+        assert f"[{mode}]" in found["mode"]
+        return found
+
+    return run
 
 
-def test_confidentiality_is_refused_in_words(kernel_root: Path) -> None:
-    found = run_locked(kernel_root, "confidentiality")
+def test_confidentiality_is_refused_in_words(run_locked: Callable[[str], dict[str, Any]]) -> None:
+    found = run_locked("confidentiality")
 
     assert found["check"]["code"] == 3
     line = found["check"]["lines"]["lockdown"]
@@ -44,8 +39,8 @@ def test_confidentiality_is_refused_in_words(kernel_root: Path) -> None:
 
 
 @pytest.mark.long
-def test_integrity_does_not_hinder(kernel_root: Path) -> None:
-    found = run_locked(kernel_root, "integrity")
+def test_integrity_does_not_hinder(run_locked: Callable[[str], dict[str, Any]]) -> None:
+    found = run_locked("integrity")
 
     assert found["check"]["lines"]["lockdown"]["state"] == "ok"
     assert found["sampler"].get("samples", 0) >= 50, found["sampler"]

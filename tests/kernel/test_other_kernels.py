@@ -1,17 +1,12 @@
 """The CPU collector on the kernels that Debian ships, booted under emulation."""
 
-import json
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from node_agent.collectors.running import CORE_MAPS, MAPS
-
-HERE = Path(__file__).parent
-
 
 PROBE = "python3 -B /opt/probe.py"
 DD = "dd=dd if=/dev/zero of=/dev/null bs=64k"
@@ -32,22 +27,6 @@ OLDEST = "bullseye"
 PYTHON = "python3 -B /opt/python_frames.py 100 alone self -B /opt/modes.py"
 
 
-def run_under(suite: str, root: Path, script: str) -> list[dict[str, Any]]:
-    """The lines of JSON that a shell script prints on the kernel of a Debian suite."""
-    done = subprocess.run(
-        [HERE / "kernels.sh", "run", suite, root, "--", "sh", "-c", script],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"KERNELS_TIMEOUT": "1700"},
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    # the serial console may put something before a line
-    lines = [line[line.find("{") :] for line in done.stdout.splitlines() if '"release"' in line]
-    assert len(lines) == script.count("python3"), f"{done.stdout}\n{done.stderr}"
-    return [json.loads(line) for line in lines]
-
-
 def judge_python(found: dict[str, Any]) -> None:
     """Most samples have Python frames, and those in the end of a chain have the whole of it."""
     chains = [chain for ways in found["said"].values() for chain in ways]
@@ -62,14 +41,15 @@ def judge_python(found: dict[str, Any]) -> None:
     assert exact >= 0.95 * spinning, (exact, spinning)
 
 
-@pytest.mark.timeout(1800)  # more than KERNELS_TIMEOUT, so that the emulator is ended first
+@pytest.mark.timeout(1800)  # more than the boot's, so that the emulator is ended first
 @pytest.mark.parametrize(
     ("suite", "release"), [("bullseye", "5.10."), ("bookworm", "6.1."), ("trixie", "6.12.")]
 )
 def test_samples_are_counted_on_this_kernel(
-    kernel_root: Path, walk_program: Any, suite: str, release: str
+    boot: Callable[..., Any], kernel_root: Path, walk_program: Any, suite: str, release: str
 ) -> None:
-    lines = run_under(suite, kernel_root, SCRIPT + (PYTHON if suite == OLDEST else ""))
+    script = SCRIPT + (PYTHON if suite == OLDEST else "")
+    lines = boot(suite, kernel_root, script, limit_s=1700)
     if suite == OLDEST:
         judge_python(lines.pop())
     initial, walked, excluded, remains, hotplug, throttle, nested = lines
@@ -103,7 +83,7 @@ def test_samples_are_counted_on_this_kernel(
     assert remains["events"] == 2, remains
     assert remains["is_mine"], remains
 
-    both, one, both_again = hotplug["rates"]  # 99 Hz a CPU
+    both, one, both_again = hotplug["rates"]  # 99 Hz a CPU; of both what was waited for
     assert both > 130, hotplug
     assert one < 130, hotplug
     assert both_again > 130, hotplug
