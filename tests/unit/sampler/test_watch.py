@@ -106,7 +106,10 @@ def test_a_reset_closes_it(log: Log, tmp_path: Path) -> None:
 
 
 def test_a_known_bad_kernel_needs_a_reset_once(
-    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log: Log,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(watch, "_bad_kernel", lambda: "it freezes")
     opened = Watch(tmp_path).begin()
@@ -114,7 +117,9 @@ def test_a_known_bad_kernel_needs_a_reset_once(
     assert (opened.reason, opened.words) == (KNOWN_BAD, "it freezes")
     for is_reset in (True, False):
         run = Watch(tmp_path)
-        assert run.begin(is_reset) is None
+        opened = run.begin(is_reset)
+        assert capsys.readouterr().err == ""  # on a full disk the reset cannot be remembered
+        assert opened is None
         run.end()
 
 
