@@ -4,7 +4,6 @@ frames, then all; one with room gives all of it back."""
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,18 +72,18 @@ def sampler(spool: Spool, tmp_path: Path, python_load: None) -> Iterator[subproc
 
 
 @pytest.fixture
-def wait_for(spool: Spool) -> Callable[[Callable[[dict[str, Any]], bool]], dict[str, Any]]:
-    def wait(is_there: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The sampler's status as soon as it is so."""
-        deadline = time.monotonic() + LIMIT_S
-        while time.monotonic() < deadline:
-            status = spool.read_status("sampler") or {}
-            if status and is_there(status):
-                return status
-            time.sleep(0.05)
-        pytest.fail(f"after {LIMIT_S} s the sampler says {spool.read_status('sampler')}")
+def wait_for(
+    spool: Spool, wait_until: Callable[..., Any]
+) -> Callable[[Callable[[dict[str, Any]], bool]], dict[str, Any]]:
+    """The sampler's status as soon as it is so."""
 
-    return wait
+    def look(is_there: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+        status = spool.read_status("sampler")
+        return status if status and is_there(status) else None
+
+    return lambda is_there: wait_until(
+        lambda: look(is_there), lambda: f"the sampler says {spool.read_status('sampler')}"
+    )
 
 
 def steps_of(status: dict[str, Any]) -> list[str]:
