@@ -28,16 +28,19 @@ PYTHON = "python3 -B /opt/python_frames.py 100 alone self -B /opt/modes.py"
 
 
 def judge_python(found: dict[str, Any]) -> None:
-    """Most samples have Python frames, and those in the end of a chain have the whole of it."""
+    """Most samples have Python frames, and those in the end of a chain have the whole of it. How
+    many are in the end is left open: the way there takes the longer, the slower the machine."""
     chains = [chain for ways in found["said"].values() for chain in ways]
-    spinning = exact = total = 0
+    spinning = exact = named = total = 0
     for frames, count, _, _ in found["stacks"]:
         python = [frame[1:] for frame in frames]
         total += count
+        named += count * bool(python)
         if python and python[-1][0] in ("spin_a", "spin_b"):
             spinning += count
             exact += count * (python[:-1] in chains)
-    assert spinning >= 0.8 * total >= 80, (spinning, total)
+    assert named >= 0.8 * total >= 80, (named, total)
+    assert spinning >= 50, (spinning, total)
     assert exact >= 0.95 * spinning, (exact, spinning)
 
 
