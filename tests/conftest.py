@@ -30,8 +30,12 @@ from aggregator.local.valkey import Valkey, create_valkey
 
 _TEMPLATE = "flamefleet_template"
 _PATIENCE_S = 300.0
-# `make test` runs these and the boots of other kernels beside all others, in a process of its own.
-_BESIDE = {"browser", "contract", "deploy", "unit"}
+# `make test` runs these and the boots of other kernels beside all others, in a process of its own:
+# chosen so that both take about as long.
+_BESIDE = {
+    *("browser", "contract", "deploy", "unit"),
+    *("integration/alerts", "integration/flamegraph", "integration/test_celery.py"),
+}
 _BOOTED = "boot"  # the fixture that boots other kernels
 _CPYTHON = re.compile(r"3\.(?:[89]|1[0-4])(?=\.|$)")
 
@@ -64,8 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what can run beside the others."""
     here = Path(__file__).parent
     for item in items:
-        folder = item.path.relative_to(here).parts[0]
-        if folder in _BESIDE or _BOOTED in getattr(item, "fixturenames", ()):
+        path = item.path.relative_to(here)
+        is_beside = not _BESIDE.isdisjoint(map(str, (path, *path.parents)))
+        if is_beside or _BOOTED in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.beside)
 
 
