@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ from aggregator.local.account import server_account
 from aggregator.local.postgres import VOLATILE, Postgres, create_postgres
 from aggregator.local.process import Process
 from aggregator.local.valkey import Valkey, create_valkey
+from node_agent.spool import Spool
 
 _TEMPLATE = "flamefleet_template"
 _PATIENCE_S = 300.0
@@ -251,3 +253,24 @@ def killed_at() -> Callable[[int, Callable[[], object]], bool]:
         return status == 0
 
     return run
+
+
+@pytest.fixture(scope="session")
+def await_program(wait_until: Callable[..., Any]) -> Callable[[subprocess.Popen[Any]], None]:
+    """await_program(process): until its program is mapped and has its arguments. `Popen` returns
+    before that: the pipe that tells it of the exec is closed in an address space yet empty
+    (`begin_new_exec` in fs/exec.c)."""
+
+    def wait(process: subprocess.Popen[Any]) -> None:
+        path = Path(f"/proc/{process.pid}/cmdline")
+        wait_until(path.read_bytes, lambda: f"the program of process {process.pid}")
+
+    return wait
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """An empty spool."""
+    spool = Spool(tmp_path / "spool")
+    spool.create()
+    return spool

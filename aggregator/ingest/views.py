@@ -80,10 +80,11 @@ async def post_definitions(request: web.Request) -> web.Response:
     read = partial(_read_definitions, body, node)
     # A small packed body may be of many frames.
     given, is_ahead = await (asyncio.to_thread(read) if is_short(body) else _off_loop(body, read))
-    hashes = sorted(set(split_hashes(given.hashes)))
+    hashes: list[bytes] = []
     stacks: dict[bytes, tuple[int, bool]] = {}
     with TRACER.start_as_current_span("ingest.define"):
         if is_ahead:
+            hashes = sorted(set(split_hashes(given.hashes)))
             request.app[INGEST].ahead.define(node.id, len(hashes))
             stacks = await request.app[INGEST].dictionary.stack_ids(hashes)
         defined = await define_stacks(request.app[DATABASE], node.id, given)

@@ -52,11 +52,12 @@ class Definer:
             if verdict is Verdict.REFUSED and self._forms.packs_definitions:
                 self._forms.ahead.failed()  # in version 1, then
                 response, verdict = self._send(client, definitions, stacks)
-            if verdict is not Verdict.DELIVERED:
-                self._spool.dropped[f"definitions_refused_{response.status}"] += 1
-                words = f"definitions refused (HTTP {reason(response)})"
-                self._report.warn("definitions", words)
-            self._report.delivered("definitions")
+            if verdict is Verdict.DELIVERED:
+                self._report.delivered("definitions")
+                continue
+            self._spool.dropped[f"definitions_refused_{response.status}"] += 1
+            words = f"definitions refused (HTTP {reason(response)})"
+            self._report.warn("definitions", words)
 
     def send_ahead(self, client: Client, entry: BatchEntry, unnumbered: list[bytes]) -> None:
         """Send the definitions of `unnumbered` stacks before the batch that names them, and take

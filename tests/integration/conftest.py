@@ -1,5 +1,6 @@
 """A real aggregator on a real Postgres and Valkey, and nodes that speak to it over HTTP."""
 
+import asyncio
 import io
 import sys
 import time
@@ -255,11 +256,17 @@ def error_of() -> Callable[[Awaitable[ClientResponse]], Awaitable[tuple[int, str
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    """An empty spool."""
-    spool = Spool(tmp_path / "spool")
-    spool.create()
-    return spool
+def deliver() -> Callable[[Shipper], Awaitable[None]]:
+    """await deliver(shipper): beside the event loop, until its spool is empty."""
+
+    async def until_empty(shipper: Shipper) -> None:
+        for _ in range(100):
+            if not shipper.spool.pending():
+                return
+            await asyncio.to_thread(shipper.step)
+        raise AssertionError(f"still in the spool: {shipper.spool.pending()}")
+
+    return until_empty
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A machine copied while its agent ran: both copies send as the same node, run and sequence."""
 
-import asyncio
 import io
 import shutil
 
@@ -32,12 +31,7 @@ def machine(node, client, tmp_path):
         one.close()
 
 
-async def deliver(shipper):
-    while shipper.spool.pending():
-        await asyncio.to_thread(shipper.step)
-
-
-async def test_a_clone_is_refused_said_and_never_counted(machine, node, stack_of, rows):
+async def test_a_clone_is_refused_said_and_never_counted(deliver, machine, node, stack_of, rows):
     first = machine("first")
     before = node.batch({stack_of(1): 100})
     first.spool.put_batch(before, None)

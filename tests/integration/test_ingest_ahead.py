@@ -19,15 +19,6 @@ from wire.short import to_planes
 PER_BATCH = 12
 
 
-async def deliver(shipper, spool):
-    """Until the spool is empty."""
-    for _ in range(100):
-        if not spool.pending():
-            return
-        await asyncio.to_thread(shipper.step)
-    raise AssertionError(f"still in the spool: {spool.pending()}")
-
-
 @pytest.fixture
 def requests(monkeypatch):
     """What the shipper sends, in order: "whole", "short" or "definitions"."""
@@ -76,11 +67,11 @@ async def define_ahead(node, stacks):
 
 
 async def test_definitions_go_ahead_where_what_is_new_is_new_to_the_centre(
-    spool, shipper_to, client, rows, requests, fill
+    deliver, spool, shipper_to, client, rows, requests, fill
 ):
     fill(range(4))
 
-    await deliver(shipper_to(client.port), spool)
+    await deliver(shipper_to(client.port))
 
     assert requests == ["whole", "definitions"] + ["definitions", "short"] * 3
     assert rows("SELECT samples::int FROM node_prof ORDER BY part") == [
@@ -93,20 +84,22 @@ async def test_definitions_go_ahead_where_what_is_new_is_new_to_the_centre(
     assert 'flamefleet_dropped_total{reason="definition_not_wanted"} 0.0' in metrics
 
 
-async def test_a_new_shipper_begins_with_the_batch(spool, shipper_to, client, rows, requests, fill):
+async def test_a_new_shipper_begins_with_the_batch(
+    deliver, spool, shipper_to, client, rows, requests, fill
+):
     fill(range(2))
-    await deliver(shipper_to(client.port), spool)
+    await deliver(shipper_to(client.port))
     requests.clear()
     fill(range(2, 4))
 
-    await deliver(shipper_to(client.port), spool)
+    await deliver(shipper_to(client.port))
 
     assert requests == ["whole", "definitions", "definitions", "short"]
     assert spool.dropped == {}
 
 
 async def test_what_another_node_has_defined_is_not_sent(
-    spool, shipper_to, new_node, stack_of, client, requests, fill, rows
+    deliver, spool, shipper_to, new_node, stack_of, client, requests, fill, rows
 ):
     other = new_node("web-2")
     stacks = [stack_of(number) for number in [*range(4 * PER_BATCH), 10_000]]
@@ -114,7 +107,7 @@ async def test_what_another_node_has_defined_is_not_sent(
     await other.define(stacks)
     fill(range(4))
 
-    await deliver(shipper_to(client.port), spool)
+    await deliver(shipper_to(client.port))
 
     assert requests == ["whole"] + ["short"] * 3
     assert rows("SELECT nodes.name FROM stacks JOIN nodes ON nodes.id = defined_by GROUP BY 1") == [
@@ -123,11 +116,11 @@ async def test_what_another_node_has_defined_is_not_sent(
 
 
 async def test_a_shipper_that_ends_between_definitions_and_batch_loses_and_doubles_nothing(
-    spool, shipper_to, client, rows, requests, fill, monkeypatch
+    deliver, spool, shipper_to, client, rows, requests, fill, monkeypatch
 ):
     fill(range(1))
     shipper = shipper_to(client.port)
-    await deliver(shipper, spool)
+    await deliver(shipper)
     fill(range(1, 3))
     post = Client.post
 
@@ -145,7 +138,7 @@ async def test_a_shipper_that_ends_between_definitions_and_batch_loses_and_doubl
     stacks = 2 * PER_BATCH + 1
     assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(stacks, stacks)]
 
-    await deliver(shipper_to(client.port), spool)
+    await deliver(shipper_to(client.port))
 
     stacks = 3 * PER_BATCH + 1
     assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(stacks, stacks)]
@@ -275,12 +268,12 @@ async def test_a_node_that_only_defines_is_stopped_until_it_sends_a_batch(
 
 
 async def test_a_shipper_that_is_refused_sends_the_batch_first(
-    spool, shipper_to, client, app, rows, requests, fill
+    deliver, spool, shipper_to, client, app, rows, requests, fill
 ):
     app[INGEST].ahead = AheadOfBatches(most=3)
     fill(range(4))
 
-    await deliver(shipper_to(client.port), spool)
+    await deliver(shipper_to(client.port))
 
     assert requests == [
         *("whole", "definitions"),

@@ -1,6 +1,5 @@
 """Batches in their short form (wire version 2), from the real shipper and from hostile nodes."""
 
-import asyncio
 from array import array
 
 import msgspec
@@ -254,15 +253,6 @@ async def test_a_short_batch_cut_anywhere_is_refused(node, batch_of, learn, erro
 # The real shipper
 
 
-async def deliver(shipper, spool):
-    """Until the spool is empty."""
-    for _ in range(100):
-        if not spool.pending():
-            return
-        await asyncio.to_thread(shipper.step)
-    raise AssertionError(f"still in the spool: {spool.pending()}")
-
-
 @pytest.fixture
 def bodies(monkeypatch):
     """What the shipper sends as batches, in order; True for a short one."""
@@ -280,32 +270,32 @@ def bodies(monkeypatch):
 
 
 async def test_the_shipper_sends_short_batches_once_it_has_numbers(
-    spool, shipper_to, batch_of, client, rows, bodies, node, stack_of
+    deliver, spool, shipper_to, batch_of, client, rows, bodies, node, stack_of
 ):
     for count in (1, 10, 100):
         batch = batch_of(count)
         spool.put_batch(batch, node.definitions([stack_of(n) for n in (1, 2, 3, 4)]))
     shipper = shipper_to(client.port)
 
-    await deliver(shipper, spool)
+    await deliver(shipper)
 
     assert bodies == [False, True, True]
     assert rows("SELECT samples::int FROM node_prof ORDER BY part") == [(5,), (50,), (500,)]
     assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(4, 4)]
     # Another process has no numbers: it begins with a whole one.
     spool.put_batch(batch_of(1000), None)
-    await deliver(shipper_to(client.port), spool)
+    await deliver(shipper_to(client.port))
     assert bodies == [False, True, True, False]
     assert spool.dropped == {}
 
 
 async def test_a_centre_whose_numbers_changed_gets_the_batch_whole(
-    spool, shipper_to, batch_of, client, centre_config, rows, bodies
+    deliver, spool, shipper_to, batch_of, client, centre_config, rows, bodies
 ):
     shipper = shipper_to(client.port)
     for count in (1, 10):
         spool.put_batch(batch_of(count), None)
-    await deliver(shipper, spool)
+    await deliver(shipper)
     # As of a database that was made anew: other stacks have the numbers.
     rows("UPDATE stacks SET hash = gen_random_uuid()")
     server = TestServer(create_app(centre_config), port=unused_port())
@@ -315,7 +305,7 @@ async def test_a_centre_whose_numbers_changed_gets_the_batch_whole(
     for count in (100, 1000):
         spool.put_batch(batch_of(count), None)
 
-    await deliver(shipper, spool)
+    await deliver(shipper)
     await server.close()
 
     assert bodies == [False, True, True, False, True]

@@ -5,6 +5,7 @@ so that a test can tell lost from doubled. The real aggregator is tested with th
 """
 
 import contextlib
+import io
 import os
 import random
 import threading
@@ -19,6 +20,9 @@ from typing import Any
 
 import pytest
 
+from node_agent.shipper.client import Client
+from node_agent.shipper.report import Report
+from node_agent.shipper.shipper import Shipper
 from node_agent.spool import Spool
 from wire.codec import CONTENT_TYPE, decode, encode, is_short
 from wire.errors import WireError
@@ -265,10 +269,17 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    made = Spool(tmp_path / "spool")
-    made.create()
-    return made
+def said() -> io.StringIO:
+    """What the shipper says on stderr."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def shipper(spool: Spool, peer: Peer, token_file: Path, said: io.StringIO) -> Iterator[Shipper]:
+    """Of the spool to the peer."""
+    client = Client(peer.url, token_file, None, 2.0)
+    yield Shipper(spool, client, Report(spool, said), lambda: 0.5)
+    client.close()
 
 
 @pytest.fixture

@@ -1,32 +1,17 @@
 """Definitions ahead of their batch: whatever becomes of them, the batch is delivered once and its
 stacks are defined. The peer knows no short batches, so each goes whole after all."""
 
-import io
 from array import array
 
 import pytest
 
-from node_agent.shipper.client import Client
 from node_agent.shipper.definitions import split_hashes
-from node_agent.shipper.report import Report
-from node_agent.shipper.shipper import POLL_S, Shipper
+from node_agent.shipper.shipper import POLL_S
 from wire.codec import DEFINITIONS_VERSION, SHORT_TYPE, decode, encode
 from wire.schema import Answer, Batch
 
 ROWS = 30
 BATCHES, DEFINITIONS = "/api/v1/batches", "/api/v1/definitions"
-
-
-@pytest.fixture
-def said():
-    return io.StringIO()
-
-
-@pytest.fixture
-def shipper(spool, peer, token_file, said):
-    client = Client(peer.url, token_file, None, 2.0)
-    yield Shipper(spool, client, Report(spool, said), lambda: 0.0)
-    client.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """One step after the other, in this process, against the peer."""
 
-import io
 import os
 from array import array
 
@@ -12,18 +11,6 @@ from node_agent.shipper.report import Report
 from node_agent.shipper.shipper import POLL_S, Shipper
 from wire.codec import SHORT_TYPE, decode, encode
 from wire.schema import Answer, Batch, SymbolDirective, SymbolExtract
-
-
-@pytest.fixture
-def said():
-    return io.StringIO()
-
-
-@pytest.fixture
-def shipper(spool, peer, token_file, said):
-    client = Client(peer.url, token_file, None, 2.0)
-    yield Shipper(spool, client, Report(spool, said), lambda: 0.5)
-    client.close()
 
 
 def drain(shipper) -> None:

@@ -170,8 +170,9 @@ def test_a_program_that_only_has_the_name_is_refused_in_words(rig: Rig, tmp_path
     assert "holds no CPython" in rig.programs.refused["python3.11"]
 
 
-def test_other_programs_are_left_alone(rig: Rig) -> None:
+def test_other_programs_are_left_alone(rig: Rig, await_program) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
+        await_program(process)
         rig.note(key_of(process.pid))
         process.kill()
 

@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,13 +35,14 @@ class Sleeper(NamedTuple):
 
 
 @pytest.fixture
-def sleeper(tmp_path: Path) -> Iterator[Sleeper]:
+def sleeper(
+    tmp_path: Path, await_program: Callable[[subprocess.Popen[bytes]], None]
+) -> Iterator[Sleeper]:
     """A copy of sleep whose name has spaces and brackets in it, as a hostile one may."""
     path = tmp_path / "a) R (b"
     shutil.copy("/bin/sleep", path)
     process = subprocess.Popen([path, "600"])
-    while b"sleep" in Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")[0]:
-        pass
+    await_program(process)
     yield Sleeper(process, path)
     process.kill()
     process.wait()

@@ -51,8 +51,9 @@ def test_old_mappings_are_read_again_though_nothing_is_missing(own: AddressSpace
     assert own.find(address) is not None
 
 
-def test_a_process_that_ends_keeps_what_was_read(own: AddressSpace) -> None:
+def test_a_process_that_ends_keeps_what_was_read(own: AddressSpace, await_program) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    await_program(child)
     space = AddressSpace(child.pid, read_start_ticks(child.pid) * TICK_NS)
     assert space.is_readable()
     assert space.mappings is not None

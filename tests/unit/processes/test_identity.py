@@ -81,11 +81,12 @@ def test_a_deleted_program_keeps_its_name(sleeper) -> None:
     assert labels["executable"] == sleeper.path.name
 
 
-def test_a_program_in_memory_has_no_random_name(tmp_path: Path) -> None:
+def test_a_program_in_memory_has_no_random_name(await_program) -> None:
     program = os.memfd_create("sealed-91173221a7ea", 0)
     os.write(program, Path("/bin/sleep").read_bytes())
     child = subprocess.Popen([f"/proc/self/fd/{program}", "60"], pass_fds=[program])
     os.close(program)
+    await_program(child)
     labels = _labels(Identities({}), child.pid)
     child.kill()
     child.wait()

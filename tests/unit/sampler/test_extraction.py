@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,13 +15,6 @@ from wire.codec import decode
 from wire.schema import Module, ModuleKind, SymbolExtract
 
 TICK_NS = 10_000_000
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    spool = Spool(tmp_path / "spool")
-    spool.create()
-    return spool
 
 
 @pytest.fixture

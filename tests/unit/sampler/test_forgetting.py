@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -22,8 +23,9 @@ TICK_NS = 10_000_000
 class _Child:
     """A process of its own, and a stack of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, await_program: Callable[[subprocess.Popen[bytes]], None]) -> None:
         self.process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        await_program(self.process)
         start_ns = read_start_ticks(self.process.pid) * TICK_NS
         self.key = ProcessKey(self.process.pid, start_ns, 0)
         address = read_mappings(self.process.pid, start_ns).entries[0].start
@@ -36,8 +38,8 @@ class _Child:
 
 
 @pytest.fixture
-def child():
-    started = _Child()
+def child(await_program):
+    started = _Child(await_program)
     yield started
     started.end()
 
@@ -126,11 +128,11 @@ def test_constant_frames_outlive_every_sweep() -> None:
     assert len(message.names) == 4
 
 
-def test_churn_leaves_nothing_behind(rig, own) -> None:
+def test_churn_leaves_nothing_behind(rig, own, await_program) -> None:
     """Processes that come and go, each with a stack of its own: what is left is what runs."""
     bench, identities, forget = rig
     for number in range(12):
-        child = _Child()
+        child = _Child(await_program)
         raw = child.raw._replace(user_ips=(child.raw.user_ips[0] + number,))
         bench.normalizer.add(raw)
         identities.labels(raw.process, 1, raw.thread_name, False)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.spool import Spool
 from wire.schema import Batch, Definitions, Module, ModuleKind, Overhead, Series
 
 NO_OVERHEAD = Overhead(0, 0, 0, 0, 0, 0, 0.0, 0.0)
@@ -51,13 +50,6 @@ def make_definitions() -> Callable[..., Definitions]:
         )
 
     return make
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    made = Spool(tmp_path / "spool")
-    made.create()
-    return made
 
 
 @pytest.fixture
