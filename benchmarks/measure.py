@@ -1,11 +1,14 @@
 """Cost of running processes, read from /proc: CPU, memory, BPF programs and maps."""
 
+import math
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+_CLOCK_MONOTONIC_COARSE = 6  # <linux/time.h>: its resolution is the period of timer interrupts
 BPF_STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
@@ -62,6 +65,7 @@ def _kib(value: str) -> int:
 class Row:
     """One profiler at one rate under one load over one window. Percent is of one core.
 
+    `user_error_percent` is the standard error of `user_percent`: see `user_error_ns`.
     `children_percent` is user and system CPU of short-lived children that ended in the window;
     `whole_run_percent` is all user CPU from the profiler's start to its end, children included,
     over the time from its start until it was told to end, where that is known. `from_s`: of the
@@ -87,6 +91,7 @@ class Row:
     was_killed: bool = False  # it had not ended END_S after the order, so that is not the whole
     own: "Own | None" = None
     from_s: float | None = None
+    user_error_percent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,23 @@ def row(
         after.rss_bytes / 1e6,
         after.pss_bytes / 1e6,
         after.map_bytes / 1e6 if after.map_bytes else None,
+        user_error_percent=user_error_ns(before, after) / seconds / 1e7,
     )
+
+
+def user_error_ns(before: Cost, after: Cost) -> float:
+    """Standard error of the user CPU between two readings.
+
+    The kernel knows the sum of user and system time exactly, and divides it by what its timer
+    interrupted (`cputime_adjust` in kernel/sched/cputime.c): n interrupts, of which a share p found
+    user space, tell p up to sqrt(p (1 - p) / n). Kernels that account at each entry know better.
+    """
+    total = after.user_ns + after.system_ns - before.user_ns - before.system_ns
+    if total <= 0:
+        return 0.0
+    interrupts = max(1.0, total / (1e9 * time.clock_getres(_CLOCK_MONOTONIC_COARSE)))
+    share = (after.user_ns - before.user_ns) / total
+    return total * math.sqrt(share * (1 - share) / interrupts)
 
 
 def own(before: dict[str, Any], after: dict[str, Any], status: dict[str, Any], cpus: int) -> Own:

@@ -13,7 +13,8 @@ GOAL_BYTES = {19: 15_000, 99: 30_000}  # a minute, busy, once the centre knows t
 KEPT_RATE = 0.9  # of the samples that are due
 _EXPLAINED = (
     "from: the window began so long after the load; at first the agent still learns its programs",
-    "user, sys: percent of one core in the window, of the resident processes",
+    "user, sys: percent of one core in the window, of the resident processes; ±: standard error of",
+    "    user, as the kernel divides both by what its timer interrupted",
     "children: CPU, percent of one core, of short-lived ones that ended in the window",
     "BPF: of the programs, percent of one core; µs/sample: of it, by the kernel's statistics",
     "whole run: all CPU from start to end, percent of one core over the time until the order to",
@@ -25,9 +26,20 @@ _EXPLAINED = (
 
 def report(rows: list[Row], slowdowns: list[Slowdown]) -> str:
     """The tables, with goals and ratios in words."""
-    heads = ["profiler", "Hz", "load", "from s", "forks/s", "user %", "sys %", "children", "BPF %"]
+    heads = [
+        "profiler",
+        "Hz",
+        "load",
+        "from s",
+        "forks/s",
+        "user %",
+        "±",
+        "sys %",
+        "children",
+        "BPF %",
+    ]
     heads += ["µs/sample", "whole run", "RSS MB", "PSS MB", "maps MB", "first s"]
-    widths = [18, 4, 6, 7, 8, 8, 7, 9, 7, 10, 10, 8, 8, 8, 8]
+    widths = [18, 4, 6, 7, 8, 8, 6, 7, 9, 7, 10, 10, 8, 8, 8, 8]
     table = [heads, *(_cells(measured) for measured in rows)]
     lines = [
         "".join(
@@ -56,6 +68,7 @@ def _cells(measured: Row) -> list[str]:
         show(measured.from_s, 0),
         show(measured.forks_a_second, 0),
         show(measured.user_percent, 2),
+        show(measured.user_error_percent, 2),
         show(measured.system_percent, 2),
         show(measured.children_percent, 2),
         show(measured.bpf_percent, 2),
@@ -103,14 +116,13 @@ def goals(rows: list[Row]) -> list[str]:
         if limit is not None and measured.load == "busy":
             bytes_a_minute = measured.own.bytes_a_minute
             lines += [
-                _line(f"{name}: user CPU, % of one core", measured.user_percent, limit),
+                _user_line(name, measured, limit),
                 _line(
                     f"{name}: KB a minute", bytes_a_minute / 1e3, GOAL_BYTES[measured.rate_hz] / 1e3
                 ),
             ]
         if limit is not None and measured.load == "forks":
-            in_storm = STORM_FACTOR * limit
-            lines.append(_line(f"{name}: user CPU, % of one core", measured.user_percent, in_storm))
+            lines.append(_user_line(name, measured, STORM_FACTOR * limit))
         memory_mb = measured.pss_mb + (measured.map_mb or 0)
         lines.append(_line(f"{name}: PSS and maps, MB", memory_mb, GOAL_MEMORY_MB))
     firsts = {measured.rate_hz: measured.first_sample_s for measured in rows if measured.own}
@@ -120,6 +132,11 @@ def goals(rows: list[Row]) -> list[str]:
         if first_s is not None
     ]
     return lines
+
+
+def _user_line(name: str, measured: Row, limit: float) -> str:
+    words = f"{name}: user CPU, % of one core, ±{measured.user_error_percent:.2f}"
+    return _line(words, measured.user_percent, limit)
 
 
 def _line(words: str, value: float, goal: float) -> str:

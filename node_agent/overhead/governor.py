@@ -17,8 +17,8 @@ from node_agent.overhead.levels import Budget, Cost, Level, Pressure, Step
 from node_agent.overhead.memory_pressure import MemoryPressure
 
 RATES_HZ = (199, 99, 49, 19, 11)
-SPARSE_HZ = (5, 2)  # where all CPUs together still give that many samples a second:
-SPARSE_SAMPLES = 100
+SPARSE_HZ = (5, 2, 1)  # where all CPUs together still give that many samples a second:
+SPARSE_SAMPLES = 38  # as production takes on two CPUs
 AIM = 0.9  # of the limit: what a step down has to fit into
 ROOM = 0.7  # of the limit: what a step up has to fit into
 WORTH = 0.02  # of the cost of everything else: what a feature has to save to be given up
