@@ -139,7 +139,10 @@ def walk_all(
         time.sleep(0.2)
         for stack in collector.poll():
             name = names.get(stack.process.tgid)
-            if stack.thread_name == "walk" and name is not None and name not in known:
+            # In user space: while it still executes the program it has its thread's name already,
+            # but not yet its mappings and its number of that exec.
+            runs = stack.thread_name == "walk" and not stack.kernel_ips
+            if runs and name is not None and name not in known:
                 number = list(CASES).index(name)
                 make_known(maps, number, CASES[name], stack.process, cell_count)
                 known.add(name)
