@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -177,7 +179,13 @@ def own_postgres(servers_dir):
             self.postgres.wait_ready(self.process, 300)
 
         def kill(self):
-            os.kill(self.process.pid, signal.SIGKILL)
+            # All of it: a server that always finds its next order there does not look whether its
+            # postmaster lives.
+            pid = self.process.pid
+            servers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            for killed in (pid, *map(int, servers)):
+                with suppress(ProcessLookupError):
+                    os.kill(killed, signal.SIGKILL)
             while self.process.poll() is None:
                 time.sleep(0.02)
 
@@ -211,16 +219,21 @@ async def test_killed_postgres_loses_no_batch_and_counts_none_twice(
 
         async def send_many():
             nonlocal sent
-            while sent < 60 or 503 not in statuses:  # the kill may come late
+            while sent < 60 or 503 not in statuses:
                 await send_until_accepted(node.batch({stack_of(sent % 7): 1 + sent}))
                 sent += 1
 
         sending = asyncio.create_task(send_many())
-        while sent < 20:
-            await asyncio.sleep(0.01)
+
+        async def until(holds):
+            while not holds():
+                if sending.done():
+                    sending.result()  # why it ended
+                await asyncio.sleep(0.01)
+
+        await until(lambda: sent >= 20)
         await asyncio.to_thread(own_postgres.kill)
-        while 503 not in statuses:
-            await asyncio.sleep(0.01)
+        await until(lambda: 503 in statuses)
         async with c.get("/healthz") as response:
             assert response.status == 200
         async with c.get("/readyz") as response:
