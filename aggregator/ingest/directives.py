@@ -7,12 +7,16 @@ there was something to ask, and every ASK_EVERY_S for what other processes know.
 import logging
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql import ColumnElement
 
 from aggregator.db import connection_scope
 from aggregator.errors import DatabaseError
 from aggregator.ingest.dictionary import Recent
+from aggregator.ingest.models import Run
 from aggregator.symbols.service import wanted_directives
 from aggregator.telemetry import Metrics
 from wire.schema import Directive
@@ -50,11 +54,18 @@ class Directives:
         try:
             async with connection_scope(self._database) as connection:
                 for node_id in due:
-                    directives[node_id] = [*await wanted_directives(connection, node_id)]
+                    started_at = _started_at(node_id)
+                    asked = await wanted_directives(connection, node_id, started_at)
+                    directives[node_id] = [*asked]
         except DatabaseError as error:
             LOG.warning("symbols could not be asked for: %s", error)
             self._metrics.dropped.labels("directives").inc()
             return {}
-        for node_id, asked in directives.items():
-            self._next_look_s.put(node_id, now if asked else now + ASK_EVERY_S)
+        for node_id, given in directives.items():
+            self._next_look_s.put(node_id, now if given else now + ASK_EVERY_S)
         return directives
+
+
+def _started_at(node_id: int) -> ColumnElement[Any]:
+    """When the newest run of this node began to send."""
+    return select(func.max(Run.started_at)).where(Run.node_id == node_id).scalar_subquery()

@@ -25,15 +25,26 @@ _EXTRACTED_KINDS = (ModuleKind.NATIVE, ModuleKind.KERNEL, ModuleKind.KERNEL_MODU
 
 
 async def wanted_directives(
-    session: AsyncConnection | AsyncSession, node_id: int, limit: int = MOST_DIRECTIVES
+    session: AsyncConnection | AsyncSession,
+    node_id: int,
+    started_at: ColumnElement[Any],
+    limit: int = MOST_DIRECTIVES,
 ) -> list[SymbolDirective]:
     """Symbols to ask of this node now, at most `limit`; they count as asked for from here on.
 
-    Only modules that this node has reported, kernels first. Never waits for another transaction.
+    `started_at` is when its sampler did, as the database knows it: what that was asked for before
+    it has forgotten. Only modules that this node has reported, kernels first. Never waits for
+    another transaction.
     """
     wanted = or_(
         Module.symbol_state == "missing",
-        and_(Module.symbol_state == "requested", Module.requested_at < _ago(ASK_AGAIN)),
+        and_(
+            Module.symbol_state == "requested",
+            or_(
+                Module.requested_at < _ago(ASK_AGAIN),
+                and_(Module.requested_node_id == node_id, Module.requested_at < started_at),
+            ),
+        ),
         and_(
             Module.symbol_state == "refused",
             Module.requested_at < _ago(ASK_ANOTHER),

@@ -126,12 +126,12 @@ class CpuCollector:
         number, began = running.control.generation, running.interval
         ended_ns, ended_monotonic_ns = time.time_ns(), time.monotonic_ns()
         running.control.next_generation()
+        now = running.counters.read()  # before anything that takes time: both are of one interval
         counts = self._decoder.counts(*running.count_maps[number & 1].drain())
         for key, count in self._decoder.counts(*running.leftover).items():
             counts[key] = counts.get(key, 0) + count
         running.leftover = (b"", b"")
         lost = self._inheritance.add_to(counts, self._rate_hz)
-        now = running.counters.read()
         grown = {name: now[name] - began.counters[name] for name in COUNTER_NAMES}
         interval = Interval(
             counts=counts,

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import zstandard
@@ -135,10 +136,24 @@ async def test_at_most_sixteen_modules_are_asked_for_at_once(report):
 
 async def test_a_silent_node_is_asked_again_after_five_minutes(report, rows):
     assert len(await report((KERNEL, 1))) == 1
+    rows("UPDATE runs SET started_at = now() - interval '1 hour'")
     rows("UPDATE modules SET requested_at = now() - interval '4 minutes 50 seconds'")
     assert await report((KERNEL, 1)) == []
     rows("UPDATE modules SET requested_at = now() - interval '5 minutes 1 second'")
     assert len(await report((KERNEL, 1))) == 1
+
+
+async def test_a_node_that_started_anew_is_asked_again_at_once(report, node, new_node):
+    other = new_node("web-2")
+    assert len(await report((KERNEL, 1))) == 1
+    await report((KERNEL, 1), by=other)
+    other.run, other.sequence = uuid4().bytes, 0
+    assert await report((KERNEL, 1), by=other) == []  # it was not asked
+
+    node.run, node.sequence = uuid4().bytes, 0
+
+    assert len(await report((KERNEL, 1))) == 1
+    assert await report((KERNEL, 1)) == []
 
 
 async def test_kernel_frames_get_names_also_those_that_come_later(report, node, work, functions):

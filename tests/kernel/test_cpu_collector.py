@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from node_agent.collectors.cpu import CpuCollector, Interval, RawStack
+from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.libbpf import library
 
 Busy = tuple[subprocess.Popen[str], list[int]]
@@ -146,7 +147,8 @@ def test_idle_is_left_out(collector: CpuCollector) -> None:
     interval = take(collector, None).interval
 
     assert all(key.tgid != 0 for key in interval.counts)
-    assert interval.interrupts >= interval.samples
+    # on each CPU one may be under way when the counters are read
+    assert interval.interrupts >= interval.samples - len(online_cpus())
 
 
 def test_intervals_share_no_samples_and_stacks_name_theirs(
