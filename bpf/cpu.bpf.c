@@ -78,15 +78,27 @@ struct {
 #endif
 #include "stack.h"
 
+/* Whether the walk ended in code that user space knows, whose rows are still being made. */
+static __always_inline bool is_pending(void)
+{
+#ifdef FLAMEFLEET_BCC
+	return false;
+#else
+	struct unwind_state *state = unwind_state();
+
+	return settings.unwind && state && state->is_pending;
+#endif
+}
+
 /*
- * User space is called for what cannot wait: a process that it does not know, which may end before
- * its mappings are read, and a buffer that fills up.
+ * User space is called for what cannot wait: a process or mapping that it does not know, which may
+ * be gone before it is read, and a buffer that fills up.
  */
 static __always_inline __u64 wakeup_flags(const struct stack_event *event)
 {
 	__u32 end = (event->key.flags & STACK_END_MASK) >> STACK_END_SHIFT;
 	bool is_unknown = !(event->key.flags & SAMPLE_KERNEL_THREAD) &&
-			  (end == STACK_NO_MAPPING || end == STACK_NO_USER);
+			  (end == STACK_NO_USER || (end == STACK_NO_MAPPING && !is_pending()));
 	__u64 waiting = bpf_ringbuf_query(MAP(ff_stacks), BPF_RB_AVAIL_DATA);
 
 	if (is_unknown || waiting > bpf_ringbuf_query(MAP(ff_stacks), BPF_RB_RING_SIZE) / 4)

@@ -64,8 +64,10 @@ struct unwind_state {
 	struct row_search search;
 	__u32 first_mapping;
 	__u32 mapping_count;
-	__u32 is_exact; /* ip is where the thread stands, not where a call returns to */
-	__u32 version;	/* of the mappings */
+	__u32 is_exact;	  /* ip is where the thread stands, not where a call returns to */
+	__u32 version;	  /* of the mappings */
+	__u32 is_pending; /* the walk ended in code whose rows are being made */
+	__u32 unused;
 	struct saved_registers saved; /* of the user's code, in a sample of kernel code */
 	struct known_rule known[KNOWN_RULES];
 };

@@ -132,6 +132,7 @@ static __always_inline int leave_without_rows(struct unwind_state *state)
 	case MAPPING_NO_ROOM:
 		return STACK_NO_ROOM;
 	default:
+		state->is_pending = true;
 		return STACK_NO_MAPPING;
 	}
 }

@@ -77,6 +77,7 @@ static __always_inline int unwind_user(struct sample_context *ctx, struct stack_
 
 	if (!state)
 		return STACK_NO_USER;
+	state->is_pending = false;
 	end = find_user(state, ctx, task);
 	if (end)
 		return end == STACK_NO_USER_PART ? STACK_NO_USER : end;
