@@ -145,6 +145,8 @@ def _line(words: str, value: float, goal: float) -> str:
 
 
 def _rate_lines(measured: Row, name: str) -> list[str]:
+    if measured.load == "idle":  # some machines let a CPU sleep through its interrupts
+        return []
     # Every CPU has work, so fewer samples mean that the governor went to a lower rate.
     due = measured.rate_hz * (os.cpu_count() or 1) * measured.seconds
     if measured.samples is None or measured.samples >= KEPT_RATE * due:

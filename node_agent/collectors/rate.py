@@ -28,4 +28,4 @@ def explain_rate(rate_hz: int, effective_hz: float) -> str:
         limit = rate_hz
     if limit < rate_hz:
         return f"{shown}: the kernel throttles, kernel.perf_event_max_sample_rate is {limit}"
-    return f"{shown}: the kernel missed the others (a busy or emulated machine)"
+    return f"{shown}: the others never came (CPUs that slept, a busy or an emulated machine)"

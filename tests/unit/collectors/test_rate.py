@@ -21,8 +21,8 @@ def test_the_effective_rate_is_a_second_and_cpu() -> None:
     [
         (97.0, "50", ""),
         (61.2, "50", "61 of 99 samples a second and CPU: the kernel throttles, kernel.perf"),
-        (61.2, "100000", "61 of 99 samples a second and CPU: the kernel missed the others"),
-        (61.2, "unreadable", "the kernel missed the others"),
+        (61.2, "100000", "61 of 99 samples a second and CPU: the others never came"),
+        (61.2, "unreadable", "the others never came"),
     ],
 )
 def test_a_shortfall_has_its_reason(
