@@ -30,8 +30,8 @@ __all__ = ["CpuCollector", "Interval", "ProcessKey", "RawStack", "SampleKey", "T
 HEARTBEAT_LIMIT_S = 60.0
 _LOST = ("count_map_full", "stack_error", "ring_full")
 _SKIPPED = ("idle", "foreign_namespace", "other_process", "excluded", "silent")
-# Every interrupt ends in exactly one of these.
-_OUTCOMES = ("samples", "count_map_full", "stack_error", *_SKIPPED)
+# Every interrupt ends in exactly one of these, or is a sample.
+_WITHOUT_SAMPLE = ("count_map_full", "stack_error", *_SKIPPED)
 
 
 class CpuCollector:
@@ -131,8 +131,11 @@ class CpuCollector:
         for key, count in self._decoder.counts(*running.leftover).items():
             counts[key] = counts.get(key, 0) + count
         running.leftover = (b"", b"")
+        # Not by the counter: while the maps are switched that goes on for the next interval.
+        interrupts = sum(counts.values())
         lost = self._inheritance.add_to(counts, self._rate_hz)
         grown = {name: now[name] - began.counters[name] for name in COUNTER_NAMES}
+        interrupts += sum(grown[name] for name in _WITHOUT_SAMPLE)
         interval = Interval(
             counts=counts,
             lost={name: grown[name] for name in _LOST if grown[name]} | lost,
@@ -141,7 +144,7 @@ class CpuCollector:
             start_ns=began.start_ns,
             duration_ns=ended_monotonic_ns - began.start_monotonic_ns,
             skipped={name: grown[name] for name in _SKIPPED if grown[name]},
-            interrupts=sum(grown[name] for name in _OUTCOMES),
+            interrupts=interrupts,
             python_samples=grown["python_samples"],
             python_ns=grown["python_ns"],
             number=number,
@@ -163,7 +166,7 @@ class CpuCollector:
     def totals(self) -> Totals:
         running = self._held()
         seen = {name: n - running.first[name] for name, n in running.interval.counters.items()}
-        interrupts = sum(seen[name] for name in _OUTCOMES)
+        interrupts = seen["samples"] + sum(seen[name] for name in _WITHOUT_SAMPLE)
         return Totals(seen["samples"], interrupts, seen["own_ns"], seen["python_ns"])
 
     @property

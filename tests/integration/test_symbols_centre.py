@@ -3,7 +3,6 @@
 import asyncio
 import ctypes.util
 import os
-import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -204,8 +203,6 @@ async def test_offsets_beyond_a_signed_bigint_are_looked_up(report, node, work, 
 async def test_an_agents_extract_of_a_compiled_program_names_its_frames(
     tmp_path, report, node, work, functions, source, suffix, compiler, symbol, function
 ):
-    if shutil.which(compiler[0]) is None:
-        pytest.skip(f"no {compiler[0]}")
     elf, code = tmp_path / "demo", tmp_path / f"demo{suffix}"
     code.write_text(source)
     subprocess.run([*compiler, "-o", str(elf), str(code)], check=True, cwd=tmp_path)
@@ -223,9 +220,7 @@ async def test_an_agents_extract_of_a_compiled_program_names_its_frames(
 async def test_the_stripped_libc_of_this_machine_names_its_frames(report, node, work, functions):
     name = ctypes.util.find_library("c")
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
-    elf = next((Path(path) for path in mapped if name and path.endswith(f"/{name}")), None)
-    if elf is None:
-        pytest.skip("no libc of a known name")
+    [elf] = [Path(path) for path in mapped if path.endswith(f"/{name}")]
     module = native(build_id_of(elf))
     place = file_offset(elf, "qsort_r@", "-D")
 

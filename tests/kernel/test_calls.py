@@ -38,12 +38,15 @@ class NoRows:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Iterator[int]:
+def program(
+    tmp_path: Path, await_program: Callable[[subprocess.Popen[bytes]], None]
+) -> Iterator[int]:
     """The id of a process that spins."""
     path = tmp_path / f"called-{uuid4().hex[:5]}"
     command = ["gcc", "-O2", "-fomit-frame-pointer", "-static"]
     subprocess.run([*command, "-o", path, SOURCE], check=True)
     process = subprocess.Popen([path])
+    await_program(process)
     yield process.pid
     process.kill()
     process.wait()
