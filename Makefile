@@ -48,7 +48,7 @@ demo: setup ## a live flamegraph of this machine in a browser; Ctrl-C stops it
 	@exec $(BIN)/flamefleet up $(UP_ARGS)
 
 test: test-setup lint ## set-up, linters and every test that is not long
-	FLAMEFLEET_REQUIRE=1 scripts/tests.sh $(BIN)/pytest $(PYTEST_ARGS)
+	FLAMEFLEET_REQUIRE=1 $(BIN)/python scripts/run_tests.py $(PYTEST_ARGS)
 
 test-long: test-setup ## repetitions, soaks and reboots
 	FLAMEFLEET_REQUIRE=1 $(BIN)/pytest -m long $(PYTEST_ARGS)
