@@ -78,7 +78,8 @@ test-setup: $(STAMPS)/test $(BPF_OBJECTS)
 bench-setup: $(STAMPS)/bench $(BPF_OBJECTS)
 
 $(STAMPS)/setup: pyproject.toml Makefile scripts/debian_packages.sh scripts/venv.sh
-	@scripts/debian_packages.sh $(BUILD_PACKAGES)
+	@echo "setting this checkout up, once" >&2
+	scripts/debian_packages.sh $(BUILD_PACKAGES)
 	scripts/venv.sh $(VENV) demo
 	mkdir -p $(@D) && touch $@
 
@@ -102,6 +103,6 @@ $(STAMPS)/bench: $(STAMPS)/setup
 
 # One run of the script makes all objects.
 $(BPF_OBJECTS) &: $(BPF_SOURCES) $(wildcard bpf/*.h) bpf/build.sh | $(STAMPS)/setup
-	@echo "compiling the BPF programs"
-	bpf/build.sh
+	@source scripts/step.sh
+	step "compiling the BPF programs" bpf/build.sh
 	touch $(BPF_OBJECTS)

@@ -16,6 +16,7 @@ from aggregator.local.errors import LocalError
 from aggregator.local.options import DEFAULT_PRESET, PRESETS
 from aggregator.on_demand.commands import add_profile
 from aggregator.symbols.commands import add_symbols
+from wire.called_as import as_called
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -34,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except LocalError as error:
-        print(f"flamefleet: {error}", file=sys.stderr)
+        print(as_called(f"flamefleet: {error}"), file=sys.stderr)
         return error.exit_code
     except AggregatorError as error:
-        print(f"flamefleet: {error.message}\n  what to do: {error.remedy}", file=sys.stderr)
+        print(error.for_terminal(), file=sys.stderr)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
@@ -198,7 +199,7 @@ def _run_db_current(options: argparse.Namespace) -> int:
         head_revision,
     )
 
-    engine = create_sync_database(_load(options).database_url)
+    engine = create_sync_database(_load_found(options).database_url)
     with database_errors(), engine.connect() as connection:
         current = current_revision(connection)
     engine.dispose()
@@ -276,11 +277,25 @@ def _load(options: argparse.Namespace, **overrides: object) -> "CentreConfig":
     return load_config(options.config, os.environ, overrides)
 
 
+def _load_found(options: argparse.Namespace) -> "CentreConfig":
+    """Where nothing says which centre is meant, it is the `flamefleet up` that runs here."""
+    from aggregator.config import ENVIRONMENT_PREFIX
+    from aggregator.local.running import running_config
+
+    settings = ("CONFIG", "DATABASE_URL")
+    given = options.config or options.database_url
+    if not given and not any(os.environ.get(ENVIRONMENT_PREFIX + name) for name in settings):
+        options.config = running_config()
+        if options.config is not None:
+            print(f"the centre is the running `flamefleet up`: {options.config}", file=sys.stderr)
+    return _load(options)
+
+
 @contextmanager
 def _session(options: argparse.Namespace) -> Iterator["Session"]:
     from aggregator.db import create_sync_database, session_scope
 
-    engine = create_sync_database(_load(options).database_url)
+    engine = create_sync_database(_load_found(options).database_url)
     try:
         with session_scope(engine) as session:
             yield session

@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from aggregator.config import DEFAULT_PORT
 from aggregator.errors import AggregatorError, ConfigError
+from aggregator.local.running import running_url
 
 TOKEN_VARIABLE = "FLAMEFLEET_OPERATOR_TOKEN"
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
@@ -24,7 +25,7 @@ class CentreError(AggregatorError):
     """The centre cannot be reached, or it refused; `status` is its answer's, 0 for none."""
 
     code = "centre"
-    remedy = "check the address (--url), and that the aggregator runs"
+    remedy = "name the centre's address with --url http://HOST:PORT; check that it runs"
 
     def __init__(self, message: str, *, answered: int = 0, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -133,7 +134,9 @@ def refusal(status: int, body: bytes) -> CentreError:
 
 def add_centre_address(parser: Any) -> None:
     """Add the flags that `read_centre` reads to a command's parser."""
-    parser.add_argument("--url", default=DEFAULT_URL, help="the centre; default: %(default)s")
+    parser.add_argument(
+        "--url", help=f"the centre; default: that of `flamefleet up` here, else {DEFAULT_URL}"
+    )
     token = parser.add_mutually_exclusive_group()
     token.add_argument("--token", metavar="TOKEN", help=f"an operator's; or {TOKEN_VARIABLE}")
     token.add_argument("--token-file", type=Path, metavar="FILE")
@@ -155,7 +158,8 @@ def read_centre(options: argparse.Namespace, what: str) -> Centre:
     read_token = ""
     if getattr(options, "read_token_file", None) is not None:
         read_token = read_token_file(options.read_token_file).strip()
-    return Centre(options.url, token.strip(), read_token, options.ca_file)
+    url = options.url or running_url() or DEFAULT_URL
+    return Centre(url, token.strip(), read_token, options.ca_file)
 
 
 def read_token_file(path: Path) -> str:

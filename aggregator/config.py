@@ -124,7 +124,8 @@ def _build(values: dict[str, Any]) -> CentreConfig:
         if not values.get(name):
             raise ConfigError(
                 f"{name} is not set, for example {example}",
-                remedy=f"set it in the file or as {ENVIRONMENT_PREFIX}{name.upper()}",
+                remedy=f"set it in a file (--config) or as {ENVIRONMENT_PREFIX}{name.upper()}; "
+                "the centre of `flamefleet up` is found while that runs",
             )
     kinds = {f.name: f.type for f in fields(CentreConfig)}
     config = CentreConfig(**{k: _typed(k, v, kinds[k]) for k, v in values.items()})

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from wire.called_as import as_called
+
 
 class AggregatorError(Exception):
     """Something that the centre refuses or cannot do.
@@ -18,6 +20,11 @@ class AggregatorError(Exception):
         self.message = message
         if remedy is not None:
             self.remedy = remedy  # type: ignore[misc]  # an instance may be more precise
+
+    def for_terminal(self) -> str:
+        """What the command line says, with commands as they are called on this machine."""
+        lines = f"flamefleet: {self.message}"
+        return as_called(f"{lines}\n  what to do: {self.remedy}" if self.remedy else lines)
 
 
 class ConfigError(AggregatorError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.shares import Stack
 from node_agent.record.naming import name_frames
+from node_agent.record.progress import Progress
 from node_agent.record.sampling import Sampling
 from node_agent.symbols.modules import ModuleRegistry
 from wire.schema import ModuleKind
@@ -44,6 +45,10 @@ class Sampled:
         return 100 * self.ends.get("complete", 0) / max(1, sum(self.ends.values()))
 
 
+def quiet() -> Progress:
+    return Progress(io.StringIO())
+
+
 def wait_for_rows(pid: int, rate_hz: int) -> float | None:
     """Sample process `pid` until its stacks are whole, as they are for an agent that runs for a
     while: unwind rows are made in the background at the lowest priority. The seconds that took;
@@ -51,7 +56,7 @@ def wait_for_rows(pid: int, rate_hz: int) -> float | None:
     begun = time.monotonic()
     while time.monotonic() - begun < WARM_UP_S:
         sampling = Sampling(rate_hz, pid, None, ModuleRegistry())
-        ends = sampling.run(1.0, io.StringIO()).ends
+        ends = sampling.run(1.0, quiet()).ends
         if ends.get("complete", 0) > sum(ends.values()) / 2:
             return time.monotonic() - begun
     return None
@@ -60,7 +65,7 @@ def wait_for_rows(pid: int, rate_hz: int) -> float | None:
 def sample(pid: int, seconds: float, rate_hz: int) -> Sampled:
     """Sample process `pid` alone."""
     registry = ModuleRegistry()
-    taken = Sampling(rate_hz, pid, None, registry).run(seconds, io.StringIO())
+    taken = Sampling(rate_hz, pid, None, registry).run(seconds, quiet())
     sampled = Sampled(registry, ends=taken.ends, lost=taken.lost)
     sampled.kernel_ns = taken.kernel_ns
     sampled.start_ns, sampled.duration_ns = taken.started_ns, taken.duration_ns
@@ -74,7 +79,7 @@ def sample(pid: int, seconds: float, rate_hz: int) -> Sampled:
 def name_stacks(sampled: Sampled, counts: Counter[bytes]) -> None:
     """Add the stacks of `counts` (packed frames, root first) to `sampled` by their names."""
     registry = sampled.registry
-    named = name_frames(counts, registry)
+    named = name_frames(counts, registry, quiet())
     kernel = {hash64 for hash64, module in registry.modules.items() if module.kind in _KERNEL}
     python = {hash64 for hash64, module in registry.modules.items() if module.id == _PYTHON_MODULE}
     for packed, count in counts.items():

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 from node_agent.errors import EXIT_IMPOSSIBLE, AgentError
 from node_agent.lean_imports import lean_imports
+from wire.called_as import as_called
+from wire.sentences import sentences
 
 # What reading the command line imports, and nothing else has a use for.
 _ONLY_TO_PARSE = ("node_agent.arguments", "argparse", "gettext", "locale")
@@ -56,19 +58,17 @@ def _tell(command: str, error: AgentError) -> None:
     from node_agent.log import Log
 
     words = str(error).replace("\n", "; ")
-    remedy = error.remedy.replace("\n", " ")
-    if error.exit_code == EXIT_IMPOSSIBLE:
-        remedy = f"{remedy.rstrip('.')}. {_CHECK}" if remedy else _CHECK
+    check = _CHECK if error.exit_code == EXIT_IMPOSSIBLE else ""
+    remedy = as_called(sentences(error.remedy.replace("\n", " "), check))
     lines = Log(command)
     lines.error("start_failed", words, exit_code=error.exit_code, remedy=remedy)
 
 
 def _render(command: str, error: AgentError) -> str:
     lines = [f"flamefleet-agent {command}: {line}" for line in str(error).splitlines()]
-    if error.remedy:
-        lines += [f"  {line}" for line in error.remedy.splitlines()]
+    lines += [f"  {as_called(line)}" for line in error.remedy.splitlines()]
     if error.exit_code == EXIT_IMPOSSIBLE:
-        lines.append(f"  {_CHECK}")
+        lines.append(f"  {as_called(_CHECK)}")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 # Install the named Debian packages that are missing. Does nothing, quickly, when all are there.
 # Usage: scripts/debian_packages.sh PACKAGE...
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/step.sh"
 
 installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true)
 missing=()
@@ -17,8 +18,9 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
-echo "installing Debian packages: ${missing[*]}"
 # A repository of somebody else that does not answer is no reason to fail: the install below decides.
-apt-get update -qq || echo "apt-get update had errors; trying with the package lists there are" >&2
-apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 \
-	-o DPkg::Lock::Timeout=300 "${missing[@]}" >/dev/null
+step "the lists of Debian packages" apt-get update -qq ||
+	echo "apt-get update had errors; trying with the package lists there are" >&2
+step "installing Debian packages: ${missing[*]}" \
+	apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 \
+	-o DPkg::Lock::Timeout=300 "${missing[@]}"

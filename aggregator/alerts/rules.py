@@ -1,7 +1,7 @@
 """When the agent's overhead, a limit that it met, a clone or a wrong clock is an alert: state
 machines without clock or database."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 OVERHEAD_RULE = "agent_overhead"
@@ -89,6 +89,21 @@ def worst_excess(rule: OverheadRule, mean: OverheadMean) -> Excess:
     cpu = Excess("cpu_percent", mean.cpu_percent, rule.cpu_percent)
     memory = Excess("memory_bytes", mean.memory_bytes, rule.memory_bytes)
     return max(cpu, memory, key=lambda excess: excess.ratio)
+
+
+def over_whole_window(
+    rule: OverheadRule, mean: OverheadMean, span_s: float, report_s: float
+) -> OverheadMean:
+    """`mean` with the CPU of reports that span `span_s` seconds held against the whole window.
+
+    A node that has just started is not judged by the seconds of its start: what it took in its
+    first minute counts as that minute's. The agent warns by the same rule
+    (node_agent/sampler/warnings.py). Where only one report of `report_s` is wanting, it is on its
+    way.
+    """
+    if span_s + report_s >= rule.window_s:
+        return mean
+    return replace(mean, cpu_percent=mean.cpu_percent * span_s / rule.window_s)
 
 
 def judge(rule: OverheadRule, mean: OverheadMean, firing: bool) -> Change:

@@ -15,6 +15,7 @@ from aggregator.alerts.rules import (
     OverheadMean,
     OverheadRule,
     judge,
+    over_whole_window,
     worst_excess,
 )
 
@@ -23,8 +24,12 @@ from aggregator.alerts.rules import (
 _MEANS = text(
     """
     SELECT n.id AS node_id, count(recent.at) AS reports,
-           coalesce(avg(recent.cpu_percent), 0)::float8 AS cpu_percent,
+           coalesce(sum(recent.cpu_percent * recent.duration_s)
+                    / nullif(sum(recent.duration_s), 0), 0)::float8 AS cpu_percent,
            coalesce(avg(recent.memory_bytes), 0)::float8 AS memory_bytes,
+           coalesce(extract(epoch FROM
+               max(recent.at + make_interval(secs => recent.duration_s)) - min(recent.at)
+           ), 0)::float8 AS span_s, coalesce(max(recent.duration_s), 0)::float8 AS report_s,
            firing.id AS alert_id, firing.detail
     FROM nodes n
     LEFT JOIN alerts firing
@@ -35,7 +40,7 @@ _MEANS = text(
         ORDER BY o.at DESC LIMIT 1
     ) latest ON true
     LEFT JOIN LATERAL (
-        SELECT o.at, o.cpu_percent, o.memory_bytes FROM node_overhead o
+        SELECT o.at, o.duration_s, o.cpu_percent, o.memory_bytes FROM node_overhead o
         WHERE o.node_id = n.id AND o.at > now() - interval '1 day'
           AND o.at + make_interval(secs => o.duration_s + coalesce(n.clock_offset_ms, 0) / 1000.0)
               > now() - make_interval(secs => greatest(:window_s, 2.5 * latest.duration_s))
@@ -56,6 +61,8 @@ def evaluate_overhead(session: Session, rule: OverheadRule, urls: Sequence[str])
     started = ended = 0
     for row in session.execute(_MEANS, {"rule": OVERHEAD_RULE, "window_s": rule.window_s}):
         mean = OverheadMean(row.reports, row.cpu_percent, row.memory_bytes)
+        if row.alert_id is None:
+            mean = over_whole_window(rule, mean, row.span_s, row.report_s)
         change = judge(rule, mean, firing=row.alert_id is not None)
         if change is Change.START:
             excess = worst_excess(rule, mean)

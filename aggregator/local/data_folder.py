@@ -12,10 +12,13 @@ ROOT_DEFAULT = Path("/var/lib/flamefleet/demo")
 
 def default_data_folder() -> Path:
     """/var/lib/flamefleet/demo for root, else flamefleet below XDG_DATA_HOME (~/.local/share)."""
-    if os.geteuid() == 0:
-        return ROOT_DEFAULT
+    return ROOT_DEFAULT if os.geteuid() == 0 else user_data_home() / "flamefleet"
+
+
+def user_data_home() -> Path:
+    """XDG_DATA_HOME, or what it is where it is not set."""
     home = os.environ.get("XDG_DATA_HOME")
-    return (Path(home) if home else Path.home() / ".local/share") / "flamefleet"
+    return Path(home) if home else Path.home() / ".local/share"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
-"""What `flamefleet up` says while it works: one line a step, with the seconds that it took."""
+"""What `flamefleet up` says while it works: each step as it begins, and how long it took."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
+
+_TELL_S = 10.0  # where nothing can be written again, a step that lasts is told so often
 
 
 class Progress:
@@ -14,14 +16,18 @@ class Progress:
         self._live = stream.isatty()
         self._step: str | None = None
         self._detail = ""
-        self._started = 0.0
+        self._started = self._told = 0.0
         self._width = 0
 
     @contextmanager
     def step(self, words: str) -> Iterator[None]:
         """Say that `words` is going on and, at the end, how long it took."""
         self._step, self._detail, self._started = words, "", time.monotonic()
-        self.tick()
+        if self._live:
+            self.tick()
+        else:
+            self._told = self._started
+            self.say(f"  .. {words}")
         try:
             yield
         except BaseException:
@@ -36,8 +42,13 @@ class Progress:
 
     def tick(self) -> None:
         """Draw the running step again; call it now and then while waiting."""
-        if self._live and self._step is not None:
+        if self._step is None:
+            return
+        if self._live:
             self._draw(f"  .. {self._line()}")
+        elif time.monotonic() - self._told >= _TELL_S:
+            self._told = time.monotonic()
+            self.say(f"  .. {self._line()}")
 
     def say(self, line: str) -> None:
         """A line of its own."""

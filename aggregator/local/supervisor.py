@@ -4,15 +4,18 @@ One thread, no callbacks: the owner calls `tick` every fraction of a second.
 """
 
 import json
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from aggregator.local.errors import StartError
 from aggregator.local.process import Command, Process
+from aggregator.local.reasons import last_reason
 
 FIRST_DELAY_S = 0.2
 MOST_DELAY_S = 15.0
@@ -36,8 +39,10 @@ class _Part:
     may_start: Callable[[], bool]
     log: IO[bytes]
     process: Process | None = None
+    log_from: int = 0  # bytes of the log that were there before the last start
     failures: int = 0  # deaths in a row, each soon after its start
     next_start: float = 0.0
+    told: str = ""  # of the last death
 
 
 class Supervisor:
@@ -55,7 +60,7 @@ class Supervisor:
 
     def add(self, command: Command, may_start: Callable[[], bool] = lambda: True) -> Process:
         """Start `command` and keep it running. `may_start` is asked before every later start."""
-        path = self._logs / f"{command.name}.log"
+        path = self._log_path(command.name)
         if path.exists() and path.stat().st_size > MOST_LOG_BYTES:
             path.replace(path.with_suffix(".log.old"))
         log = path.open("ab")
@@ -85,10 +90,24 @@ class Supervisor:
                 part.process = None
                 delay_s = restart_delay_s(part.failures)
                 part.next_start = now + delay_s
-                self._say(f"{name} {describe_exit(status)}; starting it again in {delay_s:.1f} s")
+                self._tell_death(name, part, status, delay_s)
             if now >= part.next_start and part.may_start():
                 process = self._start(part)
                 self._say(f"{name} runs again as process {process.pid}")
+
+    def _tell_death(self, name: str, part: _Part, status: int, delay_s: float) -> None:
+        """How and why a part ended. What is told again and again is short."""
+        path = self._log_path(name)
+        with path.open("rb") as log:
+            log.seek(max(part.log_from, path.stat().st_size - _TAIL_BYTES))
+            reason = last_reason(log.read().decode(errors="replace"))
+        words = f"{describe_exit(status)}: {reason or 'it logged no reason'}"
+        again = f"starting it again in {delay_s:.1f} s"
+        if words == part.told:
+            self._say(f"{name} {describe_exit(status)} for the same reason; {again}")
+        else:
+            self._say(f"{name} {words}\n  its log: {path}; {again}")
+        part.told = words
 
     def stop(self, name: str, wait_s: float | None = None) -> None:
         """End a part for good; a second call does nothing."""
@@ -102,7 +121,7 @@ class Supervisor:
 
     def log_tail(self, name: str) -> str:
         """The last lines of a part's log, for an error message."""
-        path = self._logs / f"{name}.log"
+        path = self._log_path(name)
         data = path.read_bytes()[-_TAIL_BYTES:] if path.exists() else b""
         lines = data.decode(errors="replace").strip().splitlines()[-12:]
         return "\n".join(f"  {line}" for line in lines) + f"\n  (all of it: {path})"
@@ -113,7 +132,19 @@ class Supervisor:
             if part.failures >= MOST_FAILURES:
                 raise StartError(f"{name} does not stay up:\n{self.log_tail(name)}")
 
+    @contextmanager
+    def explained(self, name: str) -> Iterator[None]:
+        """Add the end of a part's log to a StartError."""
+        try:
+            yield
+        except StartError as error:
+            raise StartError(f"{error}. Its log ends with\n{self.log_tail(name)}") from error
+
+    def _log_path(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
     def _start(self, part: _Part) -> Process:
+        part.log_from = os.fstat(part.log.fileno()).st_size
         part.process = Process(part.command, part.log.fileno())
         self._write_record()
         return part.process

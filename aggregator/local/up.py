@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -20,11 +19,14 @@ from aggregator.local.commands import (
 from aggregator.local.data_folder import DataFolder
 from aggregator.local.errors import InUseError, ProfilingRefusedError, StartError
 from aggregator.local.leftovers import adopt_orphans, end_orphans, settle
+from aggregator.local.next_steps import try_next
 from aggregator.local.options import HOST, UpOptions, agent_toml, centre_toml
 from aggregator.local.perf_events import perf_events_allowed
+from aggregator.local.ports import require_free_port
 from aggregator.local.postgres import Postgres, create_postgres
 from aggregator.local.process import run_to_end
 from aggregator.local.progress import Progress
+from aggregator.local.running import written_down
 from aggregator.local.supervisor import Supervisor
 from aggregator.local.valkey import create_valkey
 from aggregator.local.waiting import StopRequestedError, Waiting
@@ -55,10 +57,11 @@ def run_up(options: UpOptions) -> int:
     try:
         allowed = perf_events_allowed(progress.say, folder.perf_event_paranoid)
         with suppress(StopRequestedError), allowed:
-            _Start(options, folder, supervisor, waiting, progress).run()
-            limit = None if options.run_s is None else time.monotonic() + options.run_s
-            while limit is None or time.monotonic() < limit:
-                waiting.idle(_TICK_S if limit is None else min(_TICK_S, limit - time.monotonic()))
+            start = _Start(options, folder, supervisor, waiting, progress)
+            start.run()
+            with written_down(options, folder):
+                start.announce()
+                _stay(waiting, options.run_s)
     finally:
         with progress.step("stopping"):
             _stop(folder, supervisor, waiting, progress.detail)
@@ -66,6 +69,12 @@ def run_up(options: UpOptions) -> int:
         folder.processes.unlink(missing_ok=True)
         os.close(lock)
     return 0
+
+
+def _stay(waiting: Waiting, run_s: float | None) -> None:
+    limit = None if run_s is None else time.monotonic() + run_s
+    while limit is None or time.monotonic() < limit:
+        waiting.idle(_TICK_S if limit is None else min(_TICK_S, limit - time.monotonic()))
 
 
 class _Start:
@@ -89,11 +98,12 @@ class _Start:
 
     def run(self) -> None:
         self.progress.say(f"Flamefleet on this machine; data and logs in {self.folder.root}")
-        with self.progress.step("checking what this host allows"):
-            self._check_host()
         with self.progress.step("clearing up after an earlier run"):
             settle(self.folder.processes)
-            self._require_free_port()
+        with self.progress.step(f"port {self.options.port} of {HOST}"):
+            require_free_port(HOST, self.options.port)
+        with self.progress.step("checking what this host allows"):
+            self._check_host()
         database_url, broker_url = self._start_servers()
         with self.progress.step("database schema and this host's token"):
             self._prepare_database(database_url)
@@ -114,7 +124,22 @@ class _Start:
             self._wait("worker", self._worker_takes_work)
         with self.progress.step("first samples"):
             self._wait("sampler", self._has_samples)
-        self._announce()
+
+    def announce(self) -> None:
+        """Say where the page is, and what can be done now."""
+        if self.options.json_lines:
+            pids = {name: self.supervisor.pid(name) for name in REPORTED}
+            print(json.dumps({"url": self.options.url, "pids": pids}), flush=True)
+        else:
+            print(f"\n  Live flamegraph of this machine: {self.options.url}\n", flush=True)
+        self.progress.say(
+            "The agent is learning this host: for some minutes it reads the files of its programs, "
+            "each once, and costs more CPU than later."
+        )
+        for words in try_next(self.node, self.folder.agent_config):
+            self.progress.say(words)
+        if self.options.run_s is None:
+            self.progress.say("Stop with Ctrl-C; the data stays.")
 
     def _check_host(self) -> None:
         status, output = run_to_end(agent_command("check", "check"))
@@ -122,17 +147,6 @@ class _Start:
             raise ProfilingRefusedError(f"this host cannot be profiled:\n{output}")
         if status != 0:
             raise StartError(f"flamefleet-agent check failed with status {status}:\n{output}")
-
-    def _require_free_port(self) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self.options.port))
-            except OSError as error:
-                raise InUseError(
-                    f"port {self.options.port} of {HOST} cannot be used: {error.strerror}; "
-                    "choose another with --port"
-                ) from error
 
     def _start_servers(self) -> tuple[str, str]:
         """URLs of the running database (which may be empty) and of the broker."""
@@ -146,14 +160,16 @@ class _Start:
         valkey = create_valkey(self.folder.sockets, account)
         with self.progress.step("Valkey"):
             process = self.supervisor.add(valkey.command())
-            valkey.wait_ready(process, idle=self.waiting.idle)
+            with self.supervisor.explained("valkey"):
+                valkey.wait_ready(process, idle=self.waiting.idle)
         return postgres.url(DATABASE), valkey.url()
 
     def _start_postgres(self, postgres: Postgres) -> None:
         if not self.waiting.until(postgres.may_start, 10.0):
             raise InUseError(f"an earlier Postgres still runs in {postgres.data_dir}: stop it")
         process = self.supervisor.add(postgres.command(), postgres.may_start)
-        postgres.wait_ready(process, idle=self.waiting.idle)
+        with self.supervisor.explained("postgres"):
+            postgres.wait_ready(process, idle=self.waiting.idle)
         postgres.create_database(DATABASE)
 
     def _prepare_database(self, database_url: str) -> None:
@@ -191,19 +207,6 @@ class _Start:
             raise StartError(
                 f"nothing to see after {_READY_TIMEOUT_S:.0f} s. Logs end with\n{tails}"
             )
-
-    def _announce(self) -> None:
-        if self.options.json_lines:
-            pids = {name: self.supervisor.pid(name) for name in REPORTED}
-            print(json.dumps({"url": self.options.url, "pids": pids}), flush=True)
-        else:
-            print(f"\n  Live flamegraph of this machine: {self.options.url}\n", flush=True)
-        self.progress.say(
-            "The agent is learning this host: for some minutes it reads the files of its programs, "
-            "each once, and costs more CPU than later."
-        )
-        if self.options.run_s is None:
-            self.progress.say("Stop with Ctrl-C; the data stays.")
 
 
 def _stop(

@@ -71,7 +71,7 @@ def _run_profile(options: argparse.Namespace) -> int:
     except CentreError as error:
         if error.answered not in REFUSALS:
             raise
-        print(f"flamefleet: {error.message}\n  what to do: {error.remedy}", file=sys.stderr)
+        print(error.for_terminal(), file=sys.stderr)
         return EXIT_REFUSED
     known = follower.follow(asked)
     if known["flamegraph"] is not None:
@@ -85,7 +85,7 @@ def _show(options: argparse.Namespace, centre: Centre, known: dict[str, Any], fo
     from aggregator.on_demand.follow import named_flamegraph, top_functions
 
     span = {name: known["flamegraph"][name] for name in ("from", "until", "query")}
-    page = f"{options.url.rstrip('/')}{known['flamegraph']['page']}"
+    page = f"{centre.url.rstrip('/')}{known['flamegraph']['page']}"
     answer = named_flamegraph(centre, span)
     top = top_functions(answer, options.top)
     if options.json:

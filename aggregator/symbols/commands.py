@@ -44,7 +44,7 @@ def _run_upload(options: argparse.Namespace) -> int:
         try:
             answer = upload_file(path, centre)
         except AggregatorError as error:
-            print(f"flamefleet: {error.message}\n  what to do: {error.remedy}", file=sys.stderr)
+            print(error.for_terminal(), file=sys.stderr)
             failed += 1
             continue
         if options.json:

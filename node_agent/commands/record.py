@@ -8,6 +8,7 @@ from node_agent.capabilities import drop_unneeded
 from node_agent.config import DEFAULT_CONFIG_FILE, load_config
 from node_agent.errors import ConfigError
 from node_agent.record import RecordError, Recording, record
+from node_agent.record.name_children import ENDING
 from node_agent.record.output import choose_encoder
 from node_agent.record.record import WRITING
 from node_agent.settings import SETTINGS, SettingError, parse
@@ -30,7 +31,7 @@ def execute(arguments: SimpleNamespace) -> int:
         raise ConfigError(str(error), error.remedy) from error
     # What this host excludes holds for everyone who profiles it.
     config = load_config(DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.exists() else None, {}, {})
-    drop_unneeded(keep=WRITING)
+    drop_unneeded(keep=WRITING + ENDING)
     done = record(
         seconds,
         arguments.rate,

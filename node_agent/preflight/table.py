@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from node_agent.preflight.answer import Check, State, is_possible
 from node_agent.preflight.production import missing
+from wire.called_as import as_called
 
 WIDTH = 80
 _STATE_WIDTH = max(len(state.value) for state in State)
@@ -36,7 +37,7 @@ def _rows(checks: Sequence[Check], colour: bool) -> list[str]:
         lines.append(f"{check.name.ljust(name_width)}  {state}  {first}")
         lines += [" " * indent + line for line in more]
         if check.remedy:
-            lines += [" " * indent + line for line in mend(check.remedy, WIDTH - indent)]
+            lines += [" " * indent + line for line in mend(as_called(check.remedy), WIDTH - indent)]
     return lines
 
 

@@ -1,31 +1,28 @@
 """Names for the frames of a recording, by a child process that reads the symbol tables."""
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from node_agent.capabilities import KERNEL_SYMBOLS, OTHER_PROCESSES, using
-from node_agent.children.command import child_command
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import open_mapped
+from node_agent.record.name_children import ask_children, descriptors
+from node_agent.record.progress import Progress
 from node_agent.symbols.kallsyms import KALLSYMS, parse_modules
 from node_agent.symbols.modules import ModuleRegistry
 from wire.pprof import Frame, Line
 from wire.schema import Module, ModuleKind
 
 MAX_FILES = 400  # open at once; modules beyond this, by number of frames, stay without names
-TIMEOUT_S = 200.0  # longer than the child gives itself
-MAX_CHILDREN = 5
 DEBUG_FOLDER = "/usr/lib/debug/.build-id"
-_CHILD = "node_agent.symbols.local"
 _FRAME_BYTES = 16
 
 
-def name_frames(packed_stacks: Iterable[bytes], registry: ModuleRegistry) -> dict[bytes, Frame]:
+def name_frames(
+    packed_stacks: Iterable[bytes], registry: ModuleRegistry, progress: Progress
+) -> dict[bytes, Frame]:
     """A Frame for every packed frame (16 bytes) in `packed_stacks`.
 
     What has no name reads `module+0xoffset`; trouble with symbols never loses samples.
@@ -37,7 +34,7 @@ def name_frames(packed_stacks: Iterable[bytes], registry: ModuleRegistry) -> dic
             offsets.setdefault(hash64, set()).add(
                 int.from_bytes(packed[at + 8 : at + 16], "little")
             )
-    named = _ask_child(offsets, registry)
+    named = _names(offsets, registry, progress)
     frames = {}
     for hash64, places in offsets.items():
         module = registry.modules[hash64]
@@ -58,8 +55,8 @@ def _frame(module: Module, offset: int, lines: list[Line]) -> Frame:
     return Frame(function, module.name, file, line, offset, module.id.hex(), callers)
 
 
-def _ask_child(
-    offsets: dict[int, set[int]], registry: ModuleRegistry
+def _names(
+    offsets: dict[int, set[int]], registry: ModuleRegistry, progress: Progress
 ) -> dict[tuple[int, int], list[Line]]:
     hashes = sorted(offsets, key=lambda hash64: -len(offsets[hash64]))
     request: list[dict[str, Any]] = []
@@ -86,10 +83,10 @@ def _ask_child(
                     "offsets": sorted(offsets[hash64]),
                 }
             )
-        answer = _ask_children(request)
+        answer = ask_children(request, progress)
     finally:
         for entry in request:
-            for descriptor in _descriptors(entry):
+            for descriptor in descriptors(entry):
                 os.close(descriptor)
     named = {}
     for hash64, entry, places in zip(asked, request, answer, strict=False):
@@ -97,10 +94,6 @@ def _ask_child(
             if lines:
                 named[hash64, offset] = [Line(*line) for line in lines]
     return named
-
-
-def _descriptors(entry: dict[str, Any]) -> list[int]:
-    return [entry[name] for name in ("fd", "debug_fd") if entry[name] is not None]
 
 
 def _open_debug(module: Module) -> int | None:
@@ -126,45 +119,6 @@ def _open(hash64: int, module: Module, registry: ModuleRegistry) -> int | None:
     except (FileUnavailableError, OSError, KeyError):
         pass
     return None
-
-
-def _ask_children(request: list[dict[str, Any]]) -> list[list[list[Any]]]:
-    """Names for each module of `request`. A file that ends its reader costs only its own names:
-    the modules behind it get another child."""
-    answers: list[list[list[Any]]] = []
-    for _ in range(MAX_CHILDREN):
-        left = request[len(answers) :]
-        if not left:
-            break
-        answers += _run_child(left)
-        if len(answers) < len(request):
-            name = request[len(answers)]["name"]
-            print(f"flamefleet-agent record: no names in {name}", file=sys.stderr)
-            answers.append([])
-    return answers
-
-
-def _run_child(request: list[dict[str, Any]]) -> list[list[list[Any]]]:
-    """As many answers as the child gave before it ended."""
-    try:
-        output = subprocess.run(
-            child_command(_CHILD, []),
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            pass_fds=[fd for entry in request for fd in _descriptors(entry)],
-            timeout=TIMEOUT_S,
-            check=False,
-            env={},
-        ).stdout
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout or b""
-    except OSError:
-        output = b""
-    lines = output.split(b"\n")[:-1]
-    try:
-        return [json.loads(line) for line in lines[: len(request)]]
-    except ValueError:
-        return []
 
 
 def _load_addresses() -> dict[str, tuple[int, int]]:

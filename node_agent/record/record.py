@@ -1,5 +1,6 @@
 """Sample for some seconds, name the frames, write the file."""
 
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,8 @@ from node_agent.processes.mappings import read_start_ticks
 from node_agent.record.errors import RecordError
 from node_agent.record.naming import name_frames
 from node_agent.record.output import Stack, Times, choose_encoder, prepare
-from node_agent.record.sampling import Sampling
+from node_agent.record.progress import Progress
+from node_agent.record.sampling import SIGNALS, Sampling
 from node_agent.symbols.modules import ModuleRegistry
 from wire.pprof import Frame
 
@@ -45,19 +47,21 @@ def record(
     What `exclude` names is not read, whatever else is asked for. Without `unwind` native stacks are
     walked by frame pointers alone, without `python` they have no Python frames.
 
-    SIGINT or SIGTERM ends the sampling early; what was sampled is written. `progress` (standard
-    error) gets a line only when it is a terminal. Raises RecordError or KernelError.
+    SIGINT or SIGTERM ends the sampling early, and again the naming; what there is then is written.
+    `progress` (standard error) is told how far it is. Raises RecordError or KernelError.
     """
     encoder = choose_encoder(output)
     _check_process(pid)
     with using(*WRITING):
         draft = prepare(output)
+    told = Progress(progress or sys.stderr)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         registry = ModuleRegistry()
         sampling = Sampling(rate, pid, exclude, registry, unwind, python)
-        stacks = sampling.run(seconds, progress or sys.stderr)
+        stacks = sampling.run(seconds, told)
         times = Times(stacks.started_ns, stacks.duration_ns, round(1e9 / rate))
-        named = name_frames(stacks.packed.values(), registry)
+        named = name_frames(stacks.packed.values(), registry, told)
         rows = [
             Stack(process, thread, _frames(stacks.packed[stack_hash], named), count)
             for (process, thread, stack_hash), count in stacks.counts.items()
@@ -72,6 +76,10 @@ def record(
     finally:
         with suppress(OSError), using(*WRITING):
             draft.unlink(missing_ok=True)
+        told.end()
+        while signal.sigtimedwait(SIGNALS, 0) is not None:
+            pass  # an impatient second Ctrl-C: the file is written
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     samples = sum(stacks.counts.values())
     return Recording(output, samples, stacks.lost, stacks.duration_ns / 1e9, stacks.ends)
 

@@ -5,7 +5,6 @@ import pwd
 import signal
 import time
 from pathlib import Path
-from typing import TextIO
 
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
 from node_agent.collectors.cpu import CpuCollector
@@ -16,6 +15,7 @@ from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
 from node_agent.normalize import Normalizer
 from node_agent.processes.excluded import ExcludedProcesses
 from node_agent.processes.identity import Identities
+from node_agent.record.progress import Progress
 from node_agent.symbols.kallsyms import KernelFrames
 from node_agent.symbols.modules import ModuleRegistry
 from node_agent.unwind.builder import RowBuilder
@@ -30,7 +30,7 @@ MAX_SETTLE_S = 8.0  # the rows of a large program take a second, on a busy host 
 MAX_SAMPLES = 200_000
 PERF_MAP_BURST_BYTES = 64 << 20
 ROWS_BYTES = 8 << 20  # twice the sampler's: it is for a short time
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stacks:
@@ -86,35 +86,32 @@ class Sampling:
         self._unwinder: Unwinder | None = None
         self._programs: PythonPrograms | None = None
 
-    def run(self, seconds: float, progress: TextIO) -> Stacks:
-        """Sample for `seconds`, or until SIGINT or SIGTERM. Raises KernelError.
+    def run(self, seconds: float, progress: Progress) -> Stacks:
+        """Sample for `seconds`, or until SIGINT or SIGTERM, which are blocked. Raises KernelError.
 
         Before that the programs that are busy now become known to the kernel program, or the
         stacks of a short recording would be mostly incomplete.
         """
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        progress.begin("reading the programs that are busy now")
+        with using(*KERNEL_PROGRAMS):
+            self._collector.start()
         try:
-            with using(*KERNEL_PROGRAMS):
-                self._collector.start()
-            try:
-                self._begin_unwinding()
-                self._begin_python()
-                begun_ns = time.monotonic_ns()
-                settled_ns = self._settle()
-                if settled_ns is None:
-                    self._end_interval()  # asked to stop already: what there is counts
-                else:
-                    begun_ns = settled_ns
-                    self._sample(seconds, progress)
-                self._stacks.duration_ns = time.monotonic_ns() - begun_ns
-            finally:
-                if self._unwinder is not None:
-                    self._unwinder.close()
-                if self._programs is not None:
-                    self._programs.close()
-                self._collector.stop()
+            self._begin_unwinding()
+            self._begin_python()
+            begun_ns = time.monotonic_ns()
+            settled_ns = self._settle(progress)
+            if settled_ns is None:
+                self._end_interval()  # asked to stop already: what there is counts
+            else:
+                begun_ns = settled_ns
+                self._sample(seconds, progress)
+            self._stacks.duration_ns = time.monotonic_ns() - begun_ns
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            if self._unwinder is not None:
+                self._unwinder.close()
+            if self._programs is not None:
+                self._programs.close()
+            self._collector.stop()
         return self._stacks
 
     def _begin_unwinding(self) -> None:
@@ -136,19 +133,23 @@ class Sampling:
             self._programs = PythonPrograms(maps, self._registry, self._normalizer.space)
             self._normalizer.python.forget = maps.forget_names
 
-    def _settle(self) -> int | None:
+    def _settle(self, progress: Progress) -> int | None:
         """Read the busy programs. The monotonic time from which on samples count, in nanoseconds;
         None when a signal came meanwhile."""
         begun_s = time.monotonic()
         settled = self._unwinder is None and self._programs is None
         while not settled:
-            if signal.sigtimedwait(_SIGNALS, SETTLE_POLL_S) is not None:
+            if signal.sigtimedwait(SIGNALS, SETTLE_POLL_S) is not None:
                 return None
             self._poll()
             passed_s = time.monotonic() - begun_s
             is_ready = self._unwinder is None or self._unwinder.is_settled
             is_ready = is_ready and (self._programs is None or self._programs.is_settled)
             settled = (is_ready and passed_s >= MIN_SETTLE_S) or passed_s >= MAX_SETTLE_S
+            progress.show(
+                f"reading the programs that are busy now: {passed_s:.0f} of at most "
+                f"{MAX_SETTLE_S:.0f} s"
+            )
         with using(*KERNEL_PROGRAMS):
             self._collector.take_interval()
         # Now and not after the poll, which takes seconds on a busy host.
@@ -156,20 +157,22 @@ class Sampling:
         self._poll()
         return settled_ns
 
-    def _sample(self, seconds: float, progress: TextIO) -> None:
+    def _sample(self, seconds: float, progress: Progress) -> None:
+        progress.begin(f"sampling for {seconds:g} s; Ctrl-C ends it earlier")
         begun = time.monotonic()
         interval_at = begun + INTERVAL_S
         ended = False
         while not ended:
             left_s = begun + seconds - time.monotonic()
-            stopped = signal.sigtimedwait(_SIGNALS, max(0.0, min(POLL_S, left_s)))
+            stopped = signal.sigtimedwait(SIGNALS, max(0.0, min(POLL_S, left_s)))
             ended = stopped is not None or time.monotonic() >= begun + seconds
             if ended or time.monotonic() >= interval_at:
                 interval_at += INTERVAL_S
                 self._end_interval()
             else:
                 self._poll()
-            _show(progress, time.monotonic() - begun, seconds, ended)
+            passed_s = min(time.monotonic() - begun, seconds)
+            progress.show(f"sampling: {passed_s:.0f} of {seconds:g} s")
 
     def _end_interval(self) -> None:
         with using(*KERNEL_PROGRAMS):
@@ -222,10 +225,3 @@ def _cache_folder() -> Path:
     except KeyError:
         home = "/nonexistent"  # then nothing is kept
     return Path(home, ".cache/flamefleet/rows")
-
-
-def _show(progress: TextIO, passed_s: float, seconds: float, ended: bool) -> None:
-    if progress.isatty():
-        end = "\n" if ended else ""
-        progress.write(f"\rsampling {min(passed_s, seconds):4.0f} of {seconds:.0f} s{end}")
-        progress.flush()

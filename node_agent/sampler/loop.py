@@ -215,7 +215,7 @@ class _Loop:
         usage = parse_shipper_usage(shipper)
         overhead = self._meter.measure(usage, interval.duration_ns, interval.samples)
         measured_ns = time.process_time_ns()
-        self._overhead_warnings.note(overhead, time.monotonic())
+        self._overhead_warnings.note(overhead, time.monotonic(), interval.duration_ns / 1e9)
         self._unit_warnings.look(shipper)
         rate_hz = self._governing.rate_hz
         try:

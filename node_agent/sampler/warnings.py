@@ -1,6 +1,7 @@
 """What the sampler warns of in its log after every interval: its own cost, its units' limits."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,24 @@ from wire.schema import Overhead
 # Beyond these an operator should look, whatever the budget is.
 WARN_CPU_PERCENT = 1.0
 WARN_MEMORY_BYTES = 50 << 20
+WINDOW_S = 60.0  # of CPU: the seconds of a start are not the agent's cost
 
 
 class OverheadWarnings:
-    """Lines while the agent takes over 1 % of the host's CPU, or over 50 MiB."""
+    """Lines while the agent took over 1 % of the host's CPU within a minute, or takes over 50 MiB.
+
+    In the first minute what there is of it is held against the whole minute, as the centre's rule
+    does (aggregator/alerts/rules.py).
+    """
 
     def __init__(self, log: Log) -> None:
         self._cpu = Lasting(log, "overhead")
         self._memory = Lasting(log, "memory")
+        self._minute: deque[tuple[float, float]] = deque()  # (seconds, percent), the newest last
 
-    def note(self, overhead: Overhead, now_s: float) -> None:
-        """What an interval cost that ended at `now_s` (monotonic)."""
-        percent, in_use = overhead.cpu_percent, overhead.memory_bytes
+    def note(self, overhead: Overhead, now_s: float, interval_s: float) -> None:
+        """What an interval of `interval_s` cost that ended at `now_s` (monotonic)."""
+        percent, in_use = self._of_minute(overhead.cpu_percent, interval_s), overhead.memory_bytes
         costs = {"cpu_percent": percent, "limit": WARN_CPU_PERCENT}
         if percent > WARN_CPU_PERCENT:
             words = "the agent takes more of the host's CPU than it should"
@@ -41,6 +48,15 @@ class OverheadWarnings:
         else:
             words = "the agent's memory is as it should be"
             self._memory.clear(words, now_s, memory_bytes=in_use, limit=WARN_MEMORY_BYTES)
+
+    def _of_minute(self, percent: float, interval_s: float) -> float:
+        """The mean of the last minute, or of the last interval where that is longer."""
+        minute = self._minute
+        minute.append((interval_s, percent))
+        while sum(seconds for seconds, _ in minute) - minute[0][0] >= WINDOW_S:
+            minute.popleft()
+        covered_s = sum(seconds for seconds, _ in minute)
+        return sum(seconds * cost for seconds, cost in minute) / max(covered_s, WINDOW_S)
 
 
 class UnitWarnings:

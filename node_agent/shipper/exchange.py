@@ -2,14 +2,29 @@
 
 from typing import BinaryIO
 
+import msgspec
+
 from node_agent.shipper import policy
 from node_agent.shipper.client import Client, Response
 from node_agent.shipper.errors import CredentialError, DeliveryError
 from node_agent.shipper.policy import Verdict
+from wire.sentences import sentences
 
 BATCHES = "/api/v1/batches"
 DEFINITIONS = "/api/v1/definitions"
 SYMBOLS = "/api/v1/symbols"
+_MOST_CHARACTERS = 400
+
+
+class _Error(msgspec.Struct):
+    message: str
+    remedy: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    """How the centre says no."""
+
+    error: _Error
 
 
 class Postponed(Exception):  # no error: it is tried again
@@ -45,6 +60,14 @@ def send(client: Client, path: str, body: BinaryIO, accept: str = "") -> tuple[R
 
 
 def reason(response: Response) -> str:
-    """Status and the start of the body, as one printable line."""
-    text = response.body[:200].decode("utf-8", "replace")
+    """Status and the centre's words, or the start of another's body, as one printable line."""
+    text = _words(response.body)[:_MOST_CHARACTERS]
     return f"{response.status} {''.join(c if c.isprintable() else ' ' for c in text)}".strip()
+
+
+def _words(body: bytes) -> str:
+    try:
+        error = msgspec.json.decode(body, type=_Refusal).error
+    except (msgspec.MsgspecError, RecursionError):
+        return body[: 4 * _MOST_CHARACTERS].decode("utf-8", "replace")
+    return sentences(error.message, error.remedy)

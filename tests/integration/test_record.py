@@ -266,17 +266,49 @@ def test_an_idle_process_gives_an_empty_profile(start: Start, tmp_path: Path) ->
     assert gzip.decompress((tmp_path / "idle.pb.gz").read_bytes())
 
 
-def test_progress_is_for_terminals_only(tmp_path: Path) -> None:
+def test_each_stage_is_told_as_it_begins(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
+    process = start(shares_program)
     terminal, pipe = Terminal(), io.StringIO()
-    record(0.3, 19, os.getpid(), tmp_path / "a.folded", terminal)
-    record(0.3, 19, os.getpid(), tmp_path / "b.folded", pipe)
-    assert "sampling" in terminal.getvalue()
+    record(1, 99, process.pid, tmp_path / "a.folded", terminal)
+    record(1, 99, process.pid, tmp_path / "b.folded", pipe)
+    for stage in ("reading the programs", "sampling for 1 s", "naming the functions of"):
+        assert stage in terminal.getvalue()
+        assert sum(stage in line for line in pipe.getvalue().splitlines()) == 1
     assert terminal.getvalue().endswith("\n")
-    assert pipe.getvalue() == ""
+    assert "\r" not in pipe.getvalue()
+
+
+def test_a_signal_while_names_are_looked_up_ends_that_and_writes_the_file(
+    shares_program: Path, start: Start, tmp_path: Path
+) -> None:
+    """The first Ctrl-C ends the sampling, the second, sent once the naming is told, the naming."""
+    start(shares_program)
+    output = tmp_path / "early.folded"
+    command = [Path(sys.executable).with_name("flamefleet-agent"), "record"]
+    recorder = subprocess.Popen(
+        [*command, "--seconds", "2", "-o", output], stderr=subprocess.PIPE, text=True
+    )
+    assert recorder.stderr is not None
+    said = []
+    for line in recorder.stderr:
+        said.append(line)
+        if "naming the functions" in line:
+            for _ in range(3):
+                recorder.send_signal(signal.SIGINT)
+    recorder.stderr.close()
+    assert recorder.wait(120) == 0, said
+    assert f"{output}: " in said[-1]
+    assert "naming ended by a signal" in "".join(said)
+    counts = _folded(output)
+    assert counts.total() > 0
+    assert any("+0x" in name for stack in counts for name in stack)
+    assert {path.name for path in tmp_path.iterdir()} == {output.name}
 
 
 def test_an_unknown_suffix_names_the_two_formats(tmp_path: Path) -> None:

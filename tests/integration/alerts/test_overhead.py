@@ -22,6 +22,19 @@ async def test_only_the_last_minute_counts_and_one_report_is_too_few(report, jud
     assert judge() == Evaluation()
 
 
+async def test_the_seconds_of_a_start_are_judged_by_their_whole_minute(report, judge, rows):
+    await report(2.5, batches=2)
+    assert judge() == Evaluation()
+    await report(1.5, batches=6)
+    assert judge() == Evaluation(1, 0)
+    assert round(rows("SELECT value FROM alerts")[0][0], 2) >= 1.25
+
+
+async def test_a_start_that_uses_up_its_minute_is_an_alert(report, judge):
+    await report(9, batches=2)
+    assert judge() == Evaluation(1, 0)
+
+
 async def test_long_batches_widen_the_window(report, judge):
     await report(9, batches=2, length_s=120)
     assert judge() == Evaluation(1, 0)

@@ -108,7 +108,9 @@ def start_up(tmp_path: Path, up_command: list[str], free_port: int) -> Iterator[
     """Start `flamefleet up` with more flags; what still runs at the end is stopped."""
     started: list[Up] = []
 
-    def start(*flags: str, data_dir: Path = tmp_path / "data", port: int = free_port) -> Up:
+    def start(
+        *flags: str, data_dir: Path = tmp_path / "data", port: int = free_port, **environment: str
+    ) -> Up:
         said = tmp_path / f"said-{len(started)}.txt"
         arguments = ["--json", "--data-dir", str(data_dir), "--port", str(port), *flags]
         with said.open("w") as stream:
@@ -118,7 +120,7 @@ def start_up(tmp_path: Path, up_command: list[str], free_port: int) -> Iterator[
                 stderr=stream,
                 text=True,
                 cwd="/",
-                env={k: v for k, v in os.environ.items() if "FLAMEFLEET" not in k},
+                env={k: v for k, v in os.environ.items() if "FLAMEFLEET" not in k} | environment,
             )
         started.append(Up(data_dir, port, process, said))
         return started[-1]

@@ -13,6 +13,7 @@ from aggregator.alerts.rules import (
     judge,
     judge_clock,
     judge_recent,
+    over_whole_window,
     worst_excess,
 )
 
@@ -119,3 +120,11 @@ def test_an_unknown_clock_changes_nothing(firing: bool) -> None:
 def test_a_clock_that_was_read_long_ago_fires_no_more(offset_s: float) -> None:
     assert judge_clock(ClockRule(), offset_s, 3601.0, firing=False) is Change.STAY
     assert judge_clock(ClockRule(), offset_s, 3601.0, firing=True) is Change.END
+
+
+@pytest.mark.parametrize(
+    ("span_s", "cpu_percent"), [(0, 0.0), (20, 1.0), (50, 3.0), (60, 3.0), (300, 3.0)]
+)
+def test_a_short_life_is_held_against_the_whole_window(span_s: float, cpu_percent: float) -> None:
+    mean = over_whole_window(RULE, OverheadMean(2, 3.0, 40 * MIB), span_s, 10)
+    assert mean == OverheadMean(2, pytest.approx(cpu_percent), 40 * MIB)

@@ -11,6 +11,7 @@ import pytest
 from node_agent.cli import _tell, main
 from node_agent.kernel.errors import KernelError
 from node_agent.log import BURST, MAX_VALUE_CHARACTERS, Lasting, Log, render
+from wire.called_as import called
 
 
 @pytest.mark.parametrize(
@@ -114,11 +115,12 @@ def test_a_failed_start_is_one_line_with_the_way_out(
 
 @pytest.mark.parametrize(
     ("remedy", "shown"),
-    [("apt install it", "apt install it. `flam"), ("Do so.", "Do so. `flam"), ("", '="`flam')],
+    [("apt install it", "apt install it. `"), ("Do so.", "Do so. `"), ("", '="`')],
 )
 def test_a_remedy_and_the_pointer_to_check_are_two_sentences(
     remedy: str, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _tell("run", KernelError("The program cannot be compiled", "no headers", remedy))
 
-    assert shown in capsys.readouterr().err
+    check = f"{called('flamefleet-agent')} check` looks"
+    assert f"{shown}{check}" in capsys.readouterr().err

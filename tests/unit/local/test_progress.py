@@ -12,7 +12,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_in_a_file_a_step_is_one_line() -> None:
+def test_in_a_file_a_step_is_told_as_it_begins_and_when_it_is_over() -> None:
     stream = io.StringIO()
     progress = Progress(stream)
     with progress.step("Postgres"):
@@ -20,9 +20,9 @@ def test_in_a_file_a_step_is_one_line() -> None:
         progress.detail("waiting")
         progress.say("a word between")
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "a word between"
-    assert lines[1].startswith("  ok Postgres (")
-    assert len(lines) == 2
+    assert lines[:2] == ["  .. Postgres", "a word between"]
+    assert lines[2].startswith("  ok Postgres (")
+    assert len(lines) == 3
     assert "\r" not in stream.getvalue()
 
 
@@ -44,4 +44,22 @@ def test_a_failed_step_is_marked() -> None:
     progress = Progress(stream)
     with pytest.raises(ValueError, match="no"), progress.step("aggregator"):
         raise ValueError("no")
-    assert stream.getvalue().startswith("  !! aggregator (")
+    assert stream.getvalue().splitlines()[1].startswith("  !! aggregator (")
+
+
+def test_in_a_file_a_long_step_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("aggregator.local.progress.time.monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    progress = Progress(stream)
+    with progress.step("first samples"):
+        for second in range(25):
+            clock[0] = 100.0 + second
+            progress.tick()
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        "  .. first samples",
+        "  .. first samples (10.0 s)",
+        "  .. first samples (20.0 s)",
+        "  ok first samples (24.0 s)",
+    ]

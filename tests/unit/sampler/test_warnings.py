@@ -3,10 +3,19 @@
 import io
 from pathlib import Path
 
+import pytest
+
+from aggregator.alerts.rules import OverheadRule
 from node_agent.log import Log
 from node_agent.overhead.unit_limits import UnitState
 from node_agent.sampler.events import Events
-from node_agent.sampler.warnings import OverheadWarnings, UnitWarnings
+from node_agent.sampler.warnings import (
+    WARN_CPU_PERCENT,
+    WARN_MEMORY_BYTES,
+    WINDOW_S,
+    OverheadWarnings,
+    UnitWarnings,
+)
 from wire.schema import Overhead
 
 MIB = 1 << 20
@@ -20,11 +29,11 @@ def test_over_one_percent_or_fifty_mebibytes_is_warned_of_until_it_is_over() -> 
     stream = io.StringIO()
     warnings = OverheadWarnings(Log("run", stream))
 
-    warnings.note(cost(0.9, 50), 10)
+    warnings.note(cost(0.9, 50), 60, 60)
     assert stream.getvalue() == ""
-    warnings.note(cost(1.34, 40), 20)
-    warnings.note(cost(0.5, 51), 30)
-    warnings.note(cost(0.5, 40), 100)
+    warnings.note(cost(1.34, 40), 120, 60)
+    warnings.note(cost(0.5, 51), 170, 50)
+    warnings.note(cost(0.5, 40), 250, 80)
 
     lines = stream.getvalue().splitlines()
     assert [line.split(" words=")[0].split("level=")[1] for line in lines] == [
@@ -36,6 +45,46 @@ def test_over_one_percent_or_fifty_mebibytes_is_warned_of_until_it_is_over() -> 
     first, second = lines[:2]
     assert first.endswith(" cpu_percent=1.34 limit=1 user_percent_of_core=1.5")
     assert second.endswith(f" memory_bytes={51 * MIB} limit={50 * MIB} map_bytes={12 * MIB}")
+
+
+def warned_after(costs: list[float], interval_s: float = 10) -> int | None:
+    """The number of intervals with these costs after which the log has a warning, or None."""
+    stream = io.StringIO()
+    warnings = OverheadWarnings(Log("run", stream))
+    for number, percent in enumerate(costs, 1):
+        warnings.note(cost(percent, 40), number * interval_s, interval_s)
+        if "event=overhead" in stream.getvalue():
+            return number
+    return None
+
+
+@pytest.mark.parametrize(
+    ("costs", "warned"),
+    [
+        ([1.2, *[0.2] * 20], None),  # a quiet host, whose agent reads its first programs
+        ([5.0, *[0.1] * 20], None),
+        ([6.5], 1),  # a whole minute's allowance is gone
+        ([3.0] * 10, 3),
+        ([1.1] * 10, 6),
+        ([*[0.2] * 100, 1.2, *[0.2] * 10], None),  # a large file later on
+        ([*[0.2] * 100, *[1.2] * 10], 105),
+        ([1.0] * 100, None),
+    ],
+)
+def test_a_minute_over_one_percent_is_warned_of_and_no_short_start(
+    costs: list[float], warned: int | None
+) -> None:
+    assert warned_after(costs) == warned
+
+
+def test_an_interval_longer_than_a_minute_is_judged_by_itself() -> None:
+    assert warned_after([0.5, 1.1], interval_s=120) == 2
+
+
+def test_agent_and_centre_judge_by_the_same_limits() -> None:
+    rule = OverheadRule()
+    assert (rule.cpu_percent, rule.memory_bytes) == (WARN_CPU_PERCENT, WARN_MEMORY_BYTES)
+    assert rule.window_s == WINDOW_S
 
 
 def test_a_met_limit_is_an_event_a_line_and_in_the_status(tmp_path: Path) -> None:

@@ -41,7 +41,13 @@ export function merging(elapsedS, cancel) {
   };
 }
 
-export const wordsOf = (error) => [error.message, error.remedy].filter(Boolean).join(" ");
+// An error's message and remedy as sentences, as wire/sentences.py has them.
+export const wordsOf = (error) => [error.message, error.remedy].filter(Boolean).map(ended).join(" ");
+
+const ended = (text, at) => {
+  const begun = at && /^[a-z]+[ ,;:.]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /[.!?…:]$/.test(begun) ? begun : `${begun}.`;
+};
 
 // showLast: null where no answer has been drawn yet
 export function failed(error, { again, showLast }) {
