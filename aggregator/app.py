@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -19,13 +18,12 @@ from aggregator.access.service import TokenCache
 from aggregator.app_keys import CONFIG, DATABASE, INGEST, METRICS, SESSIONS, TOKENS
 from aggregator.config import CentreConfig
 from aggregator.db import create_database
-from aggregator.errors import AggregatorError
+from aggregator.errors import AggregatorError, wire_status
 from aggregator.ingest.group import GroupCommit
 from aggregator.telemetry import Metrics, setup_tracing
-from wire.errors import TooLargeError, UnsupportedVersionError, WireError
+from wire.errors import WireError
 
 LOG = logging.getLogger(__name__)
-RETRY_AFTER_S = 5
 SHUTDOWN_TIMEOUT_S = 10.0
 VIEWS = (
     "aggregator.health",
@@ -85,9 +83,12 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except AggregatorError as error:
-        return _answer(request, error.status, error.code, error.message, error.remedy)
+        answer = _answer(request, error.status, error.code, error.message, error.remedy)
+        if error.retry_after_s is not None:
+            answer.headers["Retry-After"] = str(error.retry_after_s)
+        return answer
     except WireError as error:
-        status, code = _wire_status(error)
+        status, code = wire_status(error)
         remedy = "the message was not stored; do not send it again unchanged"
         return _answer(request, status, code, str(error), remedy)
     except web.HTTPException as error:
@@ -111,14 +112,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _wire_status(error: WireError) -> tuple[int, str]:
-    if isinstance(error, TooLargeError):
-        return 413, "too_large"
-    if isinstance(error, UnsupportedVersionError):
-        return 415, "unsupported_version"
-    return 400, "malformed"
-
-
 def _answer(
     request: web.Request, status: int, code: str, message: str, remedy: str
 ) -> web.Response:
@@ -126,8 +119,6 @@ def _answer(
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = CHALLENGE if code == ReadTokenError.code else "Bearer"
-    if status == 503:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
     body = {"error": {"code": code, "message": message, "remedy": remedy}}
     return web.json_response(body, status=status, headers=headers)
 
@@ -148,9 +139,11 @@ async def _database(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _group_commit(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(app[INGEST].run())
+    ingest = app[INGEST]
+    tasks = [asyncio.create_task(work) for work in (ingest.run(), ingest.refusals.run())]
     yield
-    app[INGEST].close()
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    ingest.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await ingest.refusals.write()

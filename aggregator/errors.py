@@ -3,6 +3,9 @@
 from typing import ClassVar
 
 from wire.called_as import as_called
+from wire.errors import TooLargeError, UnsupportedVersionError, WireError
+
+RETRY_AFTER_S = 5
 
 
 class AggregatorError(Exception):
@@ -13,6 +16,7 @@ class AggregatorError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
+    retry_after_s: int | None = None  # when the same may be sent again, of answers that say so
     remedy: ClassVar[str] = "see the aggregator's log"
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
@@ -45,6 +49,7 @@ class DatabaseUnavailableError(DatabaseError):
 
     status = 503
     code = "database_unavailable"
+    retry_after_s = RETRY_AFTER_S
     remedy = "try again; if it stays, check that Postgres runs and accepts connections"
 
 
@@ -60,3 +65,12 @@ class MissingPartitionError(DatabaseError):
     """A row belongs to a time range whose partition does not exist (yet)."""
 
     code = "missing_partition"
+
+
+def wire_status(error: WireError) -> tuple[int, str]:
+    """The HTTP status and code of an error of the wire format."""
+    if isinstance(error, TooLargeError):
+        return 413, "too_large"
+    if isinstance(error, UnsupportedVersionError):
+        return 415, "unsupported_version"
+    return 400, "malformed"

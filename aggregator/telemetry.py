@@ -24,7 +24,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.batches = Counter(
             "flamefleet_batches",
-            "Batches by result: stored, duplicate, refused, wanted_whole (short ones)",
+            "Batches by result: stored, duplicate, refused, postponed, wanted_whole (short ones)",
             ["result"],
             registry=self.registry,
         )

@@ -190,6 +190,7 @@ class Answer(msgspec.Struct, frozen=True):
     series_numbers: bytes = b""  # u32 each
     definitions: int = 0  # the newest version of definitions that is taken; 0 says nothing
     defined: int = 0  # in the answer to definitions: stacks that had none before
+    refused: dict[str, int] = {}  # in the answer to definitions: stacks not taken, by reason
 
 
 class SymbolExtract(msgspec.Struct, frozen=True):

@@ -11,7 +11,6 @@ from wire.hashes import definitions_check, module_hash, name_hash, pack_frame, s
 from wire.packed import OFFSET_BYTES, PackedDefinitions
 from wire.schema import Definitions, ModuleKind
 from wire.short import CHECK_BYTES, from_planes
-from wire.validate import check_modules, check_names
 
 _INDEX_BYTES = 4
 _OFFSETS = 2**64
@@ -30,8 +29,6 @@ def unpack(packed: PackedDefinitions) -> Definitions:
     if len(packed.check) != CHECK_BYTES:
         raise MalformedError(f"check must have {CHECK_BYTES} bytes")
     _check_sizes(packed)
-    check_modules(packed.modules)
-    check_names(packed.names)
     frames = _frames(packed)
     hashed = _packed_frames(packed, frames)
     stack_frames, lengths, hashes = array("I"), array("H"), []
@@ -56,6 +53,8 @@ def unpack(packed: PackedDefinitions) -> Definitions:
 
 def _check_sizes(packed: PackedDefinitions) -> None:
     """Before anything is made of them."""
+    if any(not 0 <= module.kind < 256 for module in packed.modules):
+        raise MalformedError("a module's kind is no byte, so its frames have no hash")
     stacks = len(packed.shared) // _INDEX_BYTES
     if stacks > limits.MAX_PACKED_STACKS:
         raise TooLargeError(

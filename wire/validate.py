@@ -1,20 +1,11 @@
 """Checks beyond types: lengths of columns, ranges, limits. Pure; raises MalformedError."""
 
-import math
-from collections.abc import Sequence
-
 from wire import limits
 from wire.errors import MalformedError, TooLargeError
-from wire.schema import Batch, Definitions, Event, Module, ModuleKind, Name, Series
+from wire.faults import event_fault, is_label, is_reason
+from wire.schema import Batch, Definitions, Series
 
 _DAY_NS = 86_400 * 10**9
-_EVENT_TEXTS = {
-    "kind": limits.MAX_EVENT_WORD_BYTES,
-    "reason": limits.MAX_EVENT_WORD_BYTES,
-    "words": limits.MAX_EVENT_TEXT_BYTES,
-    "before": limits.MAX_EVENT_TEXT_BYTES,
-    "after": limits.MAX_EVENT_TEXT_BYTES,
-}
 
 
 def check_batch(batch: Batch) -> int:
@@ -49,12 +40,15 @@ def check_batch(batch: Batch) -> int:
             f"{len(batch.events)} events in a batch; at most {limits.MAX_EVENTS} are allowed"
         )
     for event in batch.events:
-        _check_event(event)
+        if (fault := event_fault(event)) is not None:
+            raise MalformedError(fault)
     return rows
 
 
 def check_definitions(definitions: Definitions) -> int:
-    """Check decoded definitions (lengths, not the values inside columns); return the stacks."""
+    """Check the lengths of decoded definitions' columns; return the number of stacks. What one
+    module, name or stack has wrong costs the stacks that it is of (wire.faults), so nothing of
+    that is checked here."""
     _name("node", definitions.node)
     stacks = _column("stack_hashes", definitions.stack_hashes, 16)
     if _column("stack_lengths", definitions.stack_lengths, 2) != stacks:
@@ -64,41 +58,14 @@ def check_definitions(definitions: Definitions) -> int:
         raise MalformedError(f"frame_offset must have {frames} rows like frame_module")
     if _column("stack_frames", definitions.stack_frames, 4) > limits.MAX_DEFINITION_FRAMES:
         raise TooLargeError(f"more than {limits.MAX_DEFINITION_FRAMES} frames in definitions")
-    check_modules(definitions.modules)
-    check_names(definitions.names)
     return stacks
 
 
-def check_modules(modules: Sequence[Module]) -> None:
-    """Check the modules of definitions."""
-    for module in modules:
-        _check_module(module)
-
-
-def check_names(names: Sequence[Name]) -> None:
-    """Check the names of definitions."""
-    for name in names:
-        for text in (name.function, name.file):
-            if len(text.encode()) > limits.MAX_NAME_BYTES:
-                raise TooLargeError(f"a name is longer than {limits.MAX_NAME_BYTES} bytes")
-
-
-def _check_module(module: Module) -> None:
-    if module.kind not in ModuleKind.__members__.values():
-        raise MalformedError(f"module kind {module.kind} is unknown")
-    if not 1 <= len(module.id) <= 64:
-        raise MalformedError(f"a module id must have 1 to 64 bytes, it has {len(module.id)}")
-    if len(module.name.encode()) > limits.MAX_LABEL_BYTES:
-        raise TooLargeError(f"a module name is longer than {limits.MAX_LABEL_BYTES} bytes")
-
-
 def _check_ends(field: str, ends: dict[str, bytes], series: int) -> None:
-    """Any word is accepted, so that a later agent's reasons are no cause to refuse its batch."""
     if len(ends) > limits.MAX_STACK_ENDS:
         raise TooLargeError(f"{len(ends)} reasons in {field}, limit {limits.MAX_STACK_ENDS}")
     for reason, column in ends.items():
-        is_word = reason.isascii() and reason.isidentifier() and reason == reason.lower()
-        if not is_word or len(reason) > limits.MAX_STACK_END_BYTES:
+        if not is_reason(reason):
             raise MalformedError(
                 f"{field}: {reason[:40]!r} is not a word of at most "
                 f"{limits.MAX_STACK_END_BYTES} letters a-z, digits and _"
@@ -107,34 +74,14 @@ def _check_ends(field: str, ends: dict[str, bytes], series: int) -> None:
             raise MalformedError(f"{field}.{reason} must have {series} rows")
 
 
-def _check_event(event: Event) -> None:
-    """Any kind and reason is accepted, so that those of a later agent are stored too."""
-    if not event.kind:
-        raise MalformedError("an event's kind must not be empty")
-    if not 0 < event.at_ns < 1 << 62:
-        raise MalformedError(f"an event's at_ns must be positive, below 2**62: {event.at_ns}")
-    if not math.isfinite(event.value) or not math.isfinite(event.limit):
-        raise MalformedError(f"value and limit of event {event.kind[:40]!r} must be finite")
-    for field, most in _EVENT_TEXTS.items():
-        text: str = getattr(event, field)
-        if "\0" in text:
-            raise MalformedError(f"an event's {field} must not hold NUL")
-        if len(text.encode()) > most:
-            raise TooLargeError(f"an event's {field} is longer than {most} bytes")
-
-
 def _check_labels(series: Series) -> None:
     if len(series.labels) > limits.MAX_LABELS:
         raise TooLargeError(f"{len(series.labels)} labels in a series, limit {limits.MAX_LABELS}")
     for name, value in series.labels.items():
-        if not name or "\0" in name or "\0" in value:
-            raise MalformedError("label names must not be empty and labels must not hold NUL")
-        if (
-            len(name.encode()) > limits.MAX_LABEL_BYTES
-            or len(value.encode()) > limits.MAX_LABEL_BYTES
-        ):
-            raise TooLargeError(
-                f"label {name[:40]!r} is longer than {limits.MAX_LABEL_BYTES} bytes"
+        if not is_label(name, value):
+            raise MalformedError(
+                f"label {name[:40]!r} is empty, holds NUL or is longer than "
+                f"{limits.MAX_LABEL_BYTES} bytes"
             )
 
 

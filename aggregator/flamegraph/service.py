@@ -21,7 +21,7 @@ from aggregator.flamegraph.graph import Folded, Graph, arrange, fold, prune
 from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.grouping import Ints, group
 from aggregator.profiles.loading import SeriesCache, last_renaming, load_frames, load_stacks
-from aggregator.profiles.prefix_tree import UNDEFINED, Level
+from aggregator.profiles.prefix_tree import REFUSED, UNDEFINED, Level
 from aggregator.profiles.questions import Question
 from aggregator.profiles.reading import choose_nodes, read_rows
 from aggregator.profiles.samples import DecodedRow, SampleSums, Stacks, decode_rows, list_stacks
@@ -38,10 +38,11 @@ class Coverage:
     """How much an answer rests on. Shares are 0 to 1; the unsymbolized one is of frames, by time.
 
     `effective_rate_hz` is the sampling rate less what was lost; `undefined_stacks` counts distinct
-    stacks whose frames no node has told yet; samples of damaged blobs count as lost. `stack_ends`
-    are the samples with a user part by how that ended, where agents say so, and `complete_share` is
-    the share of the complete ones among them (None: none); `python_ends` and
-    `python_complete_share` are the same of Python programs and the Python part of their stacks.
+    stacks whose frames no node has told yet, `refused_stacks` those whose frames had something
+    wrong; samples of damaged blobs count as lost. `stack_ends` are the samples with a user part by
+    how that ended, where agents say so, and `complete_share` is the share of the complete ones
+    among them (None: none); `python_ends` and `python_complete_share` are the same of Python
+    programs and the Python part of their stacks.
     """
 
     hosts: int
@@ -52,6 +53,7 @@ class Coverage:
     effective_rate_hz: float
     unsymbolized_share: float
     undefined_stacks: int
+    refused_stacks: int
     damaged_blobs: int
     stack_ends: dict[str, int]
     complete_share: float | None
@@ -74,6 +76,7 @@ class Placed:
 
     levels: list[Level]
     undefined_stacks: int
+    refused_stacks: int
 
 
 class FlamegraphService:
@@ -96,7 +99,7 @@ class FlamegraphService:
         stacks, dictionary, placed = await self._answer(question)
         folded = await self.run(fold, placed.levels, stacks.services, dictionary)
         graph = await self.run(_draw, folded, max_nodes, dictionary)
-        coverage = _coverage(stacks, folded.unnamed_share, placed.undefined_stacks)
+        coverage = _coverage(stacks, folded.unnamed_share, placed)
         return Flamegraph(graph, stacks.span, coverage)
 
     async def stacks(self, question: Question) -> tuple[Stacks, Dictionary]:
@@ -190,8 +193,8 @@ def _add_all(sums: SampleSums, decoded: list[DecodedRow]) -> None:
 def _place(dictionary: Dictionary, stacks: Stacks) -> Placed:
     leaves = dictionary.leaves(stacks.stack_ids)
     levels = dictionary.tree.totals(stacks.service_index, leaves, stacks.weights)
-    undefined = len(np.unique(stacks.stack_ids[leaves == UNDEFINED]))
-    return Placed(levels, undefined)
+    absent = (np.unique(stacks.stack_ids[leaves == node]) for node in (UNDEFINED, REFUSED))
+    return Placed(levels, *map(len, absent))
 
 
 def _stale_frames(dictionary: Dictionary, levels: list[Level], now_s: float) -> list[int]:
@@ -204,7 +207,7 @@ def _draw(folded: Folded, max_nodes: int, dictionary: Dictionary) -> Graph:
     return arrange(prune(folded, max_nodes), dictionary.frames)
 
 
-def _coverage(stacks: Stacks, unnamed_share: float, undefined: int) -> Coverage:
+def _coverage(stacks: Stacks, unnamed_share: float, placed: Placed) -> Coverage:
     totals = stacks.totals
     return Coverage(
         hosts=len(totals.node_ids),
@@ -214,7 +217,8 @@ def _coverage(stacks: Stacks, unnamed_share: float, undefined: int) -> Coverage:
         lost_samples=totals.lost,
         effective_rate_hz=round(totals.effective_rate_hz, 3),
         unsymbolized_share=round(unnamed_share, 6),
-        undefined_stacks=undefined,
+        undefined_stacks=placed.undefined_stacks,
+        refused_stacks=placed.refused_stacks,
         damaged_blobs=totals.damaged_blobs,
         stack_ends=dict(totals.stack_ends.samples),
         complete_share=totals.stack_ends.complete_share,

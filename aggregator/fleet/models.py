@@ -44,6 +44,19 @@ class Node(Model):
     lost_samples: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
+class NodeRefusal(Model):
+    """How often something of a node was refused for one reason (`aggregator.ingest.refusals`)."""
+
+    __tablename__ = "node_refusals"
+
+    node_id: Mapped[int] = mapped_column(
+        ForeignKey("nodes.id", ondelete="CASCADE"), primary_key=True
+    )
+    reason: Mapped[str] = mapped_column(Text, primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+    last_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=text("now()"))
+
+
 class NodeOverhead(Model):
     """What the agent cost over one batch (definitions: `wire.schema.Overhead`)."""
 

@@ -24,7 +24,9 @@ _NODES = text(
 SELECT n.name, n.created_at, n.last_seen_at, n.agent_version, n.facts, n.rate_millihertz,
     n.online_cpus, n.clock_offset_ms, n.lost_batches, n.lost_samples,
     o.cpu_percent, o.user_percent_of_core, o.memory_bytes, o.map_bytes, o.shipper_memory_bytes,
-    o.at, o.losses, o.sampler, o.shipper, o.kernel, o.interrupt, o.python, o.latest, o.duration_s
+    o.at, o.losses, o.sampler, o.shipper, o.kernel, o.interrupt, o.python, o.latest, o.duration_s,
+    (SELECT jsonb_object_agg(reason, jsonb_build_object('count', count, 'last_at', last_at))
+        FROM node_refusals WHERE node_id = n.id) AS refused
 FROM nodes n LEFT JOIN LATERAL (
     SELECT sum(r.cpu_percent * r.duration_s) / sum(r.duration_s) AS cpu_percent,
         sum(r.user_percent_of_core * r.duration_s) / sum(r.duration_s) AS user_percent_of_core,
@@ -77,8 +79,9 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
     Of `cpu_percent` (of the host) `user_percent`, `kernel_percent` and `interrupt_percent` are the
     parts; `*_percent_of_core` are those of one core. `memory_bytes` is that minute's largest, with
     the parts of that report. The delay of a sample and the calibration are those of the newest
-    report. `lost` are the minute's samples by reason, `lost_samples` all ever. What an older agent
-    does not tell is None.
+    report. `lost` are the minute's samples by reason, `lost_samples` all ever. `refused` is what of
+    the node was not taken: by reason how often, and when last. What an older agent does not tell is
+    None.
     """
     parameters = {"since": now - timedelta(days=1), "rows": _OVERHEAD_ROWS}
     rows = await connection.execute(_NODES, parameters)
@@ -97,6 +100,7 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
             "lost_batches": row.lost_batches,
             "lost_samples": row.lost_samples,
             "lost": _sum_lost(row.losses or ()),
+            "refused": row.refused or {},
             "overhead": None if row.at is None else _overhead(row),
         }
         for row in rows

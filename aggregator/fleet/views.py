@@ -13,7 +13,7 @@ from aggregator.db import connection_scope
 from aggregator.fleet.events import list_events, parse_place
 from aggregator.fleet.service import list_labels, list_nodes
 from aggregator.fleet.stack_ends import read_service_ends
-from aggregator.ingest.batches import AHEAD_NS
+from aggregator.ingest.times import AHEAD_NS
 from aggregator.profiles.errors import QueryError
 from aggregator.profiles.questions import parse_number, parse_question, parse_times
 from aggregator.profiles.stack_ends import StackEnds

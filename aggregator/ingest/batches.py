@@ -9,17 +9,17 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.ingest.errors import BadValueError, OutOfTimeError
+from aggregator.ingest.cleaning import MAX_FACT_BYTES, clean_batch
+from aggregator.ingest.errors import BadValueError
 from aggregator.ingest.events import lost_by_reason, timely_events
 from aggregator.ingest.series import SeriesKey, Unnumbered, series_key
 from aggregator.ingest.stack_ends import read_stack_ends
+from aggregator.ingest.times import AHEAD_NS, OLDEST_NS, check_time, clock_offset_ms
 from aggregator.profiles.codec import Section
 from wire.hashes import batch_digest
 from wire.schema import Batch, Event, Overhead
 from wire.validate import check_batch
 
-OLDEST_NS = 48 * 3_600 * 10**9
-AHEAD_NS = 600 * 10**9
 HASH_BYTES = 16
 _OVERHEAD_INTEGERS = (
     *("sampler_cpu_ns", "shipper_cpu_ns", "kernel_cpu_ns", "interrupt_cpu_ns"),
@@ -29,8 +29,6 @@ _OVERHEAD_INTEGERS = (
 )
 _MAX_BIGINT = 2**62
 _MAX_SEQUENCE = 2**32  # `node_prof.part` keeps it in 32 bits; at 10 s a batch that is 1,361 years
-_MAX_TEXTS = 64
-_MAX_TEXT_BYTES = 512
 _MAX_WEIGHT_FACTOR = 100  # samples may stand for at most so many times the CPU time there was
 
 
@@ -40,8 +38,9 @@ class PreparedBatch:
 
     `hashes` holds the distinct stack hashes, 16 bytes each, sorted as Postgres sorts uuids; the row
     columns are int64, `row_stack` indexes `hashes`, `row_series` indexes `series`. `stack_ends`
-    and `python_ends` hold for each known reason the samples of each series. Of its events,
-    `events_dropped` are left out for their time.
+    and `python_ends` hold for each known reason the samples of each series. `dropped` counts by
+    reason what was left out of the batch. `told_series` are the series, None for one that lacks
+    some of its labels: to the node its number would stand for others.
     """
 
     node_id: int
@@ -68,7 +67,8 @@ class PreparedBatch:
     python_ends: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     lost_by_reason: Mapping[str, int] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
-    events_dropped: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    told_series: tuple[SeriesKey | None, ...] = ()
     unnumbered: Unnumbered | None = None
 
 
@@ -78,17 +78,22 @@ def prepare_batch(
     received_ns: int,
     sent_ns: int | None = None,
     digest: bytes | None = None,
+    kept_ns: int = OLDEST_NS,
 ) -> PreparedBatch:
     """Check `batch` (values included) and bring its rows into int64 columns.
 
     `received_ns` is the centre's Unix time, `sent_ns` the node's when it sent, if known; `digest`
-    that of the batch as it is on the node, where its rows came in another order. Raises
-    wire errors for its form, BadValueError for its values, OutOfTimeError for its time.
+    that of the batch as it is on the node, where its rows came in another order; `kept_ns` how long
+    profiles are kept. Raises wire errors for its form, BadValueError for its values, and for its
+    time what `check_time` does.
     """
+    digest = digest or batch_digest(batch)
+    given = batch.series
+    batch, dropped = clean_batch(batch)
     check_batch(batch)
     _check_values(batch)
-    clock_offset_ms = _clock_offset_ms(batch, received_ns, sent_ns)
-    _check_time(batch.start_ns, received_ns, clock_offset_ms)
+    offset_ms = clock_offset_ms(batch.start_ns + batch.duration_ns, received_ns, sent_ns)
+    check_time(batch.start_ns, received_ns, sent_ns, offset_ms, kept_ns)
     counts = np.frombuffer(batch.counts, "<u4").astype(np.int64)
     row_series = np.frombuffer(batch.series_index, "<u4").astype(np.int64)
     if len(counts) and int(counts.min()) < 1:
@@ -98,15 +103,20 @@ def prepare_batch(
             f"series_index {int(row_series.max())} is beyond the {len(batch.series)} series"
         )
     stack_ends, python_ends = read_stack_ends(batch, row_series, counts)
+    dropped["stack_end"] += 0 if stack_ends else len(batch.stack_ends)
+    dropped["stack_end"] += 0 if python_ends else len(batch.python_ends)
     used, row_series = np.unique(row_series, return_inverse=True)
     hashes, row_stack = _distinct(batch.stack_hashes)
     samples = int(counts.sum())
     events = timely_events(batch.events, received_ns, OLDEST_NS, AHEAD_NS)
+    dropped["event_out_of_time"] = len(batch.events) - len(events)
+    series = [series_key(batch.series[i].labels) for i in used.tolist()]
+    as_given = [batch.series[i].labels == given[i].labels for i in used.tolist()]
     return PreparedBatch(
         node_id=node_id,
         run=UUID(bytes=batch.run),
         sequence=batch.sequence,
-        digest=digest or batch_digest(batch),
+        digest=digest,
         start_ns=batch.start_ns,
         duration_ns=batch.duration_ns,
         rate_millihertz=batch.rate_millihertz,
@@ -114,7 +124,7 @@ def prepare_batch(
         agent_version=batch.agent_version,
         facts=batch.facts,
         overhead=batch.overhead,
-        series=tuple(series_key(batch.series[i].labels) for i in used.tolist()),
+        series=tuple(series),
         hashes=hashes,
         row_stack=row_stack,
         row_series=row_series.reshape(-1),
@@ -122,12 +132,15 @@ def prepare_batch(
         samples=samples,
         lost=sum(batch.lost.values()),
         weight_ns=_weight_ns(batch, samples),
-        clock_offset_ms=clock_offset_ms,
+        clock_offset_ms=offset_ms,
         stack_ends={reason: column[used] for reason, column in stack_ends.items()},
         python_ends={reason: column[used] for reason, column in python_ends.items()},
         lost_by_reason=lost_by_reason(batch.lost),
         events=events,
-        events_dropped=len(batch.events) - len(events),
+        dropped=dropped,
+        told_series=tuple(
+            key if same else None for key, same in zip(series, as_given, strict=True)
+        ),
     )
 
 
@@ -185,36 +198,14 @@ def _weight_ns(batch: Batch, samples: int) -> int:
     return weight_ns
 
 
-def _check_time(start_ns: int, received_ns: int, clock_offset_ms: int | None) -> None:
-    age_ns = received_ns - start_ns
-    if age_ns > OLDEST_NS:
-        raise OutOfTimeError(
-            f"the batch started {age_ns / 3.6e12:.1f} hours ago; at most 48 are accepted",
-            clock_offset_ms,
-        )
-    if -age_ns > AHEAD_NS:
-        raise OutOfTimeError(
-            f"the batch starts {-age_ns / 6e10:.1f} minutes in the future; at most 10 are accepted",
-            clock_offset_ms,
-        )
-
-
-def _clock_offset_ms(batch: Batch, received_ns: int, sent_ns: int | None) -> int | None:
-    """The centre's clock minus the node's, in ms; None when an old batch can't tell."""
-    if sent_ns is not None:
-        return (received_ns - sent_ns) // 10**6
-    # A batch waits in the spool for any time, but never arrives before it ended.
-    offset_ms = (received_ns - batch.start_ns - batch.duration_ns) // 10**6
-    return offset_ms if offset_ms < 0 else None
-
-
 def _check_values(batch: Batch) -> None:
     if batch.sequence >= _MAX_SEQUENCE:
         raise BadValueError(f"sequence {batch.sequence} is beyond 2**32")
     if sum(batch.lost.values()) >= _MAX_BIGINT:
         raise BadValueError("the lost counts add up to 2**62 or more")
-    _check_texts("facts", batch.facts)
-    _check_texts("agent_version", {"agent_version": batch.agent_version})
+    version = batch.agent_version
+    if len(version.encode()) > MAX_FACT_BYTES or "\0" in version:
+        raise BadValueError(f"agent_version must have at most {MAX_FACT_BYTES} bytes without NUL")
     cost = batch.overhead
     for part in _OVERHEAD_INTEGERS:
         _check_number(part, getattr(cost, part))
@@ -225,13 +216,3 @@ def _check_values(batch: Batch) -> None:
 def _check_number(field: str, value: float, most: float = _MAX_BIGINT) -> None:
     if not math.isfinite(value) or not 0 <= value < most:
         raise BadValueError(f"overhead.{field} is {value}; it must be 0 or more, below {most:g}")
-
-
-def _check_texts(field: str, texts: Mapping[str, str]) -> None:
-    if len(texts) > _MAX_TEXTS:
-        raise BadValueError(f"{field} has {len(texts)} entries; at most {_MAX_TEXTS} are allowed")
-    for text in (*texts.keys(), *texts.values()):
-        if len(text.encode()) > _MAX_TEXT_BYTES or "\0" in text:
-            raise BadValueError(
-                f"{field} may hold texts of at most {_MAX_TEXT_BYTES} bytes without NUL"
-            )

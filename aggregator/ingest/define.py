@@ -3,6 +3,7 @@
 All in one transaction and in one order (modules, their nodes, frames, stacks; each sorted by its
 key), so that any number of definitions of the same things run at once without a deadlock. Only
 stacks that a batch has brought and that have no frames yet are defined; the first definition stays.
+A stack that has no frames yet and is refused of a node notes that, and is not wanted of it again.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aggregator.db import connection_scope, driver_connection
 from aggregator.ingest.definitions import CheckedDefinitions
-from aggregator.ingest.dictionary import uuid_array
+from aggregator.ingest.dictionary import MOST_REFUSALS, uuid_array
 from wire.schema import ModuleKind
 
 _FIND_WANTED = """
@@ -54,25 +55,41 @@ _ADD_FRAMES = """
 """
 _LOCK_STACKS = "SELECT id FROM stacks WHERE hash = ANY(%s::uuid[]) ORDER BY hash FOR UPDATE"
 _DEFINE_STACKS = """
-    UPDATE stacks SET frames = given.frames, defined_by = %s
+    UPDATE stacks SET frames = given.frames, defined_by = %s, refused_by = NULL
     FROM unnest(%s::uuid[], %s::bytea[]) AS given (hash, frames)
     WHERE stacks.hash = given.hash AND stacks.frames IS NULL
+"""
+_REFUSE_STACKS = """
+    UPDATE stacks SET refused_by = array_append(refused_by, %s)
+    WHERE hash = ANY(%s::uuid[]) AND frames IS NULL
+        AND (refused_by IS NULL OR NOT %s = ANY(refused_by) AND cardinality(refused_by) < %s)
 """
 Driver = psycopg.AsyncConnection[Any]
 
 
 async def define_stacks(database: AsyncEngine, node_id: int, given: CheckedDefinitions) -> int:
-    """Store what of `given` is still wanted; returns the number of stacks defined."""
+    """Store what of `given` is still wanted, and note what is refused; returns the number of stacks
+    defined."""
     async with connection_scope(database) as connection:
         driver = await driver_connection(connection)
-        rows = await _fetch(driver, _FIND_WANTED, uuid_array(given.hashes))
-        if not rows:
-            return 0
-        wanted = np.array(rows, np.int64).reshape(-1)
-        used = _used_frames(given, wanted)
-        modules = await _store_modules(driver, node_id, given, np.unique(given.frame_module[used]))
-        frame_ids = await _store_frames(driver, given, used, modules)
-        return await _store_stacks(driver, node_id, given, wanted, frame_ids)
+        defined = await _define(driver, node_id, given)
+        refused = sorted({stack for stacks in given.refused.values() for stack in stacks})
+        if refused:
+            array = uuid_array(b"".join(refused))
+            await driver.execute(_LOCK_STACKS, (array,))
+            await driver.execute(_REFUSE_STACKS, (node_id, array, node_id, MOST_REFUSALS))
+        return defined
+
+
+async def _define(driver: Driver, node_id: int, given: CheckedDefinitions) -> int:
+    rows = await _fetch(driver, _FIND_WANTED, uuid_array(given.hashes))
+    if not rows:
+        return 0
+    wanted = np.array(rows, np.int64).reshape(-1)
+    used = _used_frames(given, wanted)
+    modules = await _store_modules(driver, node_id, given, np.unique(given.frame_module[used]))
+    frame_ids = await _store_frames(driver, given, used, modules)
+    return await _store_stacks(driver, node_id, given, wanted, frame_ids)
 
 
 def _used_frames(given: CheckedDefinitions, wanted: NDArray[np.int64]) -> NDArray[np.int64]:

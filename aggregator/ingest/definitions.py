@@ -1,32 +1,43 @@
 """Check definitions and bring them into columns. Pure.
 
 The centre believes no hash: it computes each stack's hash again from the modules, names and offsets
-that the message gives, and refuses the whole message if one differs.
+that the message gives. A stack that has something wrong is refused, and counted by what that is;
+the others of the message are taken. Names come from programs that any user of a host may run, so
+one of them must not cost the host its profile.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.ingest.batches import HASH_BYTES
-from aggregator.ingest.errors import BadValueError, HashMismatchError
+from aggregator.ingest.batches import HASH_BYTES, split_hashes
+from aggregator.ingest.errors import BadValueError
 from wire import limits
+from wire.faults import module_fault, name_fault
 from wire.hashes import module_hash, name_hash, stack_hash
 from wire.schema import Definitions, Module, ModuleKind, Name
 from wire.validate import check_definitions
 
 FRAME_BYTES = 16
-_MAX_LINE = 2**31
+# What a stack is refused for, of several the last. The first stands for none.
+_FAULTS = (
+    *("", "module_kind", "module_id", "module_name", "name", "file", "line"),
+    *("module_index", "name_index", "frame_index", "depth", "hash"),
+)
+_CODES = {fault: code for code, fault in enumerate(_FAULTS)}
+Codes = NDArray[np.int8]
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedDefinitions:
-    """Definitions whose hashes are right.
+    """Definitions whose hashes are right, without the stacks that are `refused`: hashes by reason.
 
     Frame j is (`modules[frame_module[j]]`, `frame_offset[j]`): int64, the offset's 64 bits as
     signed, for names their hash, with `frame_name[j]` the index into `names` or -1. Stack i has the
     hash `hashes[16*i:16*i+16]` and the frames `stack_frames[starts[i]:starts[i+1]]`, root first.
+    Modules, names and frames that no stack here has may be wrong.
     """
 
     modules: list[Module]
@@ -38,67 +49,68 @@ class CheckedDefinitions:
     hashes: bytes
     starts: NDArray[np.int64]
     stack_frames: NDArray[np.int64]
+    refused: Mapping[str, list[bytes]]
+
+    @property
+    def all_hashes(self) -> list[bytes]:
+        """The distinct hashes of the message in order, those of refused stacks among them."""
+        refused = (stack for stacks in self.refused.values() for stack in stacks)
+        return sorted({*split_hashes(self.hashes), *refused})
 
 
-def check_hashes(definitions: Definitions) -> CheckedDefinitions:
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """Columns of frames, with the code of what is wrong with each."""
+
+    module: NDArray[np.int64]
+    offset: NDArray[np.uint64]
+    name: NDArray[np.int64]
+    module_hashes: NDArray[np.uint64]  # and 0
+    faults: Codes
+
+
+def check_stacks(definitions: Definitions) -> CheckedDefinitions:
     """Check every value and hash of `definitions`.
 
-    Raises wire errors for its form, BadValueError for its values, HashMismatchError for a hash.
+    Raises wire errors for its form, BadValueError where it cannot be told which stack has which
+    frames.
     """
     check_definitions(definitions)
-    _check_texts(definitions)
-    frame_module = _indexes("frame_module", definitions.frame_module, len(definitions.modules))
+    if len(definitions.run) != HASH_BYTES:
+        raise BadValueError(f"run must be 16 bytes, it has {len(definitions.run)}")
     starts = _starts(definitions)
-    frames = len(frame_module)
-    stack_frames = _indexes("stack_frames", definitions.stack_frames, frames)
-    offsets = np.frombuffer(definitions.frame_offset, "<u8").copy()
-    kinds = np.array([module.kind for module in definitions.modules], np.int64)
-    named = kinds[frame_module] == ModuleKind.NAMED if frames else np.zeros(0, bool)
-    frame_name = np.full(frames, -1, np.int64)
-    if named.any():
-        if int(offsets[named].max()) >= len(definitions.names):
-            raise BadValueError(
-                f"a named frame has index {int(offsets[named].max())}, beyond the "
-                f"{len(definitions.names)} names"
-            )
-        frame_name[named] = offsets[named].astype(np.int64)
-        name_hashes = np.array([name_hash(name) for name in definitions.names], np.uint64)
-        offsets[named] = name_hashes[frame_name[named]]
-    module_hashes = np.array([module_hash(module) for module in definitions.modules], np.uint64)
-    packed = np.empty((frames, 2), "<u8")
-    packed[:, 0] = module_hashes[frame_module]
-    packed[:, 1] = offsets
-    _compare(definitions.stack_hashes, starts, packed[stack_frames].tobytes())
+    frames = _read_frames(definitions)
+    stack_frames = np.frombuffer(definitions.stack_frames, "<u4").astype(np.int64)
+    faults = _stack_faults(starts, stack_frames, frames.faults)
+    packed = np.empty((len(frames.module), 2), "<u8")
+    packed[:, 0] = frames.module_hashes[frames.module]
+    packed[:, 1] = frames.offset
+    claimed = split_hashes(definitions.stack_hashes)
+    for i in np.flatnonzero(faults == 0).tolist():
+        rows = stack_frames[starts[i] : starts[i + 1]]
+        if stack_hash(packed[rows].tobytes()) != claimed[i]:
+            faults[i] = _CODES["hash"]
+    refused: dict[str, list[bytes]] = {}
+    for i in np.flatnonzero(faults).tolist():
+        refused.setdefault(_FAULTS[faults[i]], []).append(claimed[i])
+    good = faults == 0
+    lengths = np.diff(starts)
     return CheckedDefinitions(
         modules=definitions.modules,
-        module_hashes=module_hashes.view(np.int64),
+        module_hashes=frames.module_hashes[:-1].view(np.int64),
         names=definitions.names,
-        frame_module=frame_module,
-        frame_offset=offsets.view(np.int64),
-        frame_name=frame_name,
-        hashes=definitions.stack_hashes,
-        starts=starts,
-        stack_frames=stack_frames,
+        frame_module=frames.module,
+        frame_offset=frames.offset.view(np.int64),
+        frame_name=frames.name,
+        hashes=b"".join(claimed[i] for i in np.flatnonzero(good).tolist()),
+        starts=np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths[good]))),
+        stack_frames=stack_frames[np.repeat(good, lengths)],
+        refused=refused,
     )
-
-
-def _compare(claimed: bytes, starts: NDArray[np.int64], packed: bytes) -> None:
-    edges = (starts * FRAME_BYTES).tolist()
-    for i in range(len(edges) - 1):
-        given = claimed[i * HASH_BYTES : (i + 1) * HASH_BYTES]
-        computed = stack_hash(packed[edges[i] : edges[i + 1]])
-        if computed != given:
-            raise HashMismatchError(
-                f"stack {i} claims the hash {given.hex()}, its frames give {computed.hex()}"
-            )
 
 
 def _starts(definitions: Definitions) -> NDArray[np.int64]:
     lengths = np.frombuffer(definitions.stack_lengths, "<u2").astype(np.int64)
-    if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= (
-        limits.MAX_STACK_FRAMES
-    ):
-        raise BadValueError(f"a stack must have 1 to {limits.MAX_STACK_FRAMES} frames")
     starts = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=starts[1:])
     if int(starts[-1]) != len(definitions.stack_frames) // 4:
@@ -109,21 +121,49 @@ def _starts(definitions: Definitions) -> NDArray[np.int64]:
     return starts
 
 
-def _indexes(field: str, column: bytes, limit: int) -> NDArray[np.int64]:
-    indexes = np.frombuffer(column, "<u4").astype(np.int64)
-    if len(indexes) and int(indexes.max()) >= limit:
-        raise BadValueError(f"{field} holds {int(indexes.max())}; it must be below {limit}")
-    return indexes
+def _read_frames(definitions: Definitions) -> _Frames:
+    modules, names = definitions.modules, definitions.names
+    module_faults = _codes([module_fault(module) for module in modules])
+    name_faults = _codes([name_fault(name) for name in names])
+    module = np.frombuffer(definitions.frame_module, "<u4").astype(np.int64)
+    offset = np.frombuffer(definitions.frame_offset, "<u8").copy()
+    faults = _look_up(module_faults, module, _CODES["module_index"])
+    module = np.where(module < len(modules), module, 0)
+    # One module and one name more: frames that have none are of these, and never of a stack.
+    kinds = [-1 if code else one.kind for one, code in zip(modules, module_faults, strict=True)]
+    kinds_of = np.array([*kinds, -1])[module]
+    named = np.flatnonzero((faults == 0) & (kinds_of == ModuleKind.NAMED))
+    name = np.full(len(module), -1, np.int64)
+    numbers = np.minimum(offset[named], len(names)).astype(np.int64)
+    faults[named] = _look_up(name_faults, numbers, _CODES["name_index"])
+    name[named] = numbers
+    hashes = [0 if code else name_hash(one) for one, code in zip(names, name_faults, strict=True)]
+    offset[named] = np.array([*hashes, 0], np.uint64)[numbers]
+    hashes = [
+        0 if code else module_hash(one) for one, code in zip(modules, module_faults, strict=True)
+    ]
+    return _Frames(module, offset, name, np.array([*hashes, 0], np.uint64), faults)
 
 
-def _check_texts(definitions: Definitions) -> None:
-    if len(definitions.run) != HASH_BYTES:
-        raise BadValueError(f"run must be 16 bytes, it has {len(definitions.run)}")
-    for module in definitions.modules:
-        if "\0" in module.name:
-            raise BadValueError(f"the name of module {module.id.hex()} holds NUL")
-    for name in definitions.names:
-        if "\0" in name.function or "\0" in name.file:
-            raise BadValueError("the name of a frame holds NUL")
-        if not 0 <= name.line < _MAX_LINE:
-            raise BadValueError(f"line {name.line} of {name.function[:80]!r} is out of range")
+def _stack_faults(
+    starts: NDArray[np.int64], stack_frames: NDArray[np.int64], frame_faults: Codes
+) -> Codes:
+    lengths = np.diff(starts)
+    faults = np.zeros(len(lengths), np.int8)
+    some = lengths > 0
+    if some.any():
+        of_rows = _look_up(frame_faults, stack_frames, _CODES["frame_index"])
+        faults[some] = np.maximum.reduceat(of_rows, starts[:-1][some])
+    faults[(lengths < 1) | (lengths > limits.MAX_STACK_FRAMES)] = _CODES["depth"]
+    return faults
+
+
+def _codes(faults: list[str | None]) -> Codes:
+    return np.array([_CODES[fault or ""] for fault in faults], np.int8)
+
+
+def _look_up(codes: Codes, indexes: NDArray[np.int64], beyond: int) -> Codes:
+    """`codes[indexes]`, and `beyond` for indexes past their end."""
+    longer = np.append(codes, np.int8(beyond))
+    found: Codes = longer[np.minimum(indexes, len(codes))]
+    return found

@@ -4,8 +4,8 @@ Ids are looked up before anything is inserted, because an insert that conflicts 
 are inserted in order, so that two aggregators never wait for each other in a circle.
 """
 
-from collections.abc import Collection, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import psycopg
@@ -20,11 +20,12 @@ from aggregator.ingest.series import SeriesKey
 STACKS_REMEMBERED = 200_000  # about 150 bytes each
 SERIES_REMEMBERED = 50_000
 LABELS_REMEMBERED = 20_000  # about 600 bytes each
+MOST_REFUSALS = 8  # nodes; a stack whose frames were refused of so many is wanted of none
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 _FIND_STACKS = """
-    SELECT stacks.id, stacks.frames IS NOT NULL
+    SELECT stacks.id, stacks.frames IS NOT NULL, stacks.refused_by
     FROM unnest(%s::uuid[]) WITH ORDINALITY AS seen (hash, n)
     LEFT JOIN stacks ON stacks.hash = seen.hash ORDER BY n
 """
@@ -42,6 +43,21 @@ _ADD_SERIES = """
         AS seen (key_hash, service, version, labels)
     ORDER BY key_hash ON CONFLICT (key_hash) DO NOTHING
 """
+
+
+class KnownStack(NamedTuple):
+    """The id of a stack, whether its frames are known, and the nodes whose frames of it were
+    refused."""
+
+    id: int
+    is_defined: bool
+    refused_by: Sequence[int] | None = None
+
+    def is_wanted_of(self, node_id: int) -> bool:
+        """Whether this node shall define it. What was refused of it comes no better."""
+        if self.is_defined or self.refused_by is None:
+            return not self.is_defined
+        return node_id not in self.refused_by and len(self.refused_by) < MOST_REFUSALS
 
 
 class Recent(Generic[Key, Value]):
@@ -82,25 +98,25 @@ class Dictionary:
         self._hashes: Recent[int, bytes] = Recent(stacks_remembered)
         self._labels: Recent[int, dict[str, str]] = Recent(LABELS_REMEMBERED)
 
-    async def stack_ids(self, hashes: Collection[bytes]) -> dict[bytes, tuple[int, bool]]:
-        """Id of each 16-byte hash, and whether its frames are known. New hashes get an id."""
-        found: dict[bytes, tuple[int, bool]] = {}
+    async def stack_ids(self, hashes: Collection[bytes]) -> dict[bytes, KnownStack]:
+        """What is known of each 16-byte hash. New hashes get an id."""
+        found: dict[bytes, KnownStack] = {}
         unsettled = []
         for stack_hash in sorted(hashes):
             known = self._stacks.get(stack_hash)
             if known is None:
                 unsettled.append(stack_hash)
             else:
-                found[stack_hash] = known, True
+                found[stack_hash] = KnownStack(known, is_defined=True)
         if unsettled:
-            for stack_hash, row in zip(unsettled, await self._settle(unsettled), strict=True):
-                found[stack_hash] = row
-                self._hashes.put(row[0], stack_hash)
-                if row[1]:
-                    self._stacks.put(stack_hash, row[0])
+            for stack_hash, stack in zip(unsettled, await self._settle(unsettled), strict=True):
+                found[stack_hash] = stack
+                self._hashes.put(stack.id, stack_hash)
+                if stack.is_defined:
+                    self._stacks.put(stack_hash, stack.id)
         return found
 
-    async def _settle(self, hashes: list[bytes]) -> list[tuple[int, bool]]:
+    async def _settle(self, hashes: list[bytes]) -> list[KnownStack]:
         async with connection_scope(self._database) as connection:
             driver = await driver_connection(connection)
             rows = await _find_stacks(driver, hashes)
@@ -108,7 +124,7 @@ class Dictionary:
             if new:
                 await driver.execute(_ADD_STACKS, (uuid_array(b"".join(new)),))
                 rows = await _find_stacks(driver, hashes)
-            return rows
+            return [KnownStack(*row) for row in rows]
 
     async def stack_hashes(self, numbers: Sequence[int]) -> list[bytes]:
         """The hashes of the stacks with these ids. Raises UnknownNumberError."""
@@ -195,9 +211,9 @@ def uuid_array(hashes: bytes) -> str:
     return "{" + hashes.hex(",", HASH_BYTES) + "}"
 
 
-def ids_of(hashes: bytes, found: dict[bytes, tuple[int, bool]]) -> NDArray[np.int64]:
+def ids_of(hashes: bytes, found: Mapping[bytes, KnownStack]) -> NDArray[np.int64]:
     """The ids of packed `hashes`, in their order."""
-    return np.array([found[h][0] for h in split_hashes(hashes)], np.int64)
+    return np.array([found[h].id for h in split_hashes(hashes)], np.int64)
 
 
 def pack_numbers(ids: NDArray[np.int64]) -> bytes:
@@ -207,7 +223,7 @@ def pack_numbers(ids: NDArray[np.int64]) -> bytes:
 
 async def _find_stacks(
     driver: psycopg.AsyncConnection[Any], hashes: list[bytes]
-) -> list[tuple[int, bool]]:
+) -> list[tuple[Any, ...]]:
     cursor = driver.cursor(binary=True)
     await cursor.execute(_FIND_STACKS, (uuid_array(b"".join(hashes)),))
     return await cursor.fetchall()

@@ -1,6 +1,6 @@
 """Errors of ingest. Those with a 4xx status are for good: sending the same again cannot help."""
 
-from aggregator.errors import AggregatorError
+from aggregator.errors import RETRY_AFTER_S, AggregatorError
 
 
 class IngestError(AggregatorError):
@@ -43,12 +43,20 @@ class OutOfTimeError(IngestError):
         self.clock_offset_ms = clock_offset_ms
 
 
-class HashMismatchError(IngestError):
-    """A definition whose frames do not give the hash that it claims."""
+class OutlivedError(OutOfTimeError):
+    """A batch from before what is kept: it would be dropped as soon as it is stored."""
 
-    status = 422
-    code = "hash_mismatch"
-    remedy = "nothing of the message was stored; upgrade or reinstall the agent"
+    code = "outlived"
+    remedy = "keep profiles longer (`retention.profiles_60s_s`), or mend what delays the node"
+
+
+class ClocksApartError(OutOfTimeError):
+    """A batch that cannot be placed in time until the node's clock or the centre's is mended."""
+
+    status = 503
+    code = "clocks_apart"
+    remedy = "check both clocks (`timedatectl`); the node keeps the batch and sends it again"
+    retry_after_s = 60
 
 
 class ClonedNodeError(IngestError):
@@ -64,4 +72,5 @@ class BusyError(IngestError):
 
     status = 503
     code = "busy"
+    retry_after_s = RETRY_AFTER_S
     remedy = "send the batch again later"

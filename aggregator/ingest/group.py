@@ -23,9 +23,10 @@ from aggregator.errors import (
 )
 from aggregator.ingest.ahead import AheadOfBatches
 from aggregator.ingest.batches import PreparedBatch, make_sections, split_hashes
-from aggregator.ingest.dictionary import Dictionary, ids_of, pack_numbers
+from aggregator.ingest.dictionary import Dictionary, KnownStack, ids_of, pack_numbers
 from aggregator.ingest.directives import Directives
 from aggregator.ingest.errors import BusyError
+from aggregator.ingest.refusals import Refusals
 from aggregator.ingest.runs import Decision
 from aggregator.ingest.store import TIER_10S, TIER_60S, EncodedBatch, store_group
 from aggregator.on_demand.following import Taken, follow_profiles
@@ -75,6 +76,7 @@ class GroupCommit:
         self.dictionary = Dictionary(database)
         self.directives = Directives(database, metrics)
         self.ahead = AheadOfBatches()
+        self.refusals = Refusals(database, metrics)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._queued_rows = 0
         self._closed = False
@@ -148,12 +150,14 @@ class GroupCommit:
         self._metrics.commit_batches.observe(len(batches))
         directives = await self.directives.wanted(batch.node_id for batch in batches)
         answers: list[Answer | AggregatorError] = []
-        for batch, decision in zip(batches, decisions, strict=True):
-            self._count(batch, decision)
+        for one, decision in zip(encoded, decisions, strict=True):
+            batch = one.batch
+            self._count(one, decision)
             if decision.error is not None:
                 answers.append(decision.error)
                 continue
-            want = [h for h in split_hashes(batch.hashes) if not stacks[h][1]]
+            hashes = split_hashes(batch.hashes)
+            want = [h for h in hashes if stacks[h].is_wanted_of(batch.node_id)]
             # The first answer to a node carries its directives: it has one request in flight.
             asked = profiles.pop(batch.node_id, []) + directives.pop(batch.node_id, [])
             known = _known(batch, stacks, series)
@@ -163,17 +167,20 @@ class GroupCommit:
     def _encode(
         self,
         batches: list[PreparedBatch],
-        stacks: dict[bytes, tuple[int, bool]],
+        stacks: dict[bytes, KnownStack],
         series: dict[bytes, int],
     ) -> list[EncodedBatch]:
-        oldest_ns = self._clock_ns() - self._retention.profiles_10s_s * 10**9
+        now_ns = self._clock_ns()
+        oldest_ns = now_ns - self._retention.profiles_10s_s * 10**9
+        oldest_overhead_ns = now_ns - self._retention.overhead_s * 10**9
         encoded = []
         for batch in batches:
             series_ids = [series[key.key_hash] for key in batch.series]
             data = encode_sections(make_sections(batch, ids_of(batch.hashes, stacks), series_ids))
             ends = make_ends(batch.stack_ends, batch.rate_millihertz, series_ids, batch.python_ends)
             tier_s = TIER_10S if batch.start_ns >= oldest_ns else TIER_60S
-            encoded.append(EncodedBatch(batch, data, encode_ends(ends), tier_s))
+            has_overhead = batch.start_ns >= oldest_overhead_ns
+            encoded.append(EncodedBatch(batch, data, encode_ends(ends), tier_s, has_overhead))
         return encoded
 
     async def _transact(self, encoded: Sequence[EncodedBatch]) -> _Stored:
@@ -195,13 +202,17 @@ class GroupCommit:
             ]
             return _Stored(decisions, await follow_profiles(connection, taken, utc_now()))
 
-    def _count(self, batch: PreparedBatch, decision: Decision) -> None:
+    def _count(self, encoded: EncodedBatch, decision: Decision) -> None:
+        batch = encoded.batch
         self._metrics.batches.labels(decision.status).inc()
         if decision.status == "stored":
             self._metrics.samples.inc(batch.samples)
             self._metrics.lost_samples.inc(batch.lost)
             self._metrics.lost_batches.inc(decision.lost_batches)
-            self._metrics.dropped.labels("event_out_of_time").inc(batch.events_dropped)
+            if not encoded.has_overhead:
+                self.refusals.note(batch.node_id, "overhead_outlived")
+            for reason, count in batch.dropped.items():
+                self.refusals.note(batch.node_id, reason, count)
             for reason, column in batch.stack_ends.items():
                 self._metrics.stack_ends.labels(reason).inc(int(column.sum()))
             for reason, column in batch.python_ends.items():
@@ -209,7 +220,7 @@ class GroupCommit:
 
 
 def _known(
-    batch: PreparedBatch, stacks: dict[bytes, tuple[int, bool]], series: dict[bytes, int]
+    batch: PreparedBatch, stacks: dict[bytes, KnownStack], series: dict[bytes, int]
 ) -> tuple[bytes, bytes, int]:
     """What else the answer tells who asks for it: packed numbers of stacks and of labels, and the
     version of definitions (`wire.schema.Answer`)."""
@@ -218,7 +229,9 @@ def _known(
         return b"", b"", 0
     return (
         pack_numbers(ids_of(asked.hashes, stacks)),
-        pack_numbers(np.array([series[key.key_hash] for key in asked.series], np.int64)),
+        pack_numbers(
+            np.array([series[key.key_hash] if key else 0 for key in asked.series], np.int64)
+        ),
         DEFINITIONS_VERSION,
     )
 

@@ -21,10 +21,10 @@ class SeriesKey:
 @dataclass(frozen=True)
 class Unnumbered:
     """What of a batch the node wants numbers for: distinct hashes, sorted, 16 bytes each, and sets
-    of labels."""
+    of labels, None for one that gets none."""
 
     hashes: bytes
-    series: tuple[SeriesKey, ...]
+    series: tuple[SeriesKey | None, ...]
 
 
 def series_key(labels: Mapping[str, str]) -> SeriesKey:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.ingest.batches import split_hashes
+from aggregator.ingest.cleaning import clean_labels
 from aggregator.ingest.dictionary import Dictionary
 from aggregator.ingest.errors import BadValueError, UnknownNumberError
 from aggregator.ingest.series import Unnumbered, series_key
@@ -107,7 +108,8 @@ def unnumbered(short: ShortBatch, rows: ShortRows) -> Unnumbered:
     used = np.unique(rows.series).tolist()
     labels = [one for one in map(short.series.__getitem__, used) if isinstance(one, dict)]
     hashes = sorted(set(split_hashes(short.hashes)))
-    return Unnumbered(b"".join(hashes), tuple(map(series_key, labels)))
+    told = (series_key(one) if clean_labels(one) is one else None for one in labels)
+    return Unnumbered(b"".join(hashes), tuple(told))
 
 
 def _series_of_rows(field: str, column: bytes, short: ShortBatch, rows: int) -> NDArray[np.int64]:

@@ -84,6 +84,7 @@ class EncodedBatch:
     data: bytes
     stack_ends: bytes
     tier_s: int  # 10, or 60 for a batch older than the 10 s tier reaches
+    has_overhead: bool = True  # not where it is from before what is kept of that
 
     @property
     def bucket(self) -> datetime:
@@ -169,7 +170,7 @@ async def _mark_dirty(driver: psycopg.AsyncConnection[Any], stored: list[Encoded
 
 async def _add_overhead(driver: psycopg.AsyncConnection[Any], stored: list[EncodedBatch]) -> None:
     rows = []
-    for batch in (encoded.batch for encoded in stored):
+    for batch in (encoded.batch for encoded in stored if encoded.has_overhead):
         cost = batch.overhead
         detail = {
             "sampler_cpu_ns": cost.sampler_cpu_ns,
@@ -197,7 +198,8 @@ async def _add_overhead(driver: psycopg.AsyncConnection[Any], stored: list[Encod
                 json.dumps(detail),
             )
         )
-    await driver.execute(_ADD_OVERHEAD, columns(rows))
+    if rows:
+        await driver.execute(_ADD_OVERHEAD, columns(rows))
 
 
 async def _update_nodes(

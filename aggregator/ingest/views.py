@@ -2,24 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from aiohttp import web
 
 from aggregator.access.requests import authenticate, check_node
 from aggregator.access.service import NodeIdentity
-from aggregator.app_keys import DATABASE, INGEST, METRICS
+from aggregator.app_keys import CONFIG, DATABASE, INGEST, METRICS
 from aggregator.bodies import read_body
-from aggregator.errors import AggregatorError
-from aggregator.ingest.batches import PreparedBatch, prepare_batch, split_hashes
+from aggregator.errors import AggregatorError, wire_status
+from aggregator.ingest.batches import PreparedBatch, prepare_batch
 from aggregator.ingest.define import define_stacks
-from aggregator.ingest.definitions import CheckedDefinitions, check_hashes
-from aggregator.ingest.dictionary import ids_of, pack_numbers
-from aggregator.ingest.errors import OutOfTimeError, UnknownNumberError
+from aggregator.ingest.definitions import CheckedDefinitions, check_stacks
+from aggregator.ingest.dictionary import KnownStack, ids_of, pack_numbers
+from aggregator.ingest.errors import ClocksApartError, OutOfTimeError, UnknownNumberError
 from aggregator.ingest.series import Unnumbered
 from aggregator.ingest.short import ShortRows, read_rows, unnumbered, widen
 from aggregator.ingest.store import note_clock_offset
@@ -39,6 +40,14 @@ Read = TypeVar("Read")
 routes = web.RouteTableDef()
 
 
+class _Times(NamedTuple):
+    """What a batch's time is judged by (`aggregator.ingest.times.check_time`)."""
+
+    received_ns: int
+    sent_ns: int | None
+    kept_ns: int
+
+
 @routes.post("/api/v1/batches")
 async def post_batch(request: web.Request) -> web.Response:
     """Store a batch exactly once; the answer (`wire.schema.Answer`) comes after the commit."""
@@ -46,22 +55,27 @@ async def post_batch(request: web.Request) -> web.Response:
     arrived_ns = time.time_ns()  # of its head: a slow link is no wrong clock
     try:
         node = await authenticate(request)
-        body = await read_body(request, limits.MAX_BATCH_BYTES)
-        with TRACER.start_as_current_span("ingest.decode"), metrics.decode_seconds.time():
-            times = arrived_ns, _sent_ns(request)
-            if is_short(body):
-                batch = await _read_short(request, body, node, *times)
-            else:
-                wants_numbers = SHORT_TYPE in request.headers.get("Accept", "")
-                read = partial(_read_batch, body, node, *times, wants_numbers=wants_numbers)
-                batch = await _off_loop(body, read)
+        with _noting(request, node):
+            body = await read_body(request, limits.MAX_BATCH_BYTES)
+            with TRACER.start_as_current_span("ingest.decode"), metrics.decode_seconds.time():
+                kept_ns = request.app[CONFIG].retention.profiles_60s_s * 10**9
+                times = _Times(arrived_ns, _sent_ns(request), kept_ns)
+                if is_short(body):
+                    batch = await _read_short(request, body, node, times)
+                else:
+                    wants_numbers = SHORT_TYPE in request.headers.get("Accept", "")
+                    read = partial(_read_batch, body, node, times, wants_numbers=wants_numbers)
+                    batch = await _off_loop(body, read)
     except UnknownNumberError:  # it comes again at once, whole
         metrics.batches.labels("wanted_whole").inc()
         raise
+    except ClocksApartError as error:  # it comes again
+        metrics.batches.labels("postponed").inc()
+        await _note_clock(request, node, error)
+        raise
     except (AggregatorError, WireError) as error:
         metrics.batches.labels("refused").inc()
-        if isinstance(error, OutOfTimeError) and error.clock_offset_ms is not None:
-            await note_clock_offset(request.app[DATABASE], node.id, error.clock_offset_ms)
+        await _note_clock(request, node, error)
         raise
     answer = await request.app[INGEST].submit(batch)
     request.app[INGEST].ahead.batch_stored(node.id)
@@ -73,30 +87,57 @@ async def post_definitions(request: web.Request) -> web.Response:
     """Store the frames of stacks that the centre asked for. 204.
 
     Those that go ahead of their batch may be of stacks that none has brought yet: 200 with an
-    `Answer`, which has their numbers.
+    `Answer`, which has their numbers. Also 200 where stacks are refused: it says how many, by
+    reason.
     """
     node = await authenticate(request)
+    with _noting(request, node):
+        return await _define(request, node)
+
+
+async def _define(request: web.Request, node: NodeIdentity) -> web.Response:
     body = await read_body(request, limits.MAX_DEFINITIONS_BYTES)
     read = partial(_read_definitions, body, node)
     # A small packed body may be of many frames.
     given, is_ahead = await (asyncio.to_thread(read) if is_short(body) else _off_loop(body, read))
-    hashes: list[bytes] = []
-    stacks: dict[bytes, tuple[int, bool]] = {}
+    ingest = request.app[INGEST]
+    hashes = given.all_hashes if is_ahead else []
+    stacks: dict[bytes, KnownStack] = {}
     with TRACER.start_as_current_span("ingest.define"):
         if is_ahead:
-            hashes = sorted(set(split_hashes(given.hashes)))
-            request.app[INGEST].ahead.define(node.id, len(hashes))
-            stacks = await request.app[INGEST].dictionary.stack_ids(hashes)
+            ingest.ahead.define(node.id, len(hashes))
+            stacks = await ingest.dictionary.stack_ids(hashes)
         defined = await define_stacks(request.app[DATABASE], node.id, given)
-    request.app[INGEST].directives.reported(node.id)
+    ingest.directives.reported(node.id)
     metrics = request.app[METRICS]
     metrics.stacks_defined.inc(defined)
     metrics.dropped.labels("definition_not_wanted").inc(len(given.starts) - 1 - defined)
-    if not is_ahead:
+    refused = {f"stack_{fault}": len(stacks) for fault, stacks in given.refused.items()}
+    for reason, count in refused.items():
+        ingest.refusals.note(node.id, reason, count)
+    if not is_ahead and not refused:
         return web.Response(status=204)
     numbers = pack_numbers(ids_of(b"".join(hashes), stacks))
-    answer = Answer("stored", stack_numbers=numbers, defined=defined)
+    answer = Answer("stored", stack_numbers=numbers, defined=defined, refused=refused)
     return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
+
+
+@contextmanager
+def _noting(request: web.Request, node: NodeIdentity) -> Iterator[None]:
+    """Count for the node what is refused of it."""
+    try:
+        yield
+    except UnknownNumberError:
+        raise
+    except (AggregatorError, WireError) as error:
+        code = wire_status(error)[1] if isinstance(error, WireError) else error.code
+        request.app[INGEST].refusals.note_request(node.id, code)
+        raise
+
+
+async def _note_clock(request: web.Request, node: NodeIdentity, error: Exception) -> None:
+    if isinstance(error, OutOfTimeError) and error.clock_offset_ms is not None:
+        await note_clock_offset(request.app[DATABASE], node.id, error.clock_offset_ms)
 
 
 async def _off_loop(body: bytes, read: Callable[[], Read]) -> Read:
@@ -107,21 +148,22 @@ async def _off_loop(body: bytes, read: Callable[[], Read]) -> Read:
 def _read_batch(
     body: bytes,
     node: NodeIdentity,
-    received_ns: int,
-    sent_ns: int | None,
+    times: _Times,
     *,
     wants_numbers: bool,
 ) -> PreparedBatch:
     batch = decode(body, Batch)
     check_node(node, batch.node)
-    prepared = prepare_batch(batch, node.id, received_ns, sent_ns)
+    prepared = prepare_batch(
+        batch, node.id, times.received_ns, times.sent_ns, kept_ns=times.kept_ns
+    )
     if not wants_numbers:
         return prepared
-    return replace(prepared, unnumbered=Unnumbered(prepared.hashes, prepared.series))
+    return replace(prepared, unnumbered=Unnumbered(prepared.hashes, prepared.told_series))
 
 
 async def _read_short(
-    request: web.Request, body: bytes, node: NodeIdentity, received_ns: int, sent_ns: int | None
+    request: web.Request, body: bytes, node: NodeIdentity, times: _Times
 ) -> PreparedBatch:
     def read() -> tuple[ShortBatch, ShortRows]:
         short = decode(body, ShortBatch)
@@ -132,7 +174,9 @@ async def _read_short(
     batch = await widen(short, rows, request.app[INGEST].dictionary)
 
     def prepare() -> PreparedBatch:
-        prepared = prepare_batch(batch, node.id, received_ns, sent_ns, short.digest)
+        prepared = prepare_batch(
+            batch, node.id, times.received_ns, times.sent_ns, short.digest, times.kept_ns
+        )
         return replace(prepared, unnumbered=unnumbered(short, rows))
 
     return await _off_loop(body, prepare)
@@ -143,10 +187,10 @@ def _read_definitions(body: bytes, node: NodeIdentity) -> tuple[CheckedDefinitio
     if not is_short(body):
         definitions = decode(body, Definitions)
         check_node(node, definitions.node)
-        return check_hashes(definitions), False
+        return check_stacks(definitions), False
     packed = decode(body, PackedDefinitions)
     check_node(node, packed.node)
-    return check_hashes(unpack(packed)), packed.ahead
+    return check_stacks(unpack(packed)), packed.ahead
 
 
 def _sent_ns(request: web.Request) -> int | None:

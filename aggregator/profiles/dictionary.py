@@ -12,7 +12,7 @@ import numpy as np
 from aggregator.profiles.columns import SortedMap
 from aggregator.profiles.frame_table import FrameTable
 from aggregator.profiles.grouping import Ints
-from aggregator.profiles.prefix_tree import UNDEFINED, PrefixTree
+from aggregator.profiles.prefix_tree import REFUSED, UNDEFINED, PrefixTree
 
 RETRY_S = 2.0
 MAX_TREE_NODES = 20_000_000  # about 0.5 GB; beyond it the dictionary starts anew
@@ -25,7 +25,7 @@ class Dictionary:
         self.tree = PrefixTree()
         self.frames = FrameTable()
         self.renamed_at: datetime | None = None  # the last upload that the frames' names heed
-        self._absent = SortedMap()
+        self._absent = SortedMap()  # stack id -> UNDEFINED or REFUSED
         self._retry_at_s = -np.inf
 
     def is_full(self) -> bool:
@@ -40,20 +40,26 @@ class Dictionary:
         ids: list[int] = missing[self._absent.find(missing) < 0].tolist()
         return ids
 
-    def add_stacks(self, asked: list[int], rows: list[tuple[int, bytes]], now_s: float) -> None:
-        """Take rows (stack id, u32 frame ids root first) that were read for the ids `asked`."""
+    def add_stacks(
+        self, asked: list[int], rows: list[tuple[int, bytes | None]], now_s: float
+    ) -> None:
+        """Take rows (stack id, u32 frame ids root first, None where they were refused) that were
+        read for the ids `asked`."""
+        refused = [stack_id for stack_id, frames in rows if frames is None]
         rows = [(stack_id, frames) for stack_id, frames in rows if frames and len(frames) % 4 == 0]
         ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-        lengths = np.fromiter((len(row[1]) // 4 for row in rows), np.int64, len(rows))
-        frame_ids = np.frombuffer(b"".join(row[1] for row in rows), "<u4").astype(np.int64)
+        lengths = np.fromiter((len(row[1] or b"") // 4 for row in rows), np.int64, len(rows))
+        frame_ids = np.frombuffer(b"".join(row[1] or b"" for row in rows), "<u4").astype(np.int64)
         self.tree.add(ids, lengths, self.frames.numbers(frame_ids))
         absent = np.setdiff1d(np.array(asked, np.int64), ids)
         absent = absent[self._absent.find(absent) < 0]
         if not len(self._absent):
             self._retry_at_s = now_s + RETRY_S
-        self._absent.add(absent, np.zeros(len(absent), np.int64))
+        self._absent.add(absent, np.where(np.isin(absent, refused), REFUSED, UNDEFINED))
 
     def leaves(self, stack_ids: Ints) -> Ints:
-        """The tree's node of each stack; UNDEFINED for those without frames."""
+        """The tree's node of each stack; UNDEFINED or REFUSED for those without frames."""
         leaves = self.tree.leaves(stack_ids)
-        return np.where(leaves < 0, UNDEFINED, leaves)
+        without = np.flatnonzero(leaves < 0)
+        leaves[without] = np.maximum(self._absent.find(stack_ids[without]), UNDEFINED)
+        return leaves

@@ -1,9 +1,9 @@
 """What is known of frames: their function, module, kind, file and line, and how fresh that is.
 
 Frames have numbers of their own here, in the order in which they were met; 0 stands for all the
-frames of stacks that are not defined. Functions are interned: frames of one function in one module
-share it. Unresolved frames read `module+0xoffset`, and builds are kept apart there, because the
-same offset means something else in another build.
+frames of stacks that are not defined, 1 for those of stacks that were refused. Functions are
+interned: frames of one function in one module share it. Unresolved frames read `module+0xoffset`,
+and builds are kept apart there, because the same offset means something else in another build.
 """
 
 import re
@@ -22,7 +22,8 @@ from wire.schema import ModuleKind
 KINDS = ("process", "kernel", "native", "python", "go", "jit", "unknown")
 UNRESOLVED_FRESH_S = 5.0  # symbols come within seconds of a new build id
 SETTLED_FRESH_S = 600.0  # better symbols may replace others, rarely
-_UNDEFINED_NAME = "[undefined]"
+# By their numbers here, UNDEFINED_FRAME and REFUSED_FRAME of the prefix tree.
+_NO_FRAMES = ("[undefined]", "[refused]")
 # Modules of frames that are known by name only, by their ids.
 _NAMED_KINDS = {b"python": "python", b"jit": "jit", b"[jit]": "jit", b"bpf": "kernel"}
 # Go's linker names are path/package.Function or path/package.(*Type).Method. C and C++ compilers
@@ -103,8 +104,9 @@ class FrameTable:
         self._callers: list[tuple[_Caller, ...]] = [()]  # chains of inlining, each once
         self._caller_numbers: dict[tuple[_Caller, ...], int] = {(): 0}
         self._chain = Column(np.int32)  # index into `_callers`
-        undefined = self._intern(Function(_UNDEFINED_NAME, "", "unknown"))
-        self._append(np.zeros(1, np.int64), undefined, np.inf)
+        for name in _NO_FRAMES:
+            function = self._intern(Function(name, "", "unknown"))
+            self._append(np.zeros(1, np.int64), function, np.inf)
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -13,7 +13,10 @@ IDS_AT_ONCE = 50_000
 _MAX_CACHED_SERIES = 500_000
 _NO_SERVICE = "[no service]"
 
-_STACKS = text("SELECT id, frames FROM stacks WHERE id = ANY(:ids) AND frames IS NOT NULL")
+_STACKS = text(
+    "SELECT id, frames FROM stacks "
+    "WHERE id = ANY(:ids) AND (frames IS NOT NULL OR refused_by IS NOT NULL)"
+)
 _FRAMES = text(
     'SELECT f.id, f."offset", f.function, f.file, f.line, f.resolved, m.id, m.kind, m.build_id, '
     "m.name, f.callers FROM frames f JOIN modules m ON m.id = f.module_id WHERE f.id = ANY(:ids)"
@@ -55,8 +58,10 @@ class SeriesCache:
                 self._series[series_id] = SeriesLabels(service or _NO_SERVICE, known)
 
 
-async def load_stacks(connection: AsyncConnection, ids: list[int]) -> list[tuple[int, bytes]]:
-    """(id, packed frame ids) of those stacks that are defined."""
+async def load_stacks(
+    connection: AsyncConnection, ids: list[int]
+) -> list[tuple[int, bytes | None]]:
+    """(id, packed frame ids) of those stacks that are defined, (id, None) of refused ones."""
     return [
         (row[0], row[1])
         for part in _slices(ids)

@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     DateTime,
     Identity,
@@ -22,7 +23,8 @@ from aggregator.db import Model
 class Stack(Model):
     """A stack of frames. `frames` are u32 little-endian frame ids, root first; null until defined.
 
-    Ids are dense and never reused. `defined_by` is the node whose definition was taken.
+    Ids are dense and never reused. `defined_by` is the node whose definition was taken; while there
+    is none, `refused_by` are nodes whose definition was refused.
     """
 
     __tablename__ = "stacks"
@@ -31,6 +33,7 @@ class Stack(Model):
     hash: Mapped[UUID] = mapped_column(Uuid, unique=True)
     frames: Mapped[bytes | None] = mapped_column(LargeBinary)
     defined_by: Mapped[int | None] = mapped_column(Integer)
+    refused_by: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
     created_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=text("now()")
     )

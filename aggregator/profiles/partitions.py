@@ -15,7 +15,10 @@ from aggregator.config import Retention
 from aggregator.db import database_errors
 
 ACCEPTED_AGE = timedelta(hours=48)  # batches come this late at most
-DROP_GRACE = timedelta(minutes=15)  # rows that came just before the end are still compacted
+CLOCK_SLACK = timedelta(minutes=10)  # so far the clocks of node and centre are taken to agree
+DROP_GRACE = timedelta(
+    minutes=15
+)  # more than CLOCK_SLACK; rows that came just before the end are still compacted
 DIRTY_GRACE = timedelta(days=1)  # how long rows that are not yet compacted hold a partition
 _MAKE_LOCK = 0x466C616D65_01
 _DROP_LOCK = 0x466C616D65_02
@@ -44,7 +47,7 @@ class TimeTable:
 
     def starts(self, now: datetime) -> Iterator[datetime]:
         """Starts of the partitions that must exist at `now`."""
-        start = _floor(now - min(self.keep, ACCEPTED_AGE), self.step)
+        start = _floor(now - min(self.keep, ACCEPTED_AGE) - CLOCK_SLACK, self.step)
         while start <= now + self.ahead:
             yield start
             start += self.step

@@ -15,7 +15,9 @@ from aggregator.profiles.grouping import Ints, group
 
 ROOT = 0
 UNDEFINED = 1  # the one node of all stacks whose frames are not known (yet)
+REFUSED = 2  # that of all stacks whose frames were refused
 UNDEFINED_FRAME = 0
+REFUSED_FRAME = 1
 _LOW = (1 << 32) - 1
 
 
@@ -41,8 +43,8 @@ class PrefixTree:
         self._level = Column(np.int16)
         self._children = SortedMap()  # parent << 32 | frame -> node
         self._leaves = SortedMap()  # stack id -> node
-        self._extend([-1, ROOT], [UNDEFINED_FRAME, UNDEFINED_FRAME], 0)
-        self._level.values[UNDEFINED] = 1
+        self._extend([-1, ROOT, ROOT], [UNDEFINED_FRAME, UNDEFINED_FRAME, REFUSED_FRAME], 0)
+        self._level.values[UNDEFINED:] = 1
 
     def __len__(self) -> int:
         return len(self._parent)

@@ -53,6 +53,7 @@ class Definer:
                 self._forms.ahead.failed()  # in version 1, then
                 response, verdict = self._send(client, definitions, stacks)
             if verdict is Verdict.DELIVERED:
+                self._read_answer(client, response)
                 self._report.delivered("definitions")
                 continue
             self._spool.dropped[f"definitions_refused_{response.status}"] += 1
@@ -82,6 +83,7 @@ class Definer:
                 if not answer.stack_numbers:
                     raise MalformedError("the answer to definitions has no numbers")
                 self._forms.learn_defined(sorted({stack.hash for stack in stacks}), answer)
+                self._note_refused(answer)
                 self._report.delivered("definitions")
         except Postponed as postponed:
             if not is_failure(postponed.status):
@@ -98,6 +100,25 @@ class Definer:
         body = encode_stacks(definitions, stacks, packed=packed, ahead=ahead)
         self._forms.ahead.defined(len(stacks), len(body))
         return send(client, DEFINITIONS, io.BytesIO(body))
+
+    def _read_answer(self, client: Client, response: Response) -> None:
+        """Definitions behind their batch are answered only where some stacks are refused."""
+        if not response.body:
+            return
+        try:
+            self._note_refused(decode(response.body, Answer))
+        except WireError as error:
+            raise Postponed(
+                "waiting", f"{client.url} answered what no aggregator says: {error}"
+            ) from error
+
+    def _note_refused(self, answer: Answer) -> None:
+        """Stacks of a message that is taken otherwise; the centre does not want them again."""
+        if not answer.refused:
+            return
+        self._spool.dropped["stacks_refused"] += sum(answer.refused.values())
+        counts = ", ".join(f"{reason} {count}" for reason, count in answer.refused.items())
+        self._report.warn("definitions", f"the centre refused stacks: {counts[:200]}")
 
     def _note_share(
         self, definitions: Definitions, wanted: list[bytes], unnumbered: list[bytes]

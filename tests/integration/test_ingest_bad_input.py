@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import os
+import time
 from random import Random
 
 import msgspec
@@ -12,9 +13,10 @@ import zstandard
 from aiohttp import ClientTimeout
 
 from aggregator import bodies
+from aggregator.app_keys import INGEST
 from wire import limits
-from wire.codec import encode
-from wire.schema import Batch, Event, Overhead, Series, SymbolExtract
+from wire.codec import SHORT_TYPE, decode, encode
+from wire.schema import Answer, Batch, Event, Overhead, Series, SymbolExtract
 
 PATHS = ("/api/v1/batches", "/api/v1/definitions", "/api/v1/symbols")
 LIMITS = (limits.MAX_BATCH_BYTES, limits.MAX_DEFINITIONS_BYTES, limits.MAX_EXTRACT_BYTES)
@@ -243,15 +245,6 @@ WRONG_BATCHES = {
     "more CPU than there was": ({"counts": b"\xff" * 4, "rate_millihertz": 1}, 422, "bad_value"),
     "lost negative": ({"lost": {"x": -1}}, 400, "malformed"),
     "lost huge": ({"lost": {"x": 2**63 - 1, "y": 2**63 - 1}}, 422, "bad_value"),
-    "label with NUL": ({"series": [Series({"a": "b\0c"})]}, 400, "malformed"),
-    "label too long": ({"series": [Series({"a": "b" * 600})]}, 413, "too_large"),
-    "too many labels": (
-        {"series": [Series({f"l{i}": "" for i in range(40)})]},
-        413,
-        "too_large",
-    ),
-    "fact with NUL": ({"facts": {"kernel": "6\0"}}, 422, "bad_value"),
-    "too many facts": ({"facts": {str(i): "" for i in range(100)}}, 422, "bad_value"),
     "version too long": ({"agent_version": "1" * 1000}, 422, "bad_value"),
     "memory huge": (
         {"overhead": msgspec.structs.replace(OVERHEAD, memory_bytes=2**63)},
@@ -273,25 +266,8 @@ WRONG_BATCHES = {
         422,
         "bad_value",
     ),
-    "too many events": ({"events": [EVENT] * 65}, 413, "too_large"),
-    "event with NUL": (
-        {"events": [EVENT, msgspec.structs.replace(EVENT, words="a\0b")]},
-        400,
-        "malformed",
-    ),
-    "event words too long": (
-        {"events": [msgspec.structs.replace(EVENT, words="w" * 600)]},
-        413,
-        "too_large",
-    ),
-    "event value infinite": (
-        {"events": [msgspec.structs.replace(EVENT, value=float("inf"))]},
-        400,
-        "malformed",
-    ),
-    "event before time": ({"events": [msgspec.structs.replace(EVENT, at_ns=-1)]}, 400, "malformed"),
     "start 1970": ({"start_ns": 1}, 422, "out_of_time"),
-    "start 2100": ({"start_ns": 4_102_444_800 * 10**9}, 422, "out_of_time"),
+    "start 2100": ({"start_ns": 4_102_444_800 * 10**9}, 503, "clocks_apart"),  # whose clock?
     "node empty": ({"node": ""}, 403, "wrong_node"),
     "node with NUL": ({"node": "web-1\0"}, 403, "wrong_node"),
 }
@@ -304,6 +280,61 @@ async def test_wrong_batches(node, stack_of, error_of, nothing_written):
         refused[case] = await error_of(node.post("/api/v1/batches", batch))
 
     assert refused == {case: (status, code) for case, (_, status, code) in WRONG_BATCHES.items()}
+
+
+GOOD_EVENT = msgspec.structs.replace(EVENT, at_ns=time.time_ns())
+# What is changed of a batch, and what that costs by reason: its samples are stored all the same.
+WRONG_PARTS = {
+    "label with NUL": ({"series": [Series({"service": "demo", "a": "b\0c"})]}, {"label": 1}),
+    "label too long": ({"series": [Series({"service": "demo", "a": "b" * 600})]}, {"label": 1}),
+    "label without name": ({"series": [Series({"service": "demo", "": "b"})]}, {"label": 1}),
+    "too many labels": (
+        {"series": [Series({**{f"l{i}": "" for i in range(40)}, "service": "demo"})]},
+        {"label": 9},
+    ),
+    "fact with NUL": ({"facts": {"kernel": "6\0", "mode": "core"}}, {"fact": 1}),
+    "too many facts": ({"facts": {str(i): "" for i in range(100)}}, {"fact": 36}),
+    "too many events": ({"events": [GOOD_EVENT] * 70}, {"event_too_many": 6}),
+    "event with NUL": (
+        {"events": [GOOD_EVENT, msgspec.structs.replace(EVENT, words="a\0b")]},
+        {"event": 1},
+    ),
+    "event words too long": (
+        {"events": [msgspec.structs.replace(EVENT, words="w" * 600)]},
+        {"event": 1},
+    ),
+    "event value infinite": (
+        {"events": [msgspec.structs.replace(EVENT, value=float("inf"))]},
+        {"event": 1},
+    ),
+    "event before time": ({"events": [msgspec.structs.replace(EVENT, at_ns=-1)]}, {"event": 1}),
+    "event of another year": ({"events": [EVENT]}, {"event_out_of_time": 1}),
+    "end of no word": ({"stack_ends": {"No rows": bytes(4)}}, {"stack_end": 1}),
+    "ends of too many series": ({"stack_ends": {"complete": bytes(8)}}, {"stack_end": 1}),
+    "too many ends": ({"python_ends": {f"end_{i}": bytes(4) for i in range(20)}}, {"stack_end": 4}),
+    "more ends than samples": ({"stack_ends": {"complete": b"\x02\0\0\0"}}, {"stack_end": 1}),
+}
+
+
+@pytest.mark.parametrize(("changes", "dropped"), WRONG_PARTS.values(), ids=WRONG_PARTS)
+async def test_what_is_wrong_with_a_part_of_a_batch_costs_that_part(
+    node, stack_of, app, rows, client, changes, dropped
+):
+    batch = node.batch({stack_of(1): 1}, **changes)
+    headers = {"Accept": SHORT_TYPE}
+    async with await node.post("/api/v1/batches", batch, **headers) as response:
+        answer = decode(await response.read(), Answer)
+
+    assert answer.status == "stored"
+    assert (await node.send(batch)).status == "duplicate"
+    # Labels that are not those that the node sent have no number that it might use for them.
+    assert (answer.series_numbers == bytes(4)) == ("label" in dropped)
+    assert answer.stack_numbers != bytes(4)
+    assert rows("SELECT sum(samples)::int, count(*)::int FROM node_prof") == [(1, 1)]
+    assert rows("SELECT service FROM series") == [("demo",)]
+    await app[INGEST].refusals.write()
+    refused = (await (await client.get("/api/v1/nodes")).json())["nodes"][0]["refused"]
+    assert {reason: each["count"] for reason, each in refused.items()} == dropped
 
 
 async def test_wrong_types_in_a_batch(node, stack_of, error_of, nothing_written):

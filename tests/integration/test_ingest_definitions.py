@@ -2,11 +2,17 @@
 
 import asyncio
 import struct
+from itertools import accumulate, pairwise
 
+import numpy as np
+import pytest
 from sqlalchemy import text
 
 from aggregator.app_keys import INGEST
-from wire.schema import Module, ModuleKind, Name
+from aggregator.ingest.dictionary import MOST_REFUSALS
+from wire.codec import decode
+from wire.packed import Stack, pack
+from wire.schema import Answer, Module, ModuleKind, Name
 
 KERNEL = Module(ModuleKind.KERNEL, b"\x02" * 20, "vmlinux")
 LIBC = Module(ModuleKind.NATIVE, b"\x03" * 20, "libc.so.6")
@@ -148,46 +154,156 @@ def change_build_id(given):
     return {"modules": [Module(given.modules[0].kind, b"\x09" * 20, "x"), *given.modules[1:]]}
 
 
+# What each costs: stacks by reason. MIXED is the first of the two stacks.
 LIES = {
-    "hash": (lie_about_hash, "hash_mismatch"),
-    "hashes swapped": (swap_hashes, "hash_mismatch"),
-    "name": (rename, "hash_mismatch"),
-    "offset": (move_offset, "hash_mismatch"),
-    "build id": (change_build_id, "hash_mismatch"),
-    "module index": (lambda d: {"frame_module": b"\xff" + d.frame_module[1:]}, "bad_value"),
-    "frame index": (lambda d: {"stack_frames": d.stack_frames[:-4] + b"\xff" * 4}, "bad_value"),
-    "frame missing": (lambda d: {"stack_frames": d.stack_frames[:-4]}, "bad_value"),
-    "no frames": (lambda d: {"stack_lengths": b"\0\0" + d.stack_lengths[2:]}, "bad_value"),
-    "too deep": (lambda d: {"stack_lengths": b"\xff\xff" + d.stack_lengths[2:]}, "bad_value"),
-    "name missing": (lambda d: {"names": d.names[:1]}, "bad_value"),
-    "name with NUL": (lambda d: {"names": [Name("a\0b"), *d.names[1:]]}, "bad_value"),
-    "line negative": (lambda d: {"names": [Name("a", "b", -1), *d.names[1:]]}, "bad_value"),
-    "line huge": (lambda d: {"names": [Name("a", "b", 2**40), *d.names[1:]]}, "bad_value"),
-    "no modules": (lambda d: {"modules": []}, "bad_value"),
+    "hash": (lie_about_hash, {"stack_hash": 1}),
+    "hashes swapped": (swap_hashes, {"stack_hash": 2}),
+    "name": (rename, {"stack_hash": 1}),
+    "offset": (move_offset, {"stack_hash": 1}),
+    "build id": (change_build_id, {"stack_hash": 1}),
+    "module index": (
+        lambda d: {"frame_module": b"\xff" + d.frame_module[1:]},
+        {"stack_module_index": 1},
+    ),
+    "frame index": (
+        lambda d: {"stack_frames": d.stack_frames[:-4] + b"\xff" * 4},
+        {"stack_frame_index": 1},
+    ),
+    "name missing": (lambda d: {"names": d.names[:1]}, {"stack_name_index": 1}),
+    "name with NUL": (lambda d: {"names": [Name("a\0b"), *d.names[1:]]}, {"stack_name": 1}),
+    "line negative": (lambda d: {"names": [Name("a", "b", -1), *d.names[1:]]}, {"stack_line": 1}),
+    "line huge": (lambda d: {"names": [Name("a", "b", 2**40), *d.names[1:]]}, {"stack_line": 1}),
+    "no modules": (lambda d: {"modules": []}, {"stack_module_index": 2}),
     "module with NUL": (
         lambda d: {"modules": [Module(0, b"\x01", "a\0b"), *d.modules[1:]]},
-        "bad_value",
+        {"stack_module_name": 1},
     ),
-    "run": (lambda d: {"run": b"short"}, "bad_value"),
 }
 
 
-async def test_lies_are_refused_whole(node, stack_of, error_of, rows):
+@pytest.mark.parametrize(("lie", "reasons"), LIES.values(), ids=LIES)
+async def test_a_lie_costs_its_stack_alone(node, stack_of, rows, client, lie, reasons):
+    stacks = [MIXED, stack_of(1)]
+    batch = dict.fromkeys(stacks, 1)
+    await node.send(node.batch(batch))
+
+    async with await node.post(
+        "/api/v1/definitions", node.definitions(stacks, **lie(node.definitions(stacks)))
+    ) as response:
+        assert response.status == 200
+        answer = decode(await response.read(), Answer)
+
+    assert answer.refused == reasons
+    refused = sum(reasons.values())
+    assert answer.defined == 2 - refused
+    assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(2, 2 - refused)]
+    metrics = await (await client.get("/metrics")).text()
+    for reason, count in reasons.items():
+        assert f'flamefleet_dropped_total{{reason="{reason}"}} {count}.0' in metrics
+    if lie not in (lie_about_hash, swap_hashes):  # then those hashes are of nothing
+        # It is not asked again for what it cannot give, and the next one may.
+        assert (await node.send(node.batch(batch))).want == b""
+        await node.define(stacks)
+        assert rows("SELECT count(frames)::int FROM stacks") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stack_frames": bytes(4)},
+        {"stack_lengths": b"\0\0\x03\0"},
+        {"stack_lengths": b"\xff\xff\x03\0"},
+        {"run": b"short"},
+    ],
+)
+async def test_a_message_whose_stacks_cannot_be_told_apart_is_refused(
+    node, stack_of, error_of, rows, change
+):
     stacks = [MIXED, stack_of(1)]
     await node.send(node.batch(dict.fromkeys(stacks, 1)))
-    given = node.definitions(stacks)
 
-    refused = {}
-    for case, (lie, _) in LIES.items():
-        body = node.definitions(stacks, **lie(given))
-        refused[case] = await error_of(node.post("/api/v1/definitions", body))
+    body = node.definitions(stacks, **change)
 
-    assert refused == {case: (422, code) for case, (_, code) in LIES.items()}
-    assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(2, 0)]
+    assert await error_of(node.post("/api/v1/definitions", body)) == (422, "bad_value")
     for table in ("modules", "module_nodes", "frames"):
         assert rows(f"SELECT count(*)::int FROM {table}") == [(0,)]
-    await node.define(stacks)
-    assert rows("SELECT count(frames)::int FROM stacks") == [(2,)]
+
+
+BAD = ((PYTHON, Name("busy", "pyline.py", 2**32 - 1)),)
+
+
+async def refuse(node, stack):
+    async with await node.post("/api/v1/definitions", node.definitions([stack])) as response:
+        assert decode(await response.read(), Answer).refused == {"stack_line": 1}
+
+
+async def test_a_refused_stack_is_wanted_of_other_nodes_only(
+    node, new_node, stack_hash_of, app, client
+):
+    other = new_node("web-2")
+    await node.send(node.batch({BAD: 1}))
+    await refuse(node, BAD)
+
+    assert (await node.send(node.batch({BAD: 1}))).want == b""
+    assert (await other.send(other.batch({BAD: 1}))).want == stack_hash_of(BAD)
+    await refuse(other, BAD)
+    assert (await other.send(other.batch({BAD: 1}))).want == b""
+    assert (await node.send(node.batch({BAD: 1}))).want == b""
+
+    async def refused_of():
+        nodes = (await (await client.get("/api/v1/nodes")).json())["nodes"]
+        return {
+            one["name"]: {reason: each["count"] for reason, each in one["refused"].items()}
+            for one in nodes
+        }
+
+    await app[INGEST].refusals.write()
+    assert await refused_of() == {"web-1": {"stack_line": 1}, "web-2": {"stack_line": 1}}
+
+
+async def test_a_stack_refused_of_many_nodes_is_wanted_of_none(new_node):
+    nodes = [new_node(f"web-{number}") for number in range(MOST_REFUSALS + 1)]
+    for node in nodes[:-1]:
+        assert (await node.send(node.batch({BAD: 1}))).want
+        await refuse(node, BAD)
+
+    assert (await nodes[-1].send(nodes[-1].batch({BAD: 1}))).want == b""
+
+
+async def test_packed_definitions_with_a_wrong_name_cost_its_stack_alone(
+    node, stack_of, stack_hash_of, rows
+):
+    stacks = [BAD, stack_of(1)]
+    given = node.definitions(stacks)
+    edges = pairwise(accumulate(map(len, stacks), initial=0))
+    parts = [Stack(stack_hash_of(one), *edge) for one, edge in zip(stacks, edges, strict=True)]
+
+    async with await node.post("/api/v1/definitions", pack(given, parts, ahead=True)) as response:
+        answer = decode(await response.read(), Answer)
+
+    assert answer.refused == {"stack_line": 1}
+    assert answer.defined == 1
+    numbers = np.frombuffer(answer.stack_numbers, "<u4").tolist()
+    assert len(numbers) == 2 and all(numbers)  # the refused one has a number too
+    assert rows("SELECT count(*)::int, count(frames)::int FROM stacks") == [(2, 1)]
+    assert (await node.send(node.batch(dict.fromkeys(stacks, 1)))).want == b""
+
+
+async def test_flamegraph_says_in_words_that_a_stack_was_refused(node, stack_of, client):
+    good = stack_of(1)
+    await node.send(node.batch({BAD: 19, good: 19}))
+    await refuse(node, BAD)
+    await node.define([good])
+
+    async with client.get("/api/v1/flamegraph", params={"format": "folded"}) as response:
+        lines = (await response.text()).splitlines()
+    async with client.get("/api/v1/flamegraph") as response:
+        coverage = (await response.json())["coverage"]
+
+    assert f"demo;[refused] {10**9}" in lines
+    assert len(lines) == 2
+    assert not any("[undefined]" in line for line in lines)
+    assert (coverage["refused_stacks"], coverage["undefined_stacks"]) == (1, 0)
 
 
 async def test_definition_waits_for_another_one_and_goes_on(node, stack_of, database, rows):

@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
 from aiohttp.test_utils import TestServer, unused_port
 
 from aggregator.app import create_app
+from aggregator.app_keys import INGEST
+from aggregator.config import Retention
 from node_agent.shipper.patience import Patience
 
 BATCHES = 30
@@ -127,6 +130,83 @@ async def test_the_date_is_that_of_the_moment_of_sending(
         await deliver(shipper, spool, 1)
         [(offset_ms,)] = rows("SELECT clock_offset_ms FROM nodes")
         assert abs(offset_ms + ahead_s * 1000) < 60_000
+
+
+@pytest.fixture
+def off_by(monkeypatch):
+    """off_by(seconds): the centre's clock is so far off from now on."""
+
+    class Clock:
+        def __init__(self, seconds):
+            self._off_ns = seconds * 10**9
+
+        def time_ns(self):
+            return time.time_ns() + self._off_ns
+
+    return lambda seconds: monkeypatch.setattr("aggregator.ingest.views.time", Clock(seconds))
+
+
+@pytest.mark.parametrize("off_s", [-700, -86_400, 3 * 86_400])
+async def test_a_wrong_clock_of_the_centre_costs_no_batch(
+    spool, shipper_to, node, stack_of, client, rows, off_by, off_s, app
+):
+    for _ in range(3):
+        spool.put_batch(node.batch({stack_of(1): 1}), None)
+    shipper = shipper_to(client.port)
+    off_by(off_s)
+
+    assert await asyncio.to_thread(shipper.step) >= 60  # Retry-After
+
+    assert len(spool.pending()) == 3
+    assert shipper.report.state == "waiting"
+    assert "clocks_apart" in shipper.report.status()["last_error"]["message"]
+    [(offset_ms,)] = rows("SELECT clock_offset_ms FROM nodes")  # which the alert tells
+    assert abs(offset_ms - off_s * 1000) < 60_000
+    await app[INGEST].refusals.write()
+    assert rows("SELECT reason, count::int FROM node_refusals") == [("clocks_apart", 1)]
+    off_by(0)
+    await deliver(shipper, spool, 3)
+    assert spool.pending() == []
+    assert spool.dropped == {}
+    assert rows("SELECT sum(samples)::int, count(*)::int FROM node_prof") == [(3, 3)]
+    assert rows("SELECT lost_batches::int FROM nodes") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("retention", "stored", "overheads"),
+    [
+        (Retention(3600, 3600, 3600), 2, 2),
+        (Retention(7200, 3600, 3600), 2, 2),
+        (Retention(3600, 30 * 3600, 3600), 4, 2),
+        (Retention(3600, 30 * 3600, 30 * 3600), 4, 4),
+    ],
+)
+async def test_late_batches_that_are_kept_no_more_are_lost_and_not_in_the_way(
+    spool, shipper_to, node, stack_of, rows, centre_config, retention, stored, overheads
+):
+    app = create_app(replace(centre_config, retention=retention))
+    async with TestServer(app) as server:
+        now_ns = time.time_ns()
+        ages_min = [47 * 60, 25 * 60, 80, 40, 0]
+        for number, age_min in enumerate(ages_min):
+            start_ns = now_ns - age_min * MINUTE_NS
+            spool.put_batch(node.batch({stack_of(1): 2**number}, start_ns=start_ns), None)
+        shipper = shipper_to(server.port)
+
+        await deliver(shipper, spool, len(ages_min))
+        await app[INGEST].refusals.write()
+
+    assert spool.pending() == []
+    assert spool.dropped == {"refused_422": len(ages_min) - stored}
+    assert rows("SELECT count(*)::int FROM node_prof") == [(stored,)]
+    assert rows("SELECT count(*)::int FROM node_overhead") == [(overheads,)]
+    assert rows("SELECT lost_batches::int FROM nodes") == [(len(ages_min) - stored,)]
+    assert rows("SELECT reason, count::int FROM node_refusals WHERE reason = 'outlived'") == [
+        ("outlived", len(ages_min) - stored)
+    ]
+    assert rows("SELECT sum(count)::int FROM node_refusals WHERE reason = 'overhead_outlived'") == [
+        (stored - overheads or None,)
+    ]
 
 
 @pytest.fixture

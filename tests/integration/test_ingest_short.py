@@ -202,11 +202,6 @@ WRONG = {
         400,
         "malformed",
     ),
-    "more ends than samples": (
-        lambda s, n: msgspec.structs.replace(s, stack_ends={"no_rows": to_planes([99, 0])}),
-        422,
-        "bad_value",
-    ),
     "count 0": (
         lambda s, n: msgspec.structs.replace(s, numbered_counts=to_planes([0] * 5)),
         422,

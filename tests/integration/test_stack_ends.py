@@ -193,16 +193,19 @@ async def test_a_damaged_blob_of_ends_costs_no_sample(get, new_node, batch_of, d
     assert (coverage["samples"], coverage["stack_ends"]) == (380, {"complete": 51})
 
 
-async def test_more_ends_than_samples_write_nothing(new_node, batch_of, error_of, rows):
+async def test_ends_that_cannot_be_cost_no_samples(new_node, batch_of, client, rows):
     node = new_node("web-1")
-    batch = batch_of(node, {"complete": (101, 0, 0)}, minute_start())
-    assert await error_of(node.post("/api/v1/batches", batch)) == (422, "bad_value")
-    batch = batch_of(node, {}, minute_start(), {"complete": (0, 51, 0)})
-    assert await error_of(node.post("/api/v1/batches", batch)) == (422, "bad_value")
-    for ends in ({"No Rows": (1, 0, 0)}, {}), ({}, {"No Rows": (1, 0, 0)}):
-        batch = batch_of(node, ends[0], minute_start(), ends[1])
-        assert await error_of(node.post("/api/v1/batches", batch)) == (400, "malformed")
-    assert rows("SELECT count(*) FROM node_prof") == [(0,)]
+    for ends, python_ends in (
+        ({"complete": (101, 0, 0)}, {}),
+        ({}, {"complete": (0, 51, 0)}),
+        ({"No Rows": (1, 0, 0)}, {}),
+        ({}, {"No Rows": (1, 0, 0)}),
+    ):
+        await node.send(batch_of(node, ends, minute_start(), python_ends))
+
+    assert rows("SELECT count(*) FROM node_prof WHERE stack_ends = ''") == [(4,)]
+    metrics = await (await client.get("/metrics")).text()
+    assert 'flamefleet_dropped_total{reason="stack_end"} 4.0' in metrics
 
 
 @pytest.mark.parametrize("parameters", [{"from": "yesterday"}, {"query": "nginx"}])

@@ -287,6 +287,17 @@ def test_refused_definitions_are_counted_and_not_in_the_way(shipper, peer, sampl
     assert sampler.spool.dropped == {"definitions_refused_422": 1}
 
 
+def test_stacks_that_the_centre_refused_are_counted_and_said(shipper, peer, sampler, said, fault):
+    sampler.put()
+    sampler.put()
+    body = encode(Answer("stored", refused={"stack_line": 2, "stack_hash": 1}))
+    peer.faults.extend([None, fault.status(200, body)])
+    drain(shipper)
+    assert peer.counts == sampler.counts
+    assert sampler.spool.dropped == {"stacks_refused": 3}
+    assert "the centre refused stacks: stack_line 2, stack_hash 1" in said.getvalue()
+
+
 def test_files_that_are_no_batches(shipper, peer, sampler, said):
     sampler.put()
     folder = sampler.spool.root / "batches"

@@ -1,11 +1,11 @@
-"""Definitions: every hash is computed again, every index is checked."""
+"""Definitions: every hash is computed again, every index is checked; a wrong stack costs itself."""
 
 import msgspec
 import numpy as np
 import pytest
 
-from aggregator.ingest.definitions import check_hashes
-from aggregator.ingest.errors import BadValueError, HashMismatchError
+from aggregator.ingest.definitions import check_stacks
+from aggregator.ingest.errors import BadValueError
 from wire.errors import MalformedError
 from wire.hashes import module_hash, name_hash, pack_frame, stack_hash
 from wire.schema import Definitions, Module, ModuleKind, Name
@@ -43,7 +43,7 @@ GOOD = Definitions(
 
 
 def test_columns_of_good_definitions():
-    checked = check_hashes(GOOD)
+    checked = check_stacks(GOOD)
 
     assert checked.starts.tolist() == [0, 3, 5]
     assert checked.stack_frames.tolist() == [0, 2, 3, 2, 1]
@@ -60,7 +60,7 @@ def test_columns_of_good_definitions():
 
 def test_nothing_at_all_is_good():
     empty = {field: b"" for field in Definitions.__struct_fields__ if "_" in field}
-    checked = check_hashes(msgspec.structs.replace(GOOD, modules=[], names=[], **empty))
+    checked = check_stacks(msgspec.structs.replace(GOOD, modules=[], names=[], **empty))
 
     assert len(checked.frame_module) == 0
     assert checked.starts.tolist() == [0]
@@ -69,56 +69,113 @@ def test_nothing_at_all_is_good():
 def test_display_name_of_a_module_is_not_part_of_its_identity():
     other = Module(LIBC.kind, LIBC.id, "libc-2.36.so")
 
-    assert check_hashes(msgspec.structs.replace(GOOD, modules=[other, KERNEL, PYTHON]))
+    assert check_stacks(msgspec.structs.replace(GOOD, modules=[other, KERNEL, PYTHON]))
 
 
-def test_the_order_of_frames_counts():
-    with pytest.raises(HashMismatchError, match="stack 1 claims"):
-        check_hashes(msgspec.structs.replace(GOOD, stack_frames=u32(0, 2, 3, 1, 2)))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"stack_hashes": GOOD.stack_hashes[:31] + b"\0"},
-        {"names": [NAMES[1], NAMES[0]]},
+FIRST, SECOND = GOOD.stack_hashes[:16], GOOD.stack_hashes[16:]
+LONG = "x" * 4097
+# What is changed of GOOD: which stack that costs, and the reason.
+WRONG = {
+    "order of frames": ({"stack_frames": u32(0, 2, 3, 1, 2)}, {"hash": [SECOND]}),
+    "hash": ({"stack_hashes": FIRST + SECOND[:15] + b"\0"}, {"hash": [SECOND[:15] + b"\0"]}),
+    "names": ({"names": [NAMES[0], Name("other", "app.py", 9)]}, {"hash": [FIRST]}),
+    "build id": (
         {"modules": [Module(LIBC.kind, b"\x04" * 20, "libc.so.6"), KERNEL, PYTHON]},
-        {"modules": [Module(ModuleKind.KERNEL_MODULE, LIBC.id, "libc.so.6"), KERNEL, PYTHON]},
-        {"frame_module": u32(1, 0, 2, 2)},
-    ],
-)
-def test_lies_are_refused(change):
-    with pytest.raises(HashMismatchError):
-        check_hashes(msgspec.structs.replace(GOOD, **change))
+        {"hash": [FIRST]},
+    ),
+    "kind of module": (
+        {"modules": [Module(ModuleKind.KERNEL_MODULE, LIBC.id, "x"), KERNEL, PYTHON]},
+        {"hash": [FIRST]},
+    ),
+    "module of a frame": ({"frame_module": u32(1, 1, 2, 2)}, {"hash": [FIRST]}),
+    "no such module": ({"frame_module": u32(9, 1, 2, 2)}, {"module_index": [FIRST]}),
+    "no such frame": ({"stack_frames": u32(0, 2, 9, 2, 1)}, {"frame_index": [FIRST]}),
+    "no such name": (
+        {"frame_offset": np.array([4096, TOP, 0, 2], "<u8").tobytes()},
+        {"name_index": [FIRST]},
+    ),
+    "name beyond all": (
+        {"frame_offset": np.array([4096, TOP, 0, TOP], "<u8").tobytes()},
+        {"name_index": [FIRST]},
+    ),
+    "line negative": ({"names": [NAMES[0], Name("work", "app.py", -1)]}, {"line": [FIRST]}),
+    "line of -1": ({"names": [NAMES[0], Name("work", "app.py", 2**32 - 1)]}, {"line": [FIRST]}),
+    "line huge": ({"names": [NAMES[0], Name("work", "app.py", 2**63)]}, {"line": [FIRST]}),
+    "function with NUL": ({"names": [NAMES[0], Name("w\0")]}, {"name": [FIRST]}),
+    "function too long": ({"names": [NAMES[0], Name(LONG)]}, {"name": [FIRST]}),
+    "function too long in UTF-8": ({"names": [NAMES[0], Name("\u00e9" * 2049)]}, {"name": [FIRST]}),
+    "file with NUL": ({"names": [NAMES[0], Name("work", "\0")]}, {"file": [FIRST]}),
+    "file too long": ({"names": [NAMES[0], Name("work", LONG)]}, {"file": [FIRST]}),
+    "unknown kind": ({"modules": [Module(9, b"x", "x"), KERNEL, PYTHON]}, {"module_kind": [FIRST]}),
+    "kind of no byte": (
+        {"modules": [Module(2**63, b"x", "x"), KERNEL, PYTHON]},
+        {"module_kind": [FIRST]},
+    ),
+    "negative kind": (
+        {"modules": [Module(-1, b"x", "x"), KERNEL, PYTHON]},
+        {"module_kind": [FIRST]},
+    ),
+    "no build id": ({"modules": [Module(0, b"", "x"), KERNEL, PYTHON]}, {"module_id": [FIRST]}),
+    "build id too long": (
+        {"modules": [Module(0, bytes(65), "x"), KERNEL, PYTHON]},
+        {"module_id": [FIRST]},
+    ),
+    "module with NUL": (
+        {"modules": [Module(LIBC.kind, LIBC.id, "a\0"), KERNEL, PYTHON]},
+        {"module_name": [FIRST]},
+    ),
+    "module's name too long": (
+        {"modules": [Module(LIBC.kind, LIBC.id, "x" * 513), KERNEL, PYTHON]},
+        {"module_name": [FIRST]},
+    ),
+    "no frames": (
+        {"stack_lengths": np.array([0, 2], "<u2").tobytes(), "stack_frames": u32(2, 1)},
+        {"depth": [FIRST]},
+    ),
+    "too deep": (
+        {
+            "stack_lengths": np.array([257, 2], "<u2").tobytes(),
+            "stack_frames": u32(*[0] * 257, 2, 1),
+        },
+        {"depth": [FIRST]},
+    ),
+    "both": (
+        {"names": [Name("main", "app.py", -7), NAMES[1]], "frame_module": u32(9, 1, 2, 2)},
+        {"module_index": [FIRST], "line": [SECOND]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "refused"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_costs_its_stack_alone(change, refused):
+    checked = check_stacks(msgspec.structs.replace(GOOD, **change))
+
+    assert checked.refused == refused
+    lost = {one for stacks in refused.values() for one in stacks}
+    kept = {one for one in (FIRST, SECOND) if one not in lost} if len(lost) < 2 else set()
+    if "stack_hashes" in change:
+        kept = {FIRST}
+    assert checked.hashes == b"".join(sorted(kept, key=GOOD.stack_hashes.index))
+    assert checked.all_hashes == sorted({*kept, *lost})
+    if FIRST not in kept and kept:  # the frames of the second stack, where it is now the first
+        assert checked.starts.tolist() == [0, 2]
+        assert checked.stack_frames.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"frame_module": u32(0, 1, 2, 3)},
-        {"stack_frames": u32(0, 2, 3, 2, 4)},
         {"stack_frames": u32(0, 2, 3, 2)},
-        {"stack_lengths": np.array([5, 0], "<u2").tobytes()},
-        {"stack_lengths": np.array([3, 257], "<u2").tobytes()},
-        {"frame_offset": np.array([4096, TOP, 0, 2], "<u8").tobytes()},
-        {"names": []},
+        {"stack_lengths": np.array([5, 1], "<u2").tobytes()},
         {"run": b""},
     ],
 )
-def test_values_out_of_range(change):
+def test_a_message_whose_stacks_cannot_be_told_apart_is_refused(change):
     with pytest.raises(BadValueError):
-        check_hashes(msgspec.structs.replace(GOOD, **change))
+        check_stacks(msgspec.structs.replace(GOOD, **change))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"frame_offset": bytes(8)},
-        {"stack_lengths": b"\0"},
-        {"modules": [Module(9, b"x", "x")]},
-        {"modules": [Module(0, b"", "x")]},
-    ],
-)
+@pytest.mark.parametrize("change", [{"frame_offset": bytes(8)}, {"stack_lengths": b"\0"}])
 def test_form_is_checked_first(change):
     with pytest.raises(MalformedError):
-        check_hashes(msgspec.structs.replace(GOOD, **change))
+        check_stacks(msgspec.structs.replace(GOOD, **change))

@@ -87,6 +87,12 @@ function coverageItems(answer, matchers, knownHosts) {
         "stacks on their way",
         "Counted, but their frames have not arrived yet",
       ),
+    c.refused_stacks > 0 &&
+      item(
+        count(c.refused_stacks),
+        "stacks refused",
+        "Counted as “[refused]”: a frame of theirs had something wrong; the host's detail says of what",
+      ),
     c.damaged_blobs > 0 && item(count(c.damaged_blobs), "damaged blobs", "Left out: they could not be read"),
     answer.other_nodes > 0 &&
       item(count(answer.other_nodes), "small frames folded", "They are inside “(other)”"),

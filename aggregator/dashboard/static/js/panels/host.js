@@ -80,6 +80,12 @@ function facts(node, nowMs) {
   const lost = Object.entries(node.lost).map(
     ([reason, n]) => `${n.toLocaleString("en")} ${plain(reason).replaceAll("_", " ")}`,
   );
+  const refused = Object.entries(node.refused)
+    .sort(([, a], [, b]) => b.count - a.count)
+    .map(([reason, { count, last_at }]) => {
+      const last = ago(Date.parse(last_at), nowMs);
+      return `${count.toLocaleString("en")} ${plain(reason).replaceAll("_", " ")} (last ${last} ago)`;
+    });
   const since = Date.parse(node.shed_since);
   const shed = node.shed.length > 0 && [
     "Given up",
@@ -92,6 +98,7 @@ function facts(node, nowMs) {
     learns(node),
     rates.length > 0 && ["Rate", rates.join(" · ")],
     ["Lost, last minute", lost.length ? lost.join(" · ") : "no samples"],
+    refused.length > 0 && ["Refused by the centre", refused.join(" · ")],
     ["Host", plain(about.filter(Boolean).join(" · ")) || "has not reported yet"],
   ];
 }

@@ -1,0 +1,68 @@
+"""What was refused of each node, counted by reason: for the fleet page, beside the metrics.
+
+Counts are kept here and written every few seconds, so that a node that sends nothing but rubbish
+costs no transaction a request. A failure to write them only postpones that.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from aggregator.db import connection_scope, driver_connection
+from aggregator.errors import DatabaseError
+from aggregator.ingest.runs import columns
+from aggregator.telemetry import Metrics
+
+LOG = logging.getLogger(__name__)
+WRITE_EVERY_S = 2.0
+# Only of nodes that are there still.
+_ADD = """
+    INSERT INTO node_refusals AS old (node_id, reason, count)
+    SELECT node_id, reason, count FROM unnest(%s::int[], %s::text[], %s::bigint[])
+        AS new (node_id, reason, count) JOIN nodes ON nodes.id = new.node_id
+    ORDER BY node_id, reason
+    ON CONFLICT (node_id, reason) DO UPDATE SET last_at = now(),
+        count = least(old.count + excluded.count, 4611686018427387904)
+"""
+
+
+class Refusals:
+    """Counts by node and reason. Reasons are words of this program, so there are few."""
+
+    def __init__(self, database: AsyncEngine, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._counts: Counter[tuple[int, str]] = Counter()
+
+    def note(self, node_id: int, reason: str, count: int = 1) -> None:
+        """So many things of the node were refused."""
+        if count:
+            self._counts[node_id, reason] += count
+            self._metrics.dropped.labels(reason).inc(count)
+
+    def note_request(self, node_id: int, code: str) -> None:
+        """A whole request of the node was refused with this error (`flamefleet_refused` has it
+        too)."""
+        self._counts[node_id, code] += 1
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await asyncio.sleep(WRITE_EVERY_S)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what has come since the last time."""
+        counts, self._counts = self._counts, Counter()
+        if not counts:
+            return
+        rows = [(node_id, reason, count) for (node_id, reason), count in sorted(counts.items())]
+        try:
+            async with connection_scope(self._database) as connection:
+                driver = await driver_connection(connection)
+                await driver.execute(_ADD, columns(rows))
+        except DatabaseError as error:
+            LOG.warning("refusals of %d nodes are not written yet: %s", len(rows), error)
+            self._counts.update(counts)

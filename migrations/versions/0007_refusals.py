@@ -1,0 +1,34 @@
+"""Stacks whose frames were refused, and what was refused of each node.
+
+Revision: 0007, after 0006. A nullable column and a new table: no table is rewritten.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("stacks", sa.Column("refused_by", sa.ARRAY(sa.Integer()), nullable=True))
+    op.create_table(
+        "node_refusals",
+        sa.Column("node_id", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "last_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("node_id", "reason", name="node_refusals_pkey"),
+        sa.ForeignKeyConstraint(
+            ["node_id"], ["nodes.id"], name="node_refusals_node_id_fkey", ondelete="CASCADE"
+        ),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("node_refusals")
+    op.drop_column("stacks", "refused_by")
