@@ -16,6 +16,7 @@ from aggregator.access.errors import ReadTokenError
 from aggregator.access.reading import CHALLENGE, load_read_token, require_read_token
 from aggregator.access.service import TokenCache
 from aggregator.app_keys import CONFIG, DATABASE, INGEST, METRICS, SESSIONS, TOKENS
+from aggregator.broker_url import REMEDY, open_to_strangers
 from aggregator.config import CentreConfig
 from aggregator.db import create_database
 from aggregator.errors import AggregatorError, wire_status
@@ -33,6 +34,7 @@ VIEWS = (
     "aggregator.fleet.views",
     "aggregator.on_demand.views",
     "aggregator.alerts.views",
+    "aggregator.jobs.views",
     "aggregator.dashboard.views",
 )
 
@@ -67,6 +69,9 @@ def serve(config: CentreConfig) -> None:
             config.host,
             config.port,
         )
+    why = open_to_strangers(config.broker_url)
+    if why:
+        LOG.warning("%s: %s", why, REMEDY)
     web.run_app(
         app,
         host=config.host,

@@ -4,6 +4,9 @@ Messages are hints. Every job derives its work from Postgres, stands being run t
 time as itself, and is asked for again by beat, so a lost or repeated message changes nothing.
 
     celery -A aggregator.celery_app:app worker --beat --schedule STATE/beat
+
+Deliveries of webhooks have a queue and a process of their own, which that worker starts beside it
+(`aggregator.jobs.beside`): a receiver that hangs delays no other job.
 """
 
 import logging
@@ -11,6 +14,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from celery import Celery
@@ -22,15 +26,17 @@ import aggregator.fleet.tasks
 import aggregator.profiles.tasks
 import aggregator.symbols.tasks
 from aggregator.alerts.signature import secret_key
-from aggregator.broker import outlive_absence
+from aggregator.broker import screen_broker
+from aggregator.broker_url import REMEDY, open_to_strangers
 from aggregator.config import CentreConfig, load_config
-from aggregator.db import create_sync_database
+from aggregator.db import create_sync_database, session_scope
 from aggregator.errors import AggregatorError
+from aggregator.jobs.beside import deliveries_beside
+from aggregator.jobs.service import add_dropped
 
 QUEUE = "flamefleet"
+DELIVERIES = "flamefleet.deliveries"
 TIME_LIMIT_S = 600  # a job that hangs is killed and asked for again
-# Valkey gives an unacknowledged message out again after this long; longer than any job runs.
-VISIBILITY_TIMEOUT_S = 2 * TIME_LIMIT_S
 # Their lines about every message sent, received and done would be 50,000 a day.
 _CHATTY = ("celery.beat", "celery.worker.strategy", "celery.app.trace")
 
@@ -41,13 +47,15 @@ _log = logging.getLogger(__name__)
 class Job:
     """A task that beat asks for `every_s` seconds. `run` returns how much it did, for the log.
 
-    When it did something, the job named `then` is asked for at once, after the commit.
+    When it did something, the job named `then` is asked for at once, after the commit. The queue is
+    the one of the processes that do it.
     """
 
     name: str
     every_s: float
     run: Callable[[Engine, CentreConfig], int]
     then: str | None = None
+    queue: str = QUEUE
 
 
 JOBS = (
@@ -57,32 +65,33 @@ JOBS = (
     Job("fleet.drop_events", 600, aggregator.fleet.tasks.drop_old_events),
     Job("symbols.symbolize", 10, aggregator.symbols.tasks.symbolize_pending),
     Job("alerts.evaluate", 15, aggregator.alerts.tasks.evaluate, then="alerts.deliver"),
-    Job("alerts.deliver", 15, aggregator.alerts.tasks.deliver),
+    Job("alerts.deliver", 15, aggregator.alerts.tasks.deliver, queue=DELIVERIES),
 )
 
 
-def create_celery(config: CentreConfig) -> Celery:
-    """The Celery application of worker and beat. Connects to nothing yet.
+def create_celery(config: CentreConfig, queue: str = QUEUE, beside: bool = True) -> Celery:
+    """The Celery application of beat and of a worker of `queue`. Connects to nothing yet.
 
-    Raises SecretError for a webhook whose secret cannot be read: better than at the first alert.
+    With `beside` a worker of QUEUE starts one of DELIVERIES with it. Raises SecretError for a
+    webhook whose secret cannot be read: better than at the first alert.
     """
     for webhook in config.webhooks:
         secret_key(webhook.secret)
-    outlive_absence()
+    screen_broker({job.name for job in JOBS})
     app = Celery("flamefleet", broker=config.broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
-        task_default_queue=QUEUE,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
+        task_default_queue=queue,
+        task_routes={job.name: {"queue": job.queue} for job in JOBS},
         task_time_limit=TIME_LIMIT_S,
         worker_prefetch_multiplier=1,
+        worker_consumer="aggregator.jobs.consumer:Consumer",
         worker_enable_remote_control=False,
+        broker_channel_error_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_S},
         timezone="UTC",
         beat_schedule={
             # A message that waited as long as the next one takes to come is of no use.
@@ -94,21 +103,26 @@ def create_celery(config: CentreConfig) -> Celery:
             for job in JOBS
         },
     )
+    app.amqp.queues.select([queue])  # and none that it sends to
     for logger in _CHATTY:
         logging.getLogger(logger).setLevel(logging.WARNING)
     databases = _Databases(config)
     for job in JOBS:
         _add_task(app, job, databases, config)
     worker_process_init.connect(databases.forget, weak=False)
-    worker_ready.connect(partial(_ask_for_all, app), weak=False)
+    worker_ready.connect(partial(_ask_for_all, app, queue), weak=False)
+    if queue == QUEUE:
+        worker_ready.connect(partial(_warn_of_strangers, config.broker_url), weak=False)
+    if beside and queue == QUEUE:
+        app.steps["worker"].add(deliveries_beside(config))
     return app
 
 
 def _add_task(app: Celery, job: Job, databases: "_Databases", config: CentreConfig) -> None:
     # Not shared: each application runs the jobs with its own configuration.
     @app.task(name=job.name, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
-    def run() -> None:
-        _run(app, job, databases, config)
+    def run(dropped: dict[str, int] | None = None) -> None:
+        _run(app, job, databases, config, dropped)
 
 
 class _Databases:
@@ -117,11 +131,13 @@ class _Databases:
     def __init__(self, config: CentreConfig) -> None:
         self._config = config
         self._engine: Engine | None = None
+        self._lock = Lock()  # jobs may be threads
 
     def get(self) -> Engine:
-        if self._engine is None:
-            self._engine = create_sync_database(self._config.database_url)
-        return self._engine
+        with self._lock:
+            if self._engine is None:
+                self._engine = create_sync_database(self._config.database_url)
+            return self._engine
 
     def forget(self, **_: Any) -> None:
         if self._engine is not None:
@@ -129,8 +145,17 @@ class _Databases:
             self._engine = None
 
 
-def _run(app: Celery, job: Job, databases: _Databases, config: CentreConfig) -> None:
+def _run(
+    app: Celery,
+    job: Job,
+    databases: _Databases,
+    config: CentreConfig,
+    dropped: dict[str, int] | None,
+) -> None:
     try:
+        if dropped:
+            with session_scope(databases.get()) as session:
+                add_dropped(session, dropped)
         done = job.run(databases.get(), config)
     except AggregatorError as error:
         # One line, not a traceback every ten seconds while Postgres is away.
@@ -142,12 +167,19 @@ def _run(app: Celery, job: Job, databases: _Databases, config: CentreConfig) -> 
             app.send_task(job.then)
 
 
-def _ask_for_all(app: Celery, sender: Any, **_: Any) -> None:
+def _ask_for_all(app: Celery, queue: str, sender: Any, **_: Any) -> None:
     """Beat first sends a job after its interval; a started worker needn't wait for that."""
     if sender.app is not app:
         return
     for job in JOBS:
-        app.send_task(job.name, expires=job.every_s)
+        if job.queue == queue:
+            app.send_task(job.name, expires=job.every_s)
+
+
+def _warn_of_strangers(broker_url: str, **_: Any) -> None:
+    why = open_to_strangers(broker_url)
+    if why:
+        _log.warning("%s: %s", why, REMEDY)
 
 
 def __getattr__(name: str) -> Any:

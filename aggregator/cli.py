@@ -140,6 +140,12 @@ def _add_worker(commands: Any) -> None:
     parser.add_argument(
         "--schedule", type=Path, metavar="FILE", help="where the scheduler keeps its times"
     )
+    parser.add_argument(
+        "--queue",
+        choices=("all", "jobs", "deliveries"),
+        default="all",
+        help="deliveries: webhooks only; jobs: all others; all: both, each in a process of its own",
+    )
     parser.add_argument("--pool", choices=("prefork", "solo"), default="prefork")
     parser.add_argument("--concurrency", type=int, metavar="N", help="processes of the pool")
     parser.add_argument(
@@ -154,12 +160,16 @@ def _run_worker(options: argparse.Namespace) -> int:
     from celery.signals import worker_ready
 
     from aggregator.celery_app import create_celery
+    from aggregator.jobs.deliveries import run_deliveries
 
     def write_ready_file(**_: object) -> None:
         options.ready_file.write_text(f"{os.getpid()}\n")
 
     if options.ready_file is not None:
         worker_ready.connect(write_ready_file, weak=False)
+    if options.queue == "deliveries":
+        run_deliveries(config, options.log_level)
+        return 0
     arguments = ["worker", "--loglevel", options.log_level, "--pool", options.pool]
     if options.concurrency is not None:
         arguments += ["--concurrency", str(options.concurrency)]
@@ -167,7 +177,7 @@ def _run_worker(options: argparse.Namespace) -> int:
         arguments.append("--beat")
     if options.schedule is not None:
         arguments += ["--schedule", str(options.schedule)]
-    create_celery(config).worker_main(arguments)
+    create_celery(config, beside=options.queue == "all").worker_main(arguments)
     return 0
 
 

@@ -13,6 +13,7 @@ import aggregator.access.models
 import aggregator.alerts.models
 import aggregator.fleet.models
 import aggregator.ingest.models
+import aggregator.jobs.models
 import aggregator.on_demand.models
 import aggregator.profiles.models
 import aggregator.symbols.models  # noqa: F401 (each import adds its tables to Model.metadata)

@@ -16,12 +16,17 @@ class SecretError(AlertsError):
 
 
 class DeliveryError(AlertsError):
-    """A webhook was not taken: no connection, no answer in time, or another status than 2xx."""
+    """A webhook was not taken: the receiver answered with another status than 2xx."""
 
     remedy = "it is sent again by itself; see that the receiver is up and answers 2xx"
 
 
-class RefusedAddressError(DeliveryError):
+class UnreachableError(DeliveryError):
+    """The receiver gave no answer: no address, no connection, or not in time. Whatever else waits
+    for it would fare the same."""
+
+
+class RefusedAddressError(UnreachableError):
     """The webhook's host has only addresses that are not to be reached from here."""
 
     remedy = "set allow_private for this webhook if its receiver is on a private network"

@@ -73,5 +73,9 @@ class Delivery(Model):
     next_attempt_at: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True), server_default=text("now()")
     )
+    # A worker sends it now, or has died: until then no other sends to this URL.
+    claimed_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # No answer came: nothing is sent to this URL before.
+    unreachable_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     delivered_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_error: Mapped[str | None] = mapped_column(Text)

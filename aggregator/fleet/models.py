@@ -42,6 +42,8 @@ class Node(Model):
     clone_refused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))  # last 409
     lost_batches: Mapped[int] = mapped_column(BigInteger, server_default="0")
     lost_samples: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    removed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    removed_by: Mapped[str | None] = mapped_column(Text)  # an operator, or SILENCE
 
 
 class NodeRefusal(Model):

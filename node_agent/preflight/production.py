@@ -31,6 +31,7 @@ class ProductionFacts:
     breaker: str | None  # what opened it; None when it is closed
     monitoring: Failure | None  # of asking the aggregator whether it is ready
     webhooks: int | None  # that the aggregator delivers alerts to
+    broker_is_closed: bool | None  # the aggregator's Valkey wants a password
 
 
 def production_checks(checks: Sequence[Check], facts: Facts, more: ProductionFacts) -> list[Check]:
@@ -45,6 +46,7 @@ def production_checks(checks: Sequence[Check], facts: Facts, more: ProductionFac
         *(_check_unit(more, unit) for unit in (SAMPLER_UNIT, SHIPPER_UNIT)),
         _check_breaker(more),
         _check_monitoring(more),
+        _check_broker(more),
         _check_alerting(more),
     ]
 
@@ -137,3 +139,12 @@ def _check_alerting(more: ProductionFacts) -> Check:
         return Check("alerting", State.MISSING, why, remedy)
     fault = "" if more.webhooks else "the aggregator has no webhook: nobody hears its alerts"
     return _check("alerting", fault, remedy, f"{more.webhooks} webhooks at the aggregator")
+
+
+def _check_broker(more: ProductionFacts) -> Check:
+    remedy = "give Valkey a password (requirepass) and name it in the aggregator's broker_url"
+    if more.broker_is_closed is None:
+        why = "not known, as the aggregator did not tell it"
+        return Check("broker", State.MISSING, why, remedy)
+    fault = "" if more.broker_is_closed else "the aggregator's Valkey asks nobody for a password"
+    return _check("broker", fault, remedy, "the aggregator's Valkey is closed to others")

@@ -27,7 +27,7 @@ def read_production_facts(
     config: AgentConfig | None, config_fault: str, interpreter: Path = INTERPRETER
 ) -> ProductionFacts:
     """Look at this host's package and units, and ask the aggregator of `config`."""
-    monitoring, webhooks = _ask(config)
+    monitoring, webhooks, broker_is_closed = _ask(config)
     return ProductionFacts(
         config=config,
         config_fault=config_fault,
@@ -37,6 +37,7 @@ def read_production_facts(
         breaker=_opened(config),
         monitoring=monitoring,
         webhooks=webhooks,
+        broker_is_closed=broker_is_closed,
     )
 
 
@@ -92,24 +93,27 @@ def _opened(config: AgentConfig | None) -> str | None:
     return str(breaker.get("words")) if isinstance(breaker, dict) else None
 
 
-def _ask(config: AgentConfig | None) -> tuple[Failure | None, int | None]:
-    """Why the aggregator is not ready (None: it is), and the number of its webhooks."""
+def _ask(config: AgentConfig | None) -> tuple[Failure | None, int | None, bool | None]:
+    """Why the aggregator is not ready (None: it is), the number of its webhooks, and whether its
+    broker is closed to others."""
     if config is None or config.ship.url is None:
-        return Failure("no aggregator is configured", "set [ship] url"), None
+        return Failure("no aggregator is configured", "set [ship] url"), None, None
     url = config.ship.url
     try:
         _get(f"{url}/readyz", config)
     except urllib.error.HTTPError as error:
         words = error.read(1000).decode("utf-8", "replace")
         why = f"{url}/readyz answered {error.code}: {' '.join(words.split())}"
-        return Failure(why, "see /readyz of the aggregator"), None
+        return Failure(why, "see /readyz of the aggregator"), None, None
     except (OSError, ValueError, ConfigError) as error:
         why = f"{url} cannot be reached: {getattr(error, 'reason', error)}"
-        return Failure(why, "check [ship] url, ca_file, and the way to the aggregator"), None
+        return Failure(why, "check [ship] url, ca_file, and the way to the aggregator"), None, None
     webhooks: int | None = None
+    is_closed: bool | None = None
     with suppress(OSError, ValueError, TypeError, KeyError):
-        webhooks = int(json.loads(_get(f"{url}/api/v1/alerts", config))["webhooks"])
-    return None, webhooks
+        told = json.loads(_get(f"{url}/api/v1/alerts", config))
+        webhooks, is_closed = int(told["webhooks"]), bool(told["broker_is_closed"])
+    return None, webhooks, is_closed
 
 
 def _get(url: str, config: AgentConfig) -> bytes:

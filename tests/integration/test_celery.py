@@ -4,6 +4,7 @@ import hmac
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from kombu import Connection
 
 from aggregator.alerts.errors import SecretError
-from aggregator.broker import outlive_absence
+from aggregator.broker import screen_broker
 from aggregator.celery_app import JOBS, create_celery
 from aggregator.config import CentreConfig, Webhook
+from aggregator.health import redis_url
 from aggregator.local.account import server_account
 from aggregator.local.process import Process
 from aggregator.local.valkey import create_valkey
@@ -162,7 +165,7 @@ def test_the_worker_alerts_symbolizes_compacts_and_makes_partitions(
         for _ in range(3):
             ask("alerts.evaluate")
             ask("alerts.deliver")
-        waiting = (b"LLEN flamefleet\r\n", b"HLEN unacked\r\n")
+        waiting = (b"LLEN flamefleet\r\n", b"LLEN flamefleet.deliveries\r\n")
         wait_for("an empty queue", lambda: {*map(valkey_server.ask, waiting)} == {b":0\r\n"}, log)
 
     statuses = [json.loads(body)["status"] for _, body in hook.requests]
@@ -241,8 +244,115 @@ def test_the_worker_outlives_a_broker_that_goes_away_while_a_job_is_under_way(
             assert broker.stop(DEADLINE_S)
 
 
+def test_a_receiver_that_hangs_delays_neither_the_other_nor_compaction(
+    postgres_url, valkey_url, rows, tmp_path, hook
+):
+    rows(
+        "INSERT INTO nodes (name, last_seen_at) SELECT 'web-' || n, now() + interval '1 hour'"
+        " FROM generate_series(1, 12) AS n"
+    )
+    partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'node_overhead'::regclass"
+    hook.requests.append(({}, b"{}"))  # it answers 500 to the first one only
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        config = "".join(
+            f'[[webhooks]]\nurl = "http://127.0.0.1:{at}/"\nallow_private = true\n'
+            for at in (port, hook.server_port)
+        )
+        with running_worker(postgres_url, valkey_url, tmp_path, config) as log:
+            wait_for("partitions", lambda: rows(partitions)[0][0] >= 3, log)
+            report_overhead(rows, 3.0)
+            hung, _ = silent.accept()  # WHEN the first message hangs
+            rows("INSERT INTO dirty_bucket SELECT 60, '2026-01-01T00:00Z', min(id) FROM nodes")
+            wait_for("compaction", lambda: rows("SELECT 1 FROM dirty_bucket") == [], log)
+            wait_for("all for the other", lambda: len(hook.requests) == 13, log)
+            # THEN few of the twelve were tried there: each takes 15 s, and ever longer rests follow
+            tried = "SELECT sum(attempts)::int FROM deliveries WHERE url LIKE :url"
+            [(attempts,)] = rows(tried, url=f"%:{port}/")
+            assert 1 <= attempts < 6
+            hung.close()
+    assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
+
+
+def garbage(job: str) -> dict[str, bytes]:
+    """Contents of a queue that are no message of ours, by the reason they are dropped for."""
+    body = b64encode(b"[[], {}, {}]").decode()
+    properties = {"body_encoding": "base64", "delivery_tag": "1", "delivery_info": {}}
+    message = {
+        "body": body,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"task": job, "id": "1"},
+        "properties": properties,
+    }
+
+    def changed(**changes: Any) -> bytes:
+        return json.dumps(
+            {**message, **{k.replace("_", "-"): v for k, v in changes.items()}}
+        ).encode()
+
+    return {
+        "not_json": b"\xff\x00 this is no JSON",
+        "not_a_message": b"[1, 2]",
+        "headers": changed(headers=None),
+        "properties": changed(properties="none"),
+        "content_type": changed(content_type="application/x-python-serialize"),
+        "content_encoding": changed(content_encoding="utf-99"),
+        "body": changed(body="*** not base64 ***"),
+        "unknown_job": changed(headers={"task": "os.system", "id": "1"}),
+        "expires": changed(headers={"task": job, "id": "1", "expires": "soon"}),
+        "too_large": b"[" * 100_000,
+    }
+
+
+def test_foreign_content_of_the_broker_is_dropped_counted_and_said_and_jobs_are_done(
+    servers_dir, postgres_url, rows, tmp_path
+):
+    valkey = create_valkey(servers_dir / "garbage", server_account())
+    rows("INSERT INTO nodes (name) VALUES ('web-1')")
+    mark = "INSERT INTO dirty_bucket SELECT 60, '2026-01-01T00:00Z', id FROM nodes"
+    done = "SELECT 1 FROM dirty_bucket"
+    items = garbage("profiles.compact")
+    client = redis.Redis.from_url(redis_url(valkey.url()))
+    with (tmp_path / "valkey.log").open("wb") as output:
+        broker = Process(valkey.command(), output)
+        try:
+            valkey.wait_ready(broker, DEADLINE_S)
+            # GIVEN a broker in which every key of Celery's is of a wrong type before the start
+            for key in ("flamefleet", "flamefleet.deliveries", "_kombu.binding.flamefleet"):
+                client.set(key, "garbage")
+            client.sadd("unacked", "garbage")
+            client.set("unacked_index", "garbage")
+            with running_worker(postgres_url, valkey.url(), tmp_path) as log:
+                wait_for("both workers", lambda: log.read_text().count(" ready.") == 2, log)
+                rows(mark)
+                wait_for("a job in spite of wrong types", lambda: rows(done) == [], log)
+
+                # WHEN garbage of each kind comes THEN the same worker goes on
+                for item in items.values():
+                    client.lpush("flamefleet", item)
+                    client.lpush("flamefleet.deliveries", item)
+                rows(mark)
+                wait_for("a job after the garbage", lambda: rows(done) == [], log)
+                client.delete("flamefleet")
+                client.set("flamefleet", "garbage")
+                rows(mark)
+                wait_for("a job after a wrong type", lambda: rows(done) == [], log)
+
+                # THEN it was counted, by reason
+                dropped = "SELECT reason, messages FROM dropped_messages"
+                wait_for("the count", lambda: dict(rows(dropped)).keys() >= items.keys(), log)
+                wait_for("wrong types", lambda: dict(rows(dropped)).get("wrong_type", 0) >= 2, log)
+        finally:
+            assert broker.stop(DEADLINE_S)
+    said = log.read_text()
+    assert "Traceback" not in said, said[-4000:]
+    assert said.count("the broker's queue flamefleet held what is no message of ours") >= len(items)
+    assert said.count(" ready.") == 2, "each worker was ready once: none was started again"
+
+
 def test_a_channel_of_a_closed_connection_is_no_fault_of_celery(valkey_url):
-    outlive_absence()
+    screen_broker([])
     connection = Connection(valkey_url)
     channel = connection.channel()
     lost = connection.connection_errors  # what Celery's worker outlives

@@ -201,4 +201,5 @@ async def test_production_asks_the_aggregator(client, centre_config, tmp_path):
     facts = await asyncio.to_thread(read_production_facts, config, "", tmp_path / "none")
     assert facts.monitoring is None
     assert facts.webhooks == len(centre_config.webhooks) == 0
+    assert facts.broker_is_closed is True
     assert facts.file_capabilities is None

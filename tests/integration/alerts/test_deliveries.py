@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import socket
 from dataclasses import replace
 
 import pytest
 
-from aggregator.alerts import deliveries
+from aggregator.alerts import webhooks
 from aggregator.alerts.changes import Evaluation
+from aggregator.alerts.claims import claim_due
 from aggregator.alerts.deliveries import Sent
 from aggregator.config import Webhook
 from aggregator.db import session_scope
@@ -102,10 +104,10 @@ async def test_a_worker_that_dies_while_sending_loses_nothing(
     await report(5)
     judge()
     with session_scope(database) as session:
-        claim = deliveries.claim_due(session)
+        claim = claim_due(session, receiver.url)
     assert claim is not None  # and now its worker is gone
     assert await deliver() == Sent()
-    rows("UPDATE deliveries SET next_attempt_at = next_attempt_at - interval '2 minutes'")
+    rows("UPDATE deliveries SET claimed_until = claimed_until - interval '2 minutes'")
     assert await deliver() == Sent(delivered=1)
     assert receiver.requests[0][0]["webhook-id"] == claim.webhook_id
 
@@ -154,3 +156,61 @@ async def test_the_api_lists_alerts_with_their_deliveries(
     sent = [(each["event"], each["state"], each["attempts"]) for each in resolved["deliveries"]]
     assert sent == [("firing", "delivered", 1), ("resolved", "pending", 0)]
     assert resolved["deliveries"][0]["to"] == receiver.url.removesuffix("/hook")
+
+
+@pytest.fixture
+def silent():
+    """A listening socket that never answers: connections of its queue hang."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", "", allow_private=True)
+
+
+async def test_a_receiver_that_hangs_rests_and_delays_no_other(
+    report, judge, deliver, receiver, webhook, silent, new_node, rows, monkeypatch
+):
+    monkeypatch.setattr(webhooks, "TOTAL_TIMEOUT_S", 2.0)
+    for number in range(12):
+        await report(5, by=new_node(f"web-{number + 2}"))
+    assert judge(silent.url, webhook.url) == Evaluation(12, 0)
+    # Of twelve messages to the silent one a single one is tried: the others would fare the same.
+    assert await deliver(webhook, silent) == Sent(delivered=12, failed=1)
+    assert receiver.events() == ["firing"] * 12
+    assert await deliver(webhook, silent) == Sent()
+    tried = "SELECT sum(attempts)::int FROM deliveries WHERE url = :url"
+    assert rows(tried, url=silent.url) == [(1,)]
+
+    # WHEN its rest is over THEN the next is tried, and it rests twice as long
+    rows("UPDATE deliveries SET unreachable_until = now(), next_attempt_at = now()")
+    assert await deliver(webhook, silent) == Sent(failed=1)
+    [(rest_s,)] = rows("SELECT max(extract(epoch FROM unreachable_until - now())) FROM deliveries")
+    assert 15 < rest_s <= 30
+
+    # WHEN it is there again THEN all are delivered
+    rows("UPDATE deliveries SET unreachable_until = now()")
+    moved = "UPDATE deliveries SET url = :url, next_attempt_at = now() WHERE url = :silent"
+    rows(moved, url=receiver.url + "?back", silent=silent.url)
+    back = replace(webhook, url=receiver.url + "?back")
+    assert await deliver(webhook, back) == Sent(delivered=12)
+
+
+async def test_what_waited_a_day_for_a_silent_receiver_is_given_up_untried(
+    report, judge, deliver, silent, new_node, rows, monkeypatch
+):
+    monkeypatch.setattr(webhooks, "TOTAL_TIMEOUT_S", 0.5)
+    await report(5)
+    await report(5, by=new_node("web-2"))
+    assert judge(silent.url) == Evaluation(2, 0)
+    rows("UPDATE alerts SET started_at = now() - interval '25 hours'")
+    assert await deliver(silent) == Sent(given_up=1)
+    assert await deliver(silent) == Sent()
+    assert rows("SELECT count(*)::int FROM deliveries WHERE next_attempt_at IS NULL") == [(2,)]
+
+
+async def test_one_message_that_is_refused_holds_up_no_other(
+    report, judge, deliver, receiver, new_node
+):
+    receiver.statuses = [400]
+    await report(5)
+    await report(5, by=new_node("web-2"))
+    judge()
+    assert await deliver() == Sent(delivered=1, failed=1)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -93,6 +94,23 @@ def test_servers_do_not_run_as_root(
         assert Path(f"/proc/{server.pid}").stat().st_uid != 0
     assert postgres.data_dir.stat().st_mode & 0o077 == 0
     assert postgres.socket_dir.stat().st_mode & 0o077 == 0
+
+
+def test_valkey_wants_its_password_and_no_command_line_has_it(
+    closed_folder: Path, account: Account | None, start: Start
+) -> None:
+    valkey = create_valkey(closed_folder / "s", account)
+    process = start(valkey.command())
+    valkey.wait_ready(process)
+    assert valkey.ask(b"PING\r\n") == b"+PONG\r\n"
+    assert valkey.password in valkey.url()
+    assert valkey.password not in repr(valkey)
+    assert valkey.password not in Path(f"/proc/{process.pid}/cmdline").read_text()
+    assert replace(valkey, password="guessed").ask(b"PING\r\n").startswith(b"-WRONGPASS")
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(str(valkey.socket_path))
+        stranger.sendall(b"KEYS *\r\n")
+        assert stranger.recv(4096).startswith(b"-NOAUTH")
 
 
 def test_a_closed_folder_stays_closed_outside(

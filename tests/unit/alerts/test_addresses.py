@@ -1,9 +1,11 @@
 """Which addresses a webhook may go to."""
 
+import socket
+
 import pytest
 
-from aggregator.alerts.addresses import checked_address, is_public
-from aggregator.alerts.errors import DeliveryError, RefusedAddressError
+from aggregator.alerts.addresses import checked_addresses, is_public
+from aggregator.alerts.errors import RefusedAddressError, UnreachableError
 
 
 @pytest.mark.parametrize(
@@ -40,14 +42,20 @@ def test_only_addresses_of_the_internet_are_public(address: str, public: bool) -
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0x7f000001", "2130706433"])
 def test_private_hosts_are_refused_however_they_are_written(host: str) -> None:
     with pytest.raises(RefusedAddressError, match="only private addresses"):
-        checked_address(host, 80, allow_private=False)
+        checked_addresses(host, 80, False, 300)
 
 
 def test_private_hosts_are_reached_where_that_is_allowed() -> None:
-    assert checked_address("127.0.0.1", 80, allow_private=True) == "127.0.0.1"
+    assert checked_addresses("127.0.0.1", 80, True, 300) == ["127.0.0.1"]
+
+
+def test_every_address_of_a_name_is_given_once() -> None:
+    known = {str(answer[4][0]) for answer in socket.getaddrinfo("localhost", 80)}
+    found = checked_addresses("localhost", 80, True, 300)
+    assert sorted(found) == sorted(known)
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 300, "x\0y"])
 def test_names_that_do_not_resolve_are_a_failed_delivery(host: str) -> None:
-    with pytest.raises(DeliveryError, match="cannot be resolved"):
-        checked_address(host, 80, allow_private=True)
+    with pytest.raises(UnreachableError, match="cannot be resolved"):
+        checked_addresses(host, 80, True, 300)

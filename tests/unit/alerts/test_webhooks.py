@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from aggregator.alerts import webhooks
-from aggregator.alerts.errors import DeliveryError, RefusedAddressError
+from aggregator.alerts.errors import DeliveryError, RefusedAddressError, UnreachableError
 from aggregator.alerts.webhooks import send_webhook
 from aggregator.config import Webhook
 
@@ -107,6 +108,72 @@ def test_a_receiver_that_drips_is_left(receiver: Any, monkeypatch: pytest.Monkey
     with pytest.raises(DeliveryError, match="no answer within"):
         send_webhook(Webhook(receiver.url, "", True), "msg_1", b"{}")
     assert left.wait(300)
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """addresses(*found): what every name resolves to; no look-up can give a dead one before."""
+
+    def resolve(*found: str) -> None:
+        monkeypatch.setattr(webhooks, "checked_addresses", lambda *_: list(found))
+
+    return resolve
+
+
+@pytest.mark.parametrize("dead", [("::1",), ("127.0.0.2", "127.0.0.3", "::1")])
+def test_every_address_is_tried_until_one_takes_the_connection(
+    receiver: Any, addresses: Any, dead: tuple[str, ...]
+) -> None:
+    addresses(*dead, "127.0.0.1")
+    url = receiver.url.replace("127.0.0.1", "localhost")
+    assert send_webhook(Webhook(url, "", True), "msg_1", b"{}") == 200
+    assert len(receiver.requests) == 1
+
+
+def test_all_dead_addresses_are_named(addresses: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening
+        addresses("127.0.0.1", "127.0.0.2")
+        url = f"http://localhost:{taken.getsockname()[1]}"
+        with pytest.raises(UnreachableError, match=r"127\.0\.0\.1: .*127\.0\.0\.2: "):
+            send_webhook(Webhook(url, "", True), "msg_1", b"{}")
+
+
+def test_an_address_that_takes_the_connection_and_hangs_is_not_the_first_each_time(
+    receiver: Any, addresses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "TOTAL_TIMEOUT_S", 0.6)
+    port = receiver.server.server_port
+    with socket.create_server(("127.0.0.2", port)):
+        addresses("127.0.0.2", "127.0.0.1")
+        webhook = Webhook(f"http://localhost:{port}", "", True)
+        with pytest.raises(UnreachableError, match="no answer within"):
+            send_webhook(webhook, "msg_1", b"{}", 1)
+        monkeypatch.undo()
+        addresses("127.0.0.2", "127.0.0.1")
+        assert send_webhook(webhook, "msg_1", b"{}", 2) == 200
+
+
+def test_a_handshake_that_never_ends_is_left(addresses: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(webhooks, "TOTAL_TIMEOUT_S", 0.6)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://localhost:{server.getsockname()[1]}"
+        addresses("127.0.0.1")
+        with pytest.raises(UnreachableError):
+            send_webhook(Webhook(url, "", True), "msg_1", b"{}")
+
+
+def test_an_endless_answer_is_left(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "TOTAL_TIMEOUT_S", 2.0)
+
+    def flood(handler: BaseHTTPRequestHandler) -> None:
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    receiver.answer = flood
+    with pytest.raises(UnreachableError):
+        send_webhook(Webhook(receiver.url, "", True), "msg_1", b"{}")
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ READY = ProductionFacts(
     breaker=None,
     monitoring=None,
     webhooks=2,
+    broker_is_closed=True,
 )
 CHECKS = [Check("kernel", State.OK, "6.12"), Check("BTF", State.OK, "there")]
 NOTHING_HELD = CapabilitySets(0, 0, 0, 0, False)
@@ -92,6 +93,8 @@ def sampler(**changes: str) -> dict[str, dict[str, str]]:
         ({"monitoring": Failure("refused", "start it")}, "monitoring", "refused"),
         ({"webhooks": 0}, "alerting", "no webhook"),
         ({"webhooks": None}, "alerting", "did not tell"),
+        ({"broker_is_closed": False}, "broker", "asks nobody for a password"),
+        ({"broker_is_closed": None}, "broker", "not known"),
     ],
 )
 def test_what_is_missing_is_said(changes, name, why):

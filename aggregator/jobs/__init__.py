@@ -1,0 +1,1 @@
+"""The worker's messages, and the processes that do the jobs."""
