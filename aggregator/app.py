@@ -15,11 +15,12 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from aggregator.access.errors import ReadTokenError
 from aggregator.access.reading import CHALLENGE, load_read_token, require_read_token
 from aggregator.access.service import TokenCache
-from aggregator.app_keys import CONFIG, DATABASE, INGEST, METRICS, SESSIONS, TOKENS
+from aggregator.app_keys import CONFIG, DATABASE, INCARNATION, INGEST, METRICS, SESSIONS, TOKENS
 from aggregator.broker_url import REMEDY, open_to_strangers
 from aggregator.config import CentreConfig
 from aggregator.db import create_database
 from aggregator.errors import AggregatorError, wire_status
+from aggregator.incarnation import Incarnation
 from aggregator.ingest.group import GroupCommit
 from aggregator.telemetry import Metrics, setup_tracing
 from wire.errors import WireError
@@ -51,7 +52,9 @@ def create_app(config: CentreConfig) -> web.Application:
     app[DATABASE] = create_database(config.database_url)
     app[SESSIONS] = async_sessionmaker(app[DATABASE], expire_on_commit=False)
     app[TOKENS] = TokenCache(app[DATABASE])
-    app[INGEST] = GroupCommit(app[DATABASE], app[METRICS], config.retention)
+    app[INCARNATION] = Incarnation()
+    app[INCARNATION].on_end(app[TOKENS].clear)
+    app[INGEST] = GroupCommit(app[DATABASE], app[METRICS], config.retention, app[INCARNATION])
     app.cleanup_ctx.append(_database)
     app.cleanup_ctx.append(_group_commit)
     for name in VIEWS:

@@ -94,6 +94,10 @@ class TokenCache:
             raise UnknownTokenError("the token is unknown or was revoked")
         return node
 
+    def clear(self) -> None:
+        """Look every token up again."""
+        self._known.clear()
+
     def __len__(self) -> int:
         return len(self._known)
 

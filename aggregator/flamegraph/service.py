@@ -16,8 +16,9 @@ from typing import TypeVar
 import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from aggregator.db import connection_scope
+from aggregator.db import connection_scope, driver_connection
 from aggregator.flamegraph.graph import Folded, Graph, arrange, fold, prune
+from aggregator.incarnation import Incarnation
 from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.grouping import Ints, group
 from aggregator.profiles.loading import SeriesCache, last_renaming, load_frames, load_stacks
@@ -82,8 +83,10 @@ class Placed:
 class FlamegraphService:
     """Holds the resident dictionary and the thread that works on it."""
 
-    def __init__(self, engine: AsyncEngine, keep_fine_s: int) -> None:
+    def __init__(self, engine: AsyncEngine, incarnation: Incarnation, keep_fine_s: int) -> None:
         self._engine = engine
+        self._incarnation = incarnation
+        incarnation.on_end(self._forget)
         self._keep_fine_s = keep_fine_s
         self._dictionary = Dictionary()
         self._series = SeriesCache()
@@ -109,8 +112,14 @@ class FlamegraphService:
 
     async def _answer(self, question: Question) -> tuple[Stacks, Dictionary, Placed]:
         async with self._at_once, connection_scope(self._engine) as connection:
-            stacks = await self._collect(connection, question)
-            dictionary = await self._define(connection, stacks.stack_ids)
+            await self._incarnation.look(await driver_connection(connection))
+            if self._series.is_full():
+                self._series = SeriesCache()
+            if self._dictionary.is_full():
+                self._dictionary = Dictionary()  # who still works on the old one keeps it
+            dictionary = self._dictionary
+            stacks = await self._collect(connection, question, self._series)
+            await self._define(connection, dictionary, stacks.stack_ids)
             placed = await self.run(_place, dictionary, stacks)
             await self._name(connection, dictionary, placed.levels)
         return stacks, dictionary, placed
@@ -120,13 +129,16 @@ class FlamegraphService:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(work, *arguments))
 
-    async def _collect(self, connection: AsyncConnection, question: Question) -> Stacks:
+    def _forget(self) -> None:
+        """Begin without what is remembered by id."""
+        self._dictionary, self._series = Dictionary(), SeriesCache()
+
+    async def _collect(
+        self, connection: AsyncConnection, question: Question, series: SeriesCache
+    ) -> Stacks:
         selector = question.selector
         span = resolve_span(question.from_s, question.until_s, question.now_s, self._keep_fine_s)
         nodes = await choose_nodes(connection, selector)
-        if self._series.is_full():
-            self._series = SeriesCache()
-        series = self._series
         only = _chooser(selector, series) if selector.labels else None
         sums = SampleSums(only)
         node_ids = sorted(nodes) if selector.hosts else None
@@ -146,18 +158,16 @@ class FlamegraphService:
             lambda node_id: nodes.get(node_id, f"node {node_id}"),
         )
 
-    async def _define(self, connection: AsyncConnection, stack_ids: Ints) -> Dictionary:
-        """Read the stacks that the dictionary lacks; returns the dictionary to go on with."""
-        if self._dictionary.is_full():
-            self._dictionary = Dictionary()  # who still works on the old one keeps it
-        dictionary = self._dictionary
+    async def _define(
+        self, connection: AsyncConnection, dictionary: Dictionary, stack_ids: Ints
+    ) -> None:
+        """Read the stacks that the dictionary lacks."""
         distinct = await self.run(np.unique, stack_ids)
         missing = await self.run(dictionary.missing_stacks, distinct, time.monotonic())
         if missing:
             rows = await load_stacks(connection, missing)
             # Others may have added the same stacks meanwhile; the tree leaves those as they are.
             await self.run(dictionary.add_stacks, missing, rows, time.monotonic())
-        return dictionary
 
     async def _name(
         self, connection: AsyncConnection, dictionary: Dictionary, levels: list[Level]

@@ -29,6 +29,10 @@ class AheadOfBatches:
             )
         self._stacks.put(node_id, ahead)
 
+    def clear(self) -> None:
+        """Forget all nodes."""
+        self._stacks.clear()
+
     def batch_stored(self, node_id: int) -> None:
         """A batch of the node has come."""
         if self._stacks.get(node_id):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aggregator.db import connection_scope, driver_connection
+from aggregator.incarnation import Incarnation
 from aggregator.ingest.definitions import CheckedDefinitions
 from aggregator.ingest.dictionary import MOST_REFUSALS, uuid_array
 from wire.schema import ModuleKind
@@ -67,11 +68,18 @@ _REFUSE_STACKS = """
 Driver = psycopg.AsyncConnection[Any]
 
 
-async def define_stacks(database: AsyncEngine, node_id: int, given: CheckedDefinitions) -> int:
+async def define_stacks(
+    database: AsyncEngine,
+    incarnation: Incarnation,
+    epoch: int,
+    node_id: int,
+    given: CheckedDefinitions,
+) -> int:
     """Store what of `given` is still wanted, and note what is refused; returns the number of stacks
-    defined."""
+    defined. The node was identified in `epoch` of the database: RestoredError after its end."""
     async with connection_scope(database) as connection:
         driver = await driver_connection(connection)
+        await incarnation.check(driver, epoch)
         defined = await _define(driver, node_id, given)
         refused = sorted({stack for stacks in given.refused.values() for stack in stacks})
         if refused:

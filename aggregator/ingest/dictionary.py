@@ -4,7 +4,8 @@ Ids are looked up before anything is inserted, because an insert that conflicts 
 are inserted in order, so that two aggregators never wait for each other in a circle.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aggregator.db import connection_scope, driver_connection
+from aggregator.incarnation import Incarnation
 from aggregator.ingest.batches import HASH_BYTES, split_hashes
 from aggregator.ingest.errors import UnknownNumberError
 from aggregator.ingest.series import SeriesKey
@@ -79,6 +81,9 @@ class Recent(Generic[Key, Value]):
             self._old, self._young = self._young, {}
         self._young[key] = value
 
+    def clear(self) -> None:
+        self._young, self._old = {}, {}
+
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
@@ -89,14 +94,18 @@ class Dictionary:
     def __init__(
         self,
         database: AsyncEngine,
+        incarnation: Incarnation,
         stacks_remembered: int = STACKS_REMEMBERED,
         series_remembered: int = SERIES_REMEMBERED,
     ) -> None:
         self._database = database
+        self._incarnation = incarnation
         self._stacks: Recent[bytes, int] = Recent(stacks_remembered)
         self._series: Recent[bytes, int] = Recent(series_remembered)
         self._hashes: Recent[int, bytes] = Recent(stacks_remembered)
         self._labels: Recent[int, dict[str, str]] = Recent(LABELS_REMEMBERED)
+        for table in (self._stacks, self._series, self._hashes, self._labels):
+            incarnation.on_end(table.clear)
 
     async def stack_ids(self, hashes: Collection[bytes]) -> dict[bytes, KnownStack]:
         """What is known of each 16-byte hash. New hashes get an id."""
@@ -112,13 +121,13 @@ class Dictionary:
             for stack_hash, stack in zip(unsettled, await self._settle(unsettled), strict=True):
                 found[stack_hash] = stack
                 self._hashes.put(stack.id, stack_hash)
+                self._incarnation.saw_stack(stack.id, stack_hash)
                 if stack.is_defined:
                     self._stacks.put(stack_hash, stack.id)
         return found
 
     async def _settle(self, hashes: list[bytes]) -> list[KnownStack]:
-        async with connection_scope(self._database) as connection:
-            driver = await driver_connection(connection)
+        async with self._transaction() as driver:
             rows = await _find_stacks(driver, hashes)
             new = [h for h, row in zip(hashes, rows, strict=True) if row[0] is None]
             if new:
@@ -130,8 +139,8 @@ class Dictionary:
         """The hashes of the stacks with these ids. Raises UnknownNumberError."""
         found, missing = _remembered(self._hashes, numbers)
         if missing:
-            async with connection_scope(self._database) as connection:
-                cursor = (await driver_connection(connection)).cursor(binary=True)
+            async with self._transaction() as driver:
+                cursor = driver.cursor(binary=True)
                 await cursor.execute(_FIND_HASHES, (missing,))
                 found.update((number, value.bytes) for number, value in await cursor.fetchall())
             _require("stack", missing, found)
@@ -143,8 +152,7 @@ class Dictionary:
         """The labels of the series with these ids. Raises UnknownNumberError."""
         found, missing = _remembered(self._labels, numbers)
         if missing:
-            async with connection_scope(self._database) as connection:
-                driver = await driver_connection(connection)
+            async with self._transaction() as driver:
                 rows = await (await driver.execute(_FIND_LABELS, (missing,))).fetchall()
             found.update(rows)
             _require("series", missing, found)
@@ -162,9 +170,12 @@ class Dictionary:
                 found[key_hash] = known
         missing = sorted(keys.keys() - found.keys())
         if missing:
-            async with connection_scope(self._database) as connection:
-                driver = await driver_connection(connection)
-                found.update(await self._settle_series(driver, [keys[k] for k in missing]))
+            async with self._transaction() as driver:
+                settled = await self._settle_series(driver, [keys[k] for k in missing])
+            for key_hash, series_id in settled.items():
+                self._series.put(key_hash, series_id)
+                self._incarnation.saw_series(series_id, key_hash)
+            found.update(settled)
         return found
 
     async def _settle_series(
@@ -185,10 +196,17 @@ class Dictionary:
                 ),
             )
             rows = await (await driver.execute(_FIND_SERIES, (key_hashes,))).fetchall()
-        found = {bytes(key_hash): int(series_id) for key_hash, series_id in rows}
-        for key_hash, series_id in found.items():
-            self._series.put(key_hash, series_id)
-        return found
+        return {bytes(key_hash): int(series_id) for key_hash, series_id in rows}
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A transaction whose ids may be remembered once it has ended: it raises RestoredError when
+        the database that they are of is no more."""
+        async with connection_scope(self._database) as connection:
+            driver = await driver_connection(connection)
+            epoch = await self._incarnation.look(driver)
+            yield driver
+        self._incarnation.hold(epoch)
 
 
 def _remembered(

@@ -44,6 +44,10 @@ class Directives:
         """The node has reported modules: look at its next batch."""
         self._next_look_s.put(node_id, self._clock())
 
+    def clear(self) -> None:
+        """Forget when nodes were looked at."""
+        self._next_look_s.clear()
+
     async def wanted(self, node_ids: Iterable[int]) -> dict[int, list[Directive]]:
         """Directives by node. A failure is counted and only postpones them."""
         now = self._clock()

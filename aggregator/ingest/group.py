@@ -21,6 +21,7 @@ from aggregator.errors import (
     DatabaseUnavailableError,
     MissingPartitionError,
 )
+from aggregator.incarnation import Incarnation, RestoredError
 from aggregator.ingest.ahead import AheadOfBatches
 from aggregator.ingest.batches import PreparedBatch, make_sections, split_hashes
 from aggregator.ingest.dictionary import Dictionary, KnownStack, ids_of, pack_numbers
@@ -49,6 +50,7 @@ ROWS_OFF_LOOP = 20_000  # larger groups are encoded in a thread
 @dataclass(eq=False)
 class _Waiting:
     batch: PreparedBatch
+    epoch: int  # of its node's id
     answer: "asyncio.Future[Answer]"
 
 
@@ -67,24 +69,29 @@ class GroupCommit:
         database: AsyncEngine,
         metrics: Metrics,
         retention: Retention,
+        incarnation: Incarnation,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._retention = retention
         self._clock_ns = clock_ns
-        self.dictionary = Dictionary(database)
+        self._incarnation = incarnation
+        self.dictionary = Dictionary(database, incarnation)
         self.directives = Directives(database, metrics)
         self.ahead = AheadOfBatches()
         self.refusals = Refusals(database, metrics)
+        for forget in (self.directives.clear, self.ahead.clear, self.refusals.clear):
+            incarnation.on_end(forget)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._queued_rows = 0
         self._closed = False
 
-    async def submit(self, batch: PreparedBatch) -> Answer:
-        """Store `batch`; returns after the commit. Raises BusyError, ClonedNodeError or a database
-        error; whoever cancels the wait may still find the batch stored."""
-        waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
+    async def submit(self, batch: PreparedBatch, epoch: int) -> Answer:
+        """Store `batch`, whose node was identified in `epoch` of the database; returns after the
+        commit. Raises BusyError, ClonedNodeError or a database error; whoever cancels the wait may
+        still find the batch stored."""
+        waiting = _Waiting(batch, epoch, asyncio.get_running_loop().create_future())
         if self._closed:
             raise BusyError("the aggregator is shutting down")
         rows = self._queued_rows + len(batch.counts)
@@ -118,8 +125,15 @@ class GroupCommit:
             _fail([self._queue.get_nowait()], BusyError("the aggregator is shutting down"))
 
     async def _commit(self, group: list[_Waiting]) -> None:
+        epoch = self._incarnation.epoch
+        stale = [waiting for waiting in group if waiting.epoch != epoch]
+        if stale:
+            _fail(stale, RestoredError("the node was identified in a database of before"))
+            group = [waiting for waiting in group if waiting.epoch == epoch]
+        if not group:
+            return
         try:
-            answers = await self._store([waiting.batch for waiting in group])
+            answers = await self._store([waiting.batch for waiting in group], epoch)
         except DatabaseUnavailableError as error:
             _fail(group, error)
         except Exception as error:  # whatever it is, the loop must outlive it
@@ -133,7 +147,9 @@ class GroupCommit:
             for waiting, answer in zip(group, answers, strict=True):
                 _settle(waiting, answer)
 
-    async def _store(self, batches: list[PreparedBatch]) -> list[Answer | AggregatorError]:
+    async def _store(
+        self, batches: list[PreparedBatch], epoch: int
+    ) -> list[Answer | AggregatorError]:
         started = time.perf_counter()
         with TRACER.start_as_current_span("ingest.commit") as span:
             span.set_attribute("batches", len(batches))
@@ -145,7 +161,7 @@ class GroupCommit:
                 encoded = await asyncio.to_thread(self._encode, batches, stacks, series)
             else:
                 encoded = self._encode(batches, stacks, series)
-            decisions, profiles = await self._transact(encoded)
+            decisions, profiles = await self._transact(encoded, epoch)
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._metrics.commit_batches.observe(len(batches))
         directives = await self.directives.wanted(batch.node_id for batch in batches)
@@ -183,18 +199,20 @@ class GroupCommit:
             encoded.append(EncodedBatch(batch, data, encode_ends(ends), tier_s, has_overhead))
         return encoded
 
-    async def _transact(self, encoded: Sequence[EncodedBatch]) -> _Stored:
+    async def _transact(self, encoded: Sequence[EncodedBatch], epoch: int) -> _Stored:
         try:
-            return await self._store_once(encoded)
+            return await self._store_once(encoded, epoch)
         except MissingPartitionError:
             LOG.info("a partition is missing; making it here, as the worker has not")
         async with connection_scope(self._database) as connection:
             await connection.run_sync(make_partitions, utc_now(), self._retention)
-        return await self._store_once(encoded)
+        return await self._store_once(encoded, epoch)
 
-    async def _store_once(self, encoded: Sequence[EncodedBatch]) -> _Stored:
+    async def _store_once(self, encoded: Sequence[EncodedBatch], epoch: int) -> _Stored:
         async with connection_scope(self._database) as connection:
-            decisions = await store_group(await driver_connection(connection), encoded)
+            driver = await driver_connection(connection)
+            await self._incarnation.check(driver, epoch)
+            decisions = await store_group(driver, encoded)
             taken = [
                 Taken(one.batch, decision.status == "stored")
                 for one, decision in zip(encoded, decisions, strict=True)

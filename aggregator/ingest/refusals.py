@@ -7,13 +7,17 @@ costs no transaction a request. A failure to write them only postpones that.
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aggregator.db import connection_scope, driver_connection
-from aggregator.errors import DatabaseError
+from aggregator.errors import AggregatorError, DatabaseError, wire_status
+from aggregator.ingest.errors import UnknownNumberError
 from aggregator.ingest.runs import columns
 from aggregator.telemetry import Metrics
+from wire.errors import WireError
 
 LOG = logging.getLogger(__name__)
 WRITE_EVERY_S = 2.0
@@ -36,16 +40,28 @@ class Refusals:
         self._metrics = metrics
         self._counts: Counter[tuple[int, str]] = Counter()
 
+    def clear(self) -> None:
+        """Forget what is not written yet."""
+        self._counts.clear()
+
     def note(self, node_id: int, reason: str, count: int = 1) -> None:
         """So many things of the node were refused."""
         if count:
             self._counts[node_id, reason] += count
             self._metrics.dropped.labels(reason).inc(count)
 
-    def note_request(self, node_id: int, code: str) -> None:
-        """A whole request of the node was refused with this error (`flamefleet_refused` has it
-        too)."""
-        self._counts[node_id, code] += 1
+    @contextmanager
+    def noting(self, node_id: int) -> Iterator[None]:
+        """Count an error with which a whole request of the node is refused, by its code
+        (`flamefleet_refused` has it too)."""
+        try:
+            yield
+        except UnknownNumberError:  # no fault: it comes again whole
+            raise
+        except (AggregatorError, WireError) as error:
+            code = wire_status(error)[1] if isinstance(error, WireError) else error.code
+            self._counts[node_id, code] += 1
+            raise
 
     async def run(self) -> None:
         """Write until cancelled."""

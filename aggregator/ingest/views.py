@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -13,9 +12,9 @@ from aiohttp import web
 
 from aggregator.access.requests import authenticate, check_node
 from aggregator.access.service import NodeIdentity
-from aggregator.app_keys import CONFIG, DATABASE, INGEST, METRICS
+from aggregator.app_keys import CONFIG, DATABASE, INCARNATION, INGEST, METRICS
 from aggregator.bodies import read_body
-from aggregator.errors import AggregatorError, wire_status
+from aggregator.errors import AggregatorError
 from aggregator.ingest.batches import PreparedBatch, prepare_batch
 from aggregator.ingest.define import define_stacks
 from aggregator.ingest.definitions import CheckedDefinitions, check_stacks
@@ -53,9 +52,10 @@ async def post_batch(request: web.Request) -> web.Response:
     """Store a batch exactly once; the answer (`wire.schema.Answer`) comes after the commit."""
     metrics = request.app[METRICS]
     arrived_ns = time.time_ns()  # of its head: a slow link is no wrong clock
+    epoch = request.app[INCARNATION].epoch
     try:
         node = await authenticate(request)
-        with _noting(request, node):
+        with request.app[INGEST].refusals.noting(node.id):
             body = await read_body(request, limits.MAX_BATCH_BYTES)
             with TRACER.start_as_current_span("ingest.decode"), metrics.decode_seconds.time():
                 kept_ns = request.app[CONFIG].retention.profiles_60s_s * 10**9
@@ -69,15 +69,16 @@ async def post_batch(request: web.Request) -> web.Response:
     except UnknownNumberError:  # it comes again at once, whole
         metrics.batches.labels("wanted_whole").inc()
         raise
-    except ClocksApartError as error:  # it comes again
-        metrics.batches.labels("postponed").inc()
-        await _note_clock(request, node, error)
+    except OutOfTimeError as error:
+        is_kept = isinstance(error, ClocksApartError)  # by its node, which sends it again
+        metrics.batches.labels("postponed" if is_kept else "refused").inc()
+        if error.clock_offset_ms is not None:
+            await note_clock_offset(request.app[DATABASE], node.id, error.clock_offset_ms)
         raise
-    except (AggregatorError, WireError) as error:
+    except (AggregatorError, WireError):
         metrics.batches.labels("refused").inc()
-        await _note_clock(request, node, error)
         raise
-    answer = await request.app[INGEST].submit(batch)
+    answer = await request.app[INGEST].submit(batch, epoch)
     request.app[INGEST].ahead.batch_stored(node.id)
     return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
 
@@ -90,12 +91,13 @@ async def post_definitions(request: web.Request) -> web.Response:
     `Answer`, which has their numbers. Also 200 where stacks are refused: it says how many, by
     reason.
     """
+    epoch = request.app[INCARNATION].epoch
     node = await authenticate(request)
-    with _noting(request, node):
-        return await _define(request, node)
+    with request.app[INGEST].refusals.noting(node.id):
+        return await _define(request, node, epoch)
 
 
-async def _define(request: web.Request, node: NodeIdentity) -> web.Response:
+async def _define(request: web.Request, node: NodeIdentity, epoch: int) -> web.Response:
     body = await read_body(request, limits.MAX_DEFINITIONS_BYTES)
     read = partial(_read_definitions, body, node)
     # A small packed body may be of many frames.
@@ -107,7 +109,8 @@ async def _define(request: web.Request, node: NodeIdentity) -> web.Response:
         if is_ahead:
             ingest.ahead.define(node.id, len(hashes))
             stacks = await ingest.dictionary.stack_ids(hashes)
-        defined = await define_stacks(request.app[DATABASE], node.id, given)
+        incarnation = request.app[INCARNATION]
+        defined = await define_stacks(request.app[DATABASE], incarnation, epoch, node.id, given)
     ingest.directives.reported(node.id)
     metrics = request.app[METRICS]
     metrics.stacks_defined.inc(defined)
@@ -120,24 +123,6 @@ async def _define(request: web.Request, node: NodeIdentity) -> web.Response:
     numbers = pack_numbers(ids_of(b"".join(hashes), stacks))
     answer = Answer("stored", stack_numbers=numbers, defined=defined, refused=refused)
     return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
-
-
-@contextmanager
-def _noting(request: web.Request, node: NodeIdentity) -> Iterator[None]:
-    """Count for the node what is refused of it."""
-    try:
-        yield
-    except UnknownNumberError:
-        raise
-    except (AggregatorError, WireError) as error:
-        code = wire_status(error)[1] if isinstance(error, WireError) else error.code
-        request.app[INGEST].refusals.note_request(node.id, code)
-        raise
-
-
-async def _note_clock(request: web.Request, node: NodeIdentity, error: Exception) -> None:
-    if isinstance(error, OutOfTimeError) and error.clock_offset_ms is not None:
-        await note_clock_offset(request.app[DATABASE], node.id, error.clock_offset_ms)
 
 
 async def _off_loop(body: bytes, read: Callable[[], Read]) -> Read:

@@ -18,7 +18,8 @@ class RefusedExtractError(SymbolsError):
 
 
 class UnexpectedExtractError(SymbolsError):
-    """Nobody waits for this extract: this node has never reported the module."""
+    """Nobody waits for this extract: this node has never reported the module, or was not asked for
+    it."""
 
     status = 422
     code = "extract_unexpected"

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -52,6 +53,7 @@ class Module(Model):
     requested_node_id: Mapped[int | None] = mapped_column(
         ForeignKey("nodes.id", ondelete="SET NULL")
     )
+    asked_of: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))  # nodes, the last first
     refused_reason: Mapped[str | None] = mapped_column(Text)
     # The node that gave the module its name; None for uploads.
     defined_by: Mapped[int | None] = mapped_column(ForeignKey("nodes.id", ondelete="SET NULL"))

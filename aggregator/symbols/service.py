@@ -6,7 +6,7 @@ could not. Everything here runs in the caller's transaction.
 
 from typing import Any
 
-from sqlalchemy import and_, exists, func, literal, or_, select, update
+from sqlalchemy import ARRAY, Integer, and_, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import INTERVAL, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.sql import ColumnElement
@@ -21,6 +21,7 @@ ASK_ANOTHER = "1 hour"  # after a node could not, or what it sent was unusable
 # In one answer. A node makes about two extracts a second, and batches come every 10 s; with a tenth
 # of it a first host of a hundred modules would be without names for minutes.
 MOST_DIRECTIVES = 16
+MOST_ASKED = 16  # nodes whose extract of one module is waited for
 _EXTRACTED_KINDS = (ModuleKind.NATIVE, ModuleKind.KERNEL, ModuleKind.KERNEL_MODULE)
 
 
@@ -68,7 +69,12 @@ async def wanted_directives(
     asked = (
         update(Module)
         .where(Module.id == chosen.c.id)
-        .values(symbol_state="requested", requested_at=func.now(), requested_node_id=node_id)
+        .values(
+            symbol_state="requested",
+            requested_at=func.now(),
+            requested_node_id=node_id,
+            asked_of=_also(node_id),
+        )
         .returning(Module.kind, Module.build_id)
     )
     rows = (await session.execute(asked)).all()
@@ -82,11 +88,16 @@ async def store_extract(
     """Keep an extract (`encoded` is the message it came in) until the worker reads it.
 
     False when it is not needed any more, because symbols of that module are already there: a node
-    never replaces them. Raises UnexpectedExtractError for a module that this node hasn't reported.
+    never replaces them. Raises UnexpectedExtractError for a module that this node hasn't reported
+    or was not asked for: names that a node gives are shown for the whole fleet.
     """
     module = await _reported_module(session, node_id, extract)
     if module.symbol_state == "ready" or module.has_file:
         return False
+    if node_id not in (module.asked_of or ()):
+        raise UnexpectedExtractError(
+            f"this node was not asked for the symbols of build id {extract.build_id.hex()}"
+        )
     if extract.refused or not extract.data:
         reason = clean(extract.refused or "the node sent an empty extract")
         await session.execute(_refuse(module.id, node_id, reason))
@@ -123,6 +134,7 @@ async def _reported_module(
         select(
             Module.id,
             Module.symbol_state,
+            Module.asked_of,
             exists().where(SymbolFile.module_id == Module.id).label("has_file"),
         )
         .join(ModuleNode, ModuleNode.module_id == Module.id)
@@ -150,6 +162,13 @@ def _refuse(module_id: int, node_id: int, reason: str) -> Any:
             requested_node_id=node_id,
         )
     )
+
+
+def _also(node_id: int) -> ColumnElement[Any]:
+    """The nodes asked lately with this one before them. An extract may come later than the next
+    node is asked, so each of them is waited for."""
+    others = func.array_remove(Module.asked_of, node_id, type_=ARRAY(Integer))
+    return func.array_prepend(node_id, others, type_=ARRAY(Integer))[1:MOST_ASKED]
 
 
 def _ago(interval: str) -> ColumnElement[Any]:

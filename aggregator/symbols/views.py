@@ -8,7 +8,7 @@ from aiohttp import web
 
 from aggregator.access.requests import authenticate, authenticate_operator, check_node
 from aggregator.access.service import NodeIdentity
-from aggregator.app_keys import CONFIG, METRICS, SESSIONS
+from aggregator.app_keys import CONFIG, INGEST, METRICS, SESSIONS
 from aggregator.bodies import read_body
 from aggregator.db import database_errors
 from aggregator.symbols.service import store_extract
@@ -36,11 +36,12 @@ async def post_symbols(request: web.Request) -> web.Response:
     The worker reads it soon after; what is wrong inside it shows as the module's refused reason.
     """
     node = await authenticate(request)
-    body = await read_body(request, limits.MAX_EXTRACT_BYTES)
-    extract = await asyncio.to_thread(_read_extract, body, node)
-    with database_errors():
-        async with request.app[SESSIONS].begin() as session:
-            kept = await store_extract(session, node.id, extract, body)
+    with request.app[INGEST].refusals.noting(node.id):
+        body = await read_body(request, limits.MAX_EXTRACT_BYTES)
+        extract = await asyncio.to_thread(_read_extract, body, node)
+        with database_errors():
+            async with request.app[SESSIONS].begin() as session:
+                kept = await store_extract(session, node.id, extract, body)
     if not kept:
         request.app[METRICS].dropped.labels("extract_not_needed").inc()
     elif extract.refused:

@@ -1,6 +1,7 @@
-"""Stacks whose frames were refused, and what was refused of each node.
+"""Stacks whose frames were refused, what was refused of each node, and whom symbols were asked of.
 
-Revision: 0007, after 0006. A nullable column and a new table: no table is rewritten.
+Revision: 0007, after 0006. Nullable columns and a new table: no table is rewritten. What was asked
+for before is asked for again after five minutes.
 """
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("stacks", sa.Column("refused_by", sa.ARRAY(sa.Integer()), nullable=True))
+    op.add_column("modules", sa.Column("asked_of", sa.ARRAY(sa.Integer()), nullable=True))
     op.create_table(
         "node_refusals",
         sa.Column("node_id", sa.Integer(), nullable=False),
@@ -31,4 +33,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("node_refusals")
+    op.drop_column("modules", "asked_of")
     op.drop_column("stacks", "refused_by")

@@ -2,9 +2,13 @@
 
 import asyncio
 import io
+import os
+import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,9 @@ from aggregator.access.service import create_token
 from aggregator.app import create_app
 from aggregator.config import CentreConfig
 from aggregator.db import create_sync_database, session_scope
+from aggregator.local.account import server_account
+from aggregator.local.postgres import create_postgres
+from aggregator.local.process import Process
 from node_agent.shipper.client import Client
 from node_agent.shipper.report import Report
 from node_agent.shipper.shipper import Shipper
@@ -286,3 +293,45 @@ def shipper_to(spool: Spool, node: Any, tmp_path: Path) -> Iterator[Callable[...
     yield make
     for client in clients:
         client.close()
+
+
+class OwnPostgres:
+    """A Postgres that may be stopped and killed."""
+
+    def __init__(self, servers_dir: Path) -> None:
+        folder = servers_dir / "restarted"
+        self.postgres = create_postgres(folder, servers_dir / "rs", server_account())
+        self.postgres.initialise()
+        self.log = (servers_dir / "restarted.log").open("wb")
+        self.url = self.postgres.url("postgres")
+        self.start()
+
+    def start(self) -> None:
+        while not self.postgres.may_start():
+            time.sleep(0.02)
+        self.process = Process(self.postgres.command(), self.log)
+        self.postgres.wait_ready(self.process, 300)
+
+    def stop(self) -> None:
+        assert self.process.stop(300)
+
+    def kill(self) -> None:
+        # All of it: a server that always finds its next order there does not look whether its
+        # postmaster lives.
+        pid = self.process.pid
+        servers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for killed in (pid, *map(int, servers)):
+            with suppress(ProcessLookupError):
+                os.kill(killed, signal.SIGKILL)
+        while self.process.poll() is None:
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def own_postgres(servers_dir: Path) -> Iterator[OwnPostgres]:
+    """A server of this test alone: `start`, `stop`, `kill` and its URL."""
+    server = OwnPostgres(servers_dir)
+    yield server
+    server.stop()
+    server.log.close()
+    shutil.rmtree(server.postgres.data_dir)

@@ -1,11 +1,6 @@
 """Group commit on a real Postgres: shared commits, bad batches alone, and servers that go away."""
 
 import asyncio
-import os
-import signal
-import time
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -17,9 +12,6 @@ from aggregator.app_keys import INGEST
 from aggregator.config import CentreConfig
 from aggregator.db import create_sync_database, run_migrations, session_scope
 from aggregator.ingest import group
-from aggregator.local.account import server_account
-from aggregator.local.postgres import create_postgres
-from aggregator.local.process import Process
 
 
 async def metric(client, name):
@@ -157,43 +149,6 @@ async def test_shutting_down_answers_those_who_wait(
         assert await nodes[1].post_batch({stack_of(1): 1}) == 503
         connection.rollback()
     assert await sending[0] == 200
-
-
-@pytest.fixture
-def own_postgres(servers_dir):
-    """A Postgres that may be killed: `start`, `kill` and its URL."""
-
-    class Server:
-        def __init__(self):
-            folder = servers_dir / "restarted"
-            self.postgres = create_postgres(folder, servers_dir / "rs", server_account())
-            self.postgres.initialise()
-            self.log = (servers_dir / "restarted.log").open("wb")
-            self.process = None
-            self.url = self.postgres.url("postgres")
-
-        def start(self):
-            while not self.postgres.may_start():
-                time.sleep(0.02)
-            self.process = Process(self.postgres.command(), self.log)
-            self.postgres.wait_ready(self.process, 300)
-
-        def kill(self):
-            # All of it: a server that always finds its next order there does not look whether its
-            # postmaster lives.
-            pid = self.process.pid
-            servers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            for killed in (pid, *map(int, servers)):
-                with suppress(ProcessLookupError):
-                    os.kill(killed, signal.SIGKILL)
-            while self.process.poll() is None:
-                time.sleep(0.02)
-
-    server = Server()
-    server.start()
-    yield server
-    assert server.process.stop(300)
-    server.log.close()
 
 
 async def test_killed_postgres_loses_no_batch_and_counts_none_twice(

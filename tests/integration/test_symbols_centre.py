@@ -12,8 +12,10 @@ from uuid import uuid4
 import pytest
 import zstandard
 
+from aggregator.app_keys import INGEST
 from aggregator.ingest import directives
 from aggregator.symbols import symbolize, tasks
+from aggregator.symbols.service import MOST_ASKED
 from aggregator.symbols.symbolize import symbolize_module
 from aggregator.symbols.tasks import symbolize_pending
 from node_agent.symbols.build_ids import read_build_id
@@ -322,6 +324,55 @@ async def test_extracts_that_nobody_asked_for_are_refused(report, node, new_node
         assert response.status == 401
     assert rows("SELECT count(*) FROM symbol_files") == [(0,)]
     assert rows("SELECT symbol_state FROM modules WHERE kind = 1") == [("requested",)]
+
+
+async def test_an_extract_of_another_node_than_the_asked_one_is_refused(
+    report, node, new_node, error_of, rows, app, work, functions
+):
+    """Both have the module, and the other one's names must not be taken for it."""
+    other = new_node("web-2")
+    assert len(await report((KERNEL, 0x44))) == 1
+    assert await report((KERNEL, 0x44), by=other) == []
+    false = b"0 trusted_name\n"
+
+    for changes in ({"data": false}, {"data": b"", "refused": "I will not"}):
+        refused = other.post("/api/v1/symbols", kernel_extract("web-2", **changes))
+        assert await error_of(refused) == (422, "extract_unexpected")
+    assert rows("SELECT count(*) FROM symbol_files") == [(0,)]
+    assert rows("SELECT symbol_state FROM modules WHERE kind = 1") == [("requested",)]
+    await app[INGEST].refusals.write()
+    counted = "SELECT nodes.name, reason, count::int FROM node_refusals JOIN nodes ON id = node_id"
+    assert rows(counted) == [("web-2", "extract_unexpected", 2)]
+    async with await node.post("/api/v1/symbols", kernel_extract(node.name)) as response:
+        assert response.status == 204
+    await work()
+    assert "trusted_name" not in functions().values()
+    assert functions()
+
+
+async def test_an_extract_that_comes_after_another_node_was_asked_is_taken(
+    report, node, new_node, rows
+):
+    await report((KERNEL, 0x44))
+    rows("UPDATE modules SET requested_at = now() - interval '6 minutes'")
+    assert len(await report((KERNEL, 0x44), by=new_node("web-2"))) == 1
+
+    async with await node.post("/api/v1/symbols", kernel_extract(node.name)) as response:
+        assert response.status == 204
+    assert rows("SELECT count(*) FROM symbol_files") == [(1,)]
+
+
+async def test_nodes_asked_are_remembered_once_and_not_for_ever(report, new_node, rows):
+    nodes = [new_node(f"node-{number}") for number in range(MOST_ASKED + 2)]
+    for each in [*nodes, nodes[-1]]:
+        assert await report((KERNEL, 0x44), by=each)
+        rows("UPDATE modules SET requested_at = now() - interval '6 minutes'")
+
+    [(asked,)] = rows("SELECT asked_of FROM modules WHERE kind = 1")
+    names = dict(rows("SELECT id, name FROM nodes"))
+    assert [names[node_id] for node_id in asked] == [
+        each.name for each in nodes[: -MOST_ASKED - 1 : -1]
+    ]
 
 
 async def test_two_workers_at_once_do_the_work_once(report, node, database, rows):

@@ -163,6 +163,7 @@ async def test_an_upload_outranks_a_nodes_extract_at_once_and_for_good(
     stack = ((module, offset_of(program / "whole", "outer") + 8),)
     await node.send(node.batch({stack: 1}))
     await node.define([stack])
+    assert (await node.send(node.batch({}))).directives
     request = {"node": node.name, "module_kind": 0, "build_id": build_id.hex(), "name": "app"}
     with (program / "whole").open("rb") as file:
         extract = encode_extract(request, file.fileno())
