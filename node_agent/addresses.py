@@ -17,6 +17,7 @@ from wire.hashes import pack_frame
 
 MAX_PROCESSES = 4_000
 MAX_MAPPINGS = 100_000  # of all processes, 24 bytes each
+_64_BITS = (1 << 64) - 1  # a process may map a file at an offset just below its end
 MAX_CACHED_FRAMES = 20_000  # about 150 bytes each
 
 
@@ -107,7 +108,9 @@ class Addresses:
         if base is self._registry.jit:
             frame = self._jit_frame(process, exact)
         else:
-            frame = base if isinstance(base, bytes) else pack_frame(base[0], exact - base[1])
+            frame = (
+                base if isinstance(base, bytes) else pack_frame(base[0], exact - base[1] & _64_BITS)
+            )
         self._note_cached()
         (process.leaves if is_exact else process.frames)[address] = frame
         return frame

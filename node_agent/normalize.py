@@ -7,12 +7,14 @@ one look-up; what is new goes to stack_frames.py, and from there to addresses.py
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from itertools import chain
 from typing import Protocol
 
 from node_agent.addresses import Addresses, KernelFrameSource
 from node_agent.collectors.stacks import ProcessKey, RawStack, SampleKey
 from node_agent.cpython.names import PythonNames
+from node_agent.cpython.structs import PYTHON_ID_END
 from node_agent.generations import GenerationCache
 from node_agent.processes.address_space import AddressSpace
 from node_agent.stack_frames import StackFrames
@@ -77,11 +79,22 @@ class Normalizer:
         self._addresses.is_excluded = is_excluded
 
     def add(self, raw: RawStack) -> bytes:
-        """The hash of a stack; its frames go to the definitions when they are not known there."""
-        if raw.python_names:
-            with self.python.spent:
-                for record in raw.python_names:
-                    self.python.take(record)
+        """The hash of a stack; its frames go to the definitions when they are not known there.
+        Those of a process of which something cannot be read, for a reason that nobody foresaw, are
+        `[stack lost]`."""
+        contain = self._registry.faults.contain
+        for record in raw.python_names:  # perhaps of other processes
+            contain("name", ("python", record[:PYTHON_ID_END]), partial(self._learn, record))
+        known = contain("stack", raw.process, lambda: self._add(raw))
+        if known is None:
+            known = self._interval[raw.stack_key] = self.lost()
+        return known
+
+    def _learn(self, record: bytes) -> None:
+        with self.python.spent:
+            self.python.take(record)
+
+    def _add(self, raw: RawStack) -> bytes:
         process = self._addresses.process(raw.process)
         if process.perf_map is not None and process.perf_map.follow():
             process.forget(self._addresses.next_token())

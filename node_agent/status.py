@@ -58,6 +58,8 @@ def summarize(
         "events": counts_of(sampler, "events"),
         "on_demand": table(sampler, "on_demand"),
         "dropped": counts_of(sampler, "dropped"),
+        "unplaced": counts_of(sampler, "unplaced"),
+        "faults": counts_of(sampler, "faults"),
         "labels_folded": int(number(sampler, "labels_folded")),
         "degraded": [str(words) for words in entries(sampler, "degraded")],
         "error": sampler.get("error") or None,

@@ -41,6 +41,8 @@ def render(status: Report) -> str:
         ("delivery", _delivery(shipper)),
         ("dropped", _listed({**status["dropped"], **shipper["dropped"]})),
     ]
+    if status["faults"]:
+        lines.append(("left out", f"for errors that nobody foresaw: {_listed(status['faults'])}"))
     if status["labels_folded"]:
         lines.append(("labels", f"{status['labels_folded']} values were too many: other"))
     lines += [("degraded", words) for words in status["degraded"] if status["running"]]

@@ -6,6 +6,7 @@ MAX_SERIES = 65_536
 MAX_LABELS = 32
 MAX_LABEL_BYTES = 512
 MAX_NAME_BYTES = 4_096
+MAX_LINE = (1 << 31) - 1  # of a source file; 0 is an unknown one
 MAX_STACK_ENDS = 16  # reasons in a batch, of stacks and of their Python parts each
 MAX_STACK_END_BYTES = 32  # of one reason's word
 MAX_EVENTS = 64  # in a batch

@@ -68,8 +68,9 @@ class Event(msgspec.Struct, frozen=True):
     """Something the agent did or met that an operator should see.
 
     `kind` says what speaks: "governor" (the agent changed how much it does), "unit_limit" (the
-    service ran into a limit of its unit), "profile" (a profile on demand). `value` and `limit` are
-    in the unit of the reason, 0 where there is none; `before` and `after` are words for people.
+    service ran into a limit of its unit), "profile" (a profile on demand), "fault" (an error that
+    nobody foresaw cost one process, file or order). `value` and `limit` are in the unit of the
+    reason, 0 where there is none; `before` and `after` are words for people.
     """
 
     at_ns: int

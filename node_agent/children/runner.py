@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from node_agent.children.command import child_command, end_child
 from node_agent.children.ration import Ration
 from node_agent.children.turns import Turns
+from node_agent.faults import Faults
 from node_agent.kernel.cpus import online_cpus
 
 START_S = 0.03  # CPU time that starting a child takes
@@ -65,9 +66,11 @@ class _Child(NamedTuple):
 
 
 class Children:
-    """`add` kinds of work, call `step` now and then. Without a ration nothing is held back."""
+    """`add` kinds of work, call `step` now and then. Without a ration nothing is held back.
+    `faults` is the boundary around each job, for the kinds of work to use."""
 
-    def __init__(self, ration: Ration | None = None) -> None:
+    def __init__(self, ration: Ration | None = None, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
         self.cpu_s = 0.0  # used by children that have ended
         self.started = 0
         self._ration = ration or Ration(None, len(online_cpus()), time.monotonic())

@@ -14,6 +14,7 @@ from node_agent.capabilities import KERNEL_PROGRAMS, using
 from node_agent.commands.configured import config_of
 from node_agent.errors import EXIT_FAILED
 from node_agent.kernel.remains import Survey, survey
+from node_agent.processes.mappings import read_process_file
 from node_agent.spool import Spool
 
 UNIT = "flamefleet-sampler.service"
@@ -89,14 +90,14 @@ def _read_pid(spool_dir: Path) -> int | None:
 
 def _cgroup(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
+        return read_process_file(pid, "cgroup").decode("utf-8", "replace")
     except OSError:
         return ""
 
 
 def _command(pid: int) -> str:
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+        line = read_process_file(pid, "cmdline").decode("utf-8", "replace")
     except OSError:
         return "ended"
     text = "".join(c if c.isprintable() else " " for c in line.rstrip("\0"))

@@ -12,6 +12,7 @@ MAX_QUEUED = 64
 MAX_AT_ONCE = 8  # files a child
 COST_S = 0.03  # CPU time of a file
 _CHILD = "node_agent.cpython.child"
+_NONSENSE = "the reader of the file wrote nonsense"
 
 
 class _Request(NamedTuple):
@@ -93,7 +94,7 @@ class Inspector:
             if number > done or (number == done and not fault):
                 again.append(request)
             else:
-                answer = _read(job) if number < done else fault
+                answer = self._answer(job) if number < done else fault
                 self._answers.append((request.build, answer))
                 os.close(request.descriptor)
             os.close(job.output)
@@ -106,9 +107,14 @@ class Inspector:
             os.close(request.descriptor)
         self._queue.clear()
 
+    def _answer(self, job: _Job) -> Interpreter | str:
+        key = ("answer", job.request.build)
+        contain = self._children.faults.contain
+        return contain("interpreter", key, lambda: _read(job)) or _NONSENSE
+
 
 def _read(job: _Job) -> Interpreter | str:
     try:
         return parse_answer(os.pread(job.output, MAX_ANSWER_BYTES, 0))
     except ValueError:
-        return "the reader of the file wrote nonsense"
+        return _NONSENSE

@@ -6,6 +6,7 @@ from node_agent.cpython.spent import PythonTime
 from node_agent.cpython.structs import PYTHON_FILE_BYTES, PYTHON_NAME, PYTHON_NAME_BYTES
 from node_agent.generations import GenerationCache
 from node_agent.symbols.modules import JIT, ModuleRegistry
+from wire.fit import fit_name
 from wire.hashes import module_hash
 from wire.schema import Module, ModuleKind, Name
 
@@ -89,7 +90,7 @@ def decode_name(record: bytes) -> tuple[int, Name]:
     path = decode_text(file, file_chars, file_width)
     if file_chars * file_width > PYTHON_FILE_BYTES:
         path = CUT + path
-    return id64, Name(function, path, first_line)
+    return id64, fit_name(Name(function, path, first_line))
 
 
 def is_same_function(whole: Name, python: Name) -> bool:

@@ -8,7 +8,7 @@ file among them have the name of a CPython? The file is read once for each build
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
@@ -26,8 +26,10 @@ from node_agent.kernel.structs import PYTHON_END_MASK, PYTHON_END_SHIFT
 from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.errors import FileUnavailableError, ProcessError
 from node_agent.processes.files import open_mapped
-from node_agent.processes.mappings import Mapping, check_start
+from node_agent.processes.mappings import Mapping, Mappings, check_start, read_process_file
 from node_agent.symbols.modules import ModuleRegistry
+from wire.fit import fit_text
+from wire.limits import MAX_LABEL_BYTES
 
 _MAX_PROCESSES = 8192
 _MAX_REASONS = 20
@@ -75,6 +77,7 @@ class PythonPrograms:
         self._interval: dict[str, Any] = {}
         self._maps = maps
         self._registry = registry
+        self._contain = registry.faults.contain
         self._space = space
         self._inspector = inspector or Inspector()
         self._spent = spent or PythonTime()
@@ -95,17 +98,18 @@ class PythonPrograms:
             return
         self._looked_at.put(key, mappings.number)
         with self._spent:
-            for mapping in find_interpreters(mappings):
-                self._examine(_Candidate(key, mapping))
+            self._contain("python", key, partial(self._look, key, mappings))
 
     def step(self) -> None:
         """Take what the child found out; never waits."""
         for build, answer in self._inspector.step():
             candidates = self._asked.pop(build, [])
-            self._builds[build] = self._accept(build, answer)
+            work: partial[Any] = partial(self._accept, build, answer)
+            self._builds[build] = self._contain("interpreter", ("build", build), work)
             with self._spent, using(*OTHER_PROCESSES):
                 for candidate in candidates:
-                    self._examine(candidate)
+                    work = partial(self._examine, candidate)
+                    self._contain("python", candidate.key, work)
 
     def end_interval(self, interval: Interval) -> None:
         """Note how the Python parts of the interval's samples ended, and what they cost."""
@@ -151,6 +155,10 @@ class PythonPrograms:
         """End a running child."""
         self._inspector.close()
 
+    def _look(self, key: ProcessKey, mappings: Mappings) -> None:
+        for mapping in find_interpreters(mappings):
+            self._examine(_Candidate(key, mapping))
+
     def _examine(self, candidate: _Candidate) -> None:
         build = self._registry.native_module(candidate.key.tgid, candidate.mapping)
         if build is None:
@@ -190,9 +198,7 @@ class PythonPrograms:
             with using(*KERNEL_PROGRAMS):
                 self._maps.put_layout(number, layout)
         except PythonError as error:
-            self._count("refused")
-            if len(self.refused) < _MAX_REASONS:
-                self.refused[name] = str(error)
+            self._refuse(name, error)
             return None
         return _Build(number, answer, offsets.runtime_interpreters)
 
@@ -212,8 +218,7 @@ class PythonPrograms:
                     self._count("no_room")
                     return
         except PythonError as error:
-            self._count("refused")
-            self.refused[file_name(candidate.mapping)] = str(error)
+            self._refuse(file_name(candidate.mapping), error)
             return
         self._known[key.tgid] = key, salt
         self._settled.put(key, True)
@@ -223,13 +228,18 @@ class PythonPrograms:
         """That of the process that this one was forked from, so that both have the same ids; a new
         one where it has run another program since."""
         try:
-            stat = Path(f"/proc/{key.tgid}/stat").read_bytes()
+            stat = read_process_file(key.tgid, "stat")
             parent = self._known.get(int(_PARENT.findall(stat)[-1]))
-        except (OSError, IndexError):
+        except (OSError, IndexError, ValueError):
             parent = None
         if parent is not None and parent[0].exec_id == key.exec_id:
             return parent[1]
         return int.from_bytes(os.urandom(8), "little")
+
+    def _refuse(self, name: str, error: PythonError) -> None:
+        self._count("refused")
+        if len(self.refused) < _MAX_REASONS:
+            self.refused[fit_text(name, MAX_LABEL_BYTES)] = str(error)
 
     def _count(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1

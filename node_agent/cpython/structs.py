@@ -78,5 +78,7 @@ class PythonNameC(ctypes.Structure):
     )
 
 
+PYTHON_ID_END = PythonNameC.id.offset + PythonNameC.id.size
+
 # The same, to be unpacked; without `is_stack` and `reserved`.
 PYTHON_NAME = struct.Struct(f"=8xQIIIBB2x{PYTHON_NAME_BYTES}s{PYTHON_FILE_BYTES}s")

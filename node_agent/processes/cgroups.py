@@ -107,7 +107,7 @@ def _container(part: str, above: str) -> CgroupNames | None:
 def _paths(text: str) -> dict[str, str]:
     """Paths by their controllers; that of the second version by "v2"."""
     paths = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # the one character that no name of a cgroup holds
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         paths["v2" if hierarchy == "0" else controllers] = path

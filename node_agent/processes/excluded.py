@@ -10,9 +10,9 @@ import os
 import pwd
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from node_agent.exclusions import ExcludeConfig
+from node_agent.processes.mappings import read_process_file
 
 _REAL_USER = re.compile(rb"^Uid:\s+(\d+)", re.M)
 _HIERARCHIES = ("", "name=systemd")  # that hold units: v2, and v1 as systemd mounts it
@@ -37,7 +37,7 @@ class ExcludedProcesses:
     def _is_user(self, tgid: int) -> bool:
         if not self._config.users:
             return False
-        found = _REAL_USER.search(Path(f"/proc/{tgid}/status").read_bytes())
+        found = _REAL_USER.search(read_process_file(tgid, "status"))
         return found is None or int(found[1]) in _user_ids(self._config.users)
 
     def _is_executable(self, tgid: int) -> bool:
@@ -53,7 +53,7 @@ class ExcludedProcesses:
     def _is_in_cgroup(self, tgid: int) -> bool:
         if not (self._config.units or self._config.cgroups):
             return False
-        text = Path(f"/proc/{tgid}/cgroup").read_text(errors="surrogateescape")
+        text = read_process_file(tgid, "cgroup").decode("utf-8", "surrogateescape")
         return is_cgroup_excluded(text, self._config)
 
 
@@ -69,7 +69,7 @@ def is_cgroup_excluded(text: str, config: ExcludeConfig) -> bool:
 def _cgroups(text: str) -> Iterator[tuple[str, set[str]]]:
     """Path of each cgroup that may be a unit's, and the names in it as units have them: systemd
     puts a _ before those that could be taken for files."""
-    for line in text.splitlines():
+    for line in text.split("\n"):  # the one character that no name of a cgroup holds
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers in _HIERARCHIES:

@@ -23,7 +23,8 @@ _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 _MAX_MOUNTINFO_BYTES = 4 << 20
-_OCTAL = re.compile(rb"\\([0-7]{3})")
+_DEVICE = re.compile(rb"(\d{1,10}):(\d{1,10})")
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -116,16 +117,23 @@ def _fuse_mounts(tgid: int, _second: int) -> tuple[tuple[tuple[int, int], bytes]
         return None
     if len(text) == _MAX_MOUNTINFO_BYTES:
         return None
+    return parse_fuse_mounts(text)
+
+
+def parse_fuse_mounts(text: bytes) -> tuple[tuple[tuple[int, int], bytes], ...] | None:
+    """The same of the text of a mountinfo file; None for one that no kernel writes."""
     if b" - fuse" not in text:
         return ()  # hardly any process sees one, and the lines can be hundreds
     found = []
-    for line in text.splitlines():
+    for line in text.split(b"\n"):  # the kernel escapes that character only
         # The optional fields end at the first hyphen that stands alone.
         place, _, kind = line.partition(b" - ")
         fields = place.split(b" ")
         if len(fields) > 4 and kind.startswith(b"fuse"):
-            major, _, minor = fields[2].partition(b":")
-            found.append(((int(major), int(minor)), _unescape(fields[4])))
+            device = _DEVICE.fullmatch(fields[2])
+            if device is None:
+                return None
+            found.append(((int(device[1]), int(device[2])), _unescape(fields[4])))
     return tuple(found)
 
 

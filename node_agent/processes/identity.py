@@ -8,12 +8,13 @@ executable: base name of the program; build_id: that of its file. container, run
 import os
 import time
 from collections.abc import Callable, Collection
-from pathlib import Path
 
+from node_agent.faults import Faults
 from node_agent.generations import GenerationCache
 from node_agent.processes.cgroups import NOTHING, CgroupNames, parse_cgroup, parse_v2
 from node_agent.processes.errors import ProcessGoneError
-from node_agent.processes.mappings import check_start
+from node_agent.processes.mappings import check_start, read_process_file
+from wire.fit import fit_text
 from wire.limits import MAX_LABEL_BYTES
 
 KERNEL = "kernel"
@@ -34,11 +35,16 @@ class Identities:
     """Labels of processes, cached; every label has a bounded number of values."""
 
     def __init__(
-        self, extra: dict[str, str], main_build_id: Callable[[ProcessId], str] | None = None
+        self,
+        extra: dict[str, str],
+        main_build_id: Callable[[ProcessId], str] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """`extra` are the labels of the configuration; `main_build_id` finds the build id (hex)
-        of the program that a process runs, or returns "" where it can't be told."""
-        self._extra = {key: _cut(value) for key, value in extra.items()}
+        of the program that a process runs, or returns "" where it can't be told. `faults` is the
+        boundary around each process."""
+        self._faults = faults or Faults()
+        self._extra = {key: fit_text(value, MAX_LABEL_BYTES) for key, value in extra.items()}
         self._main_build_id = main_build_id
         self._cache: GenerationCache[tuple[int, int, int, int], dict[str, str]] = GenerationCache(
             _CACHED_PROCESSES
@@ -64,11 +70,12 @@ class Identities:
         key = (*process, cgroup_id)
         labels = self._cache.get(key)
         if labels is None:
-            labels = (
-                self._kernel_labels(thread_name)
-                if is_kernel_thread
-                else self._read_labels(process, cgroup_id, thread_name)
-            )
+            if is_kernel_thread:
+                labels = self._kernel_labels(thread_name)
+            else:
+                labels = self._faults.contain(
+                    "labels", process, lambda: self._read_labels(process, cgroup_id, thread_name)
+                ) or self._found_labels(NOTHING, thread_name, "")
             self._cache.put(key, labels)
         return labels
 
@@ -99,7 +106,7 @@ class Identities:
     def _read_labels(self, process: ProcessId, cgroup_id: int, thread_name: str) -> dict[str, str]:
         tgid, start_ns, _ = process
         try:
-            text = Path(f"/proc/{tgid}/cgroup").read_text(errors="replace")
+            text = read_process_file(tgid, "cgroup").decode("utf-8", "replace")
             executable = _read_executable(tgid)
             check_start(tgid, start_ns)  # or it was another process's
             if self.is_excluded(tgid):
@@ -113,7 +120,10 @@ class Identities:
             if names == parse_v2(text):
                 self._by_cgroup.put(cgroup_id, names)
             build_id = self._main_build_id(process) if self._main_build_id is not None else ""
-        executable = executable or thread_name or "[unknown]"
+        return self._found_labels(names, executable or thread_name, build_id)
+
+    def _found_labels(self, names: CgroupNames, executable: str, build_id: str) -> dict[str, str]:
+        executable = executable or "[unknown]"
         found = {
             "service": names.unit or names.container or executable,
             "executable": executable,
@@ -125,7 +135,7 @@ class Identities:
         return {**self._extra, **labels}
 
     def _bounded(self, label: str, value: str) -> str:
-        value = _cut(value)
+        value = fit_text(value, MAX_LABEL_BYTES)
         values = self._values.setdefault(label, set())
         if value not in values:
             if len(values) >= MAX_VALUES:
@@ -143,8 +153,3 @@ def _read_executable(tgid: int) -> str:
     name = target.removesuffix(" (deleted)").rsplit("/", 1)[-1]
     # A program run from memory is called as its maker liked, often by a random number.
     return "memfd" if name.startswith("memfd:") else name
-
-
-def _cut(value: str) -> str:
-    data = value.encode("utf-8", "replace")[:MAX_LABEL_BYTES]
-    return data.decode("utf-8", "ignore").replace("\0", "")

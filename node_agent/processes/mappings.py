@@ -10,20 +10,26 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import NamedTuple
 
 from node_agent.processes.errors import ProcessError, ProcessGoneError
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 MAX_MAPS_BYTES = 8 << 20  # about 100,000 lines; a process with more keeps the first ones
+MAX_TEXT_BYTES = 1 << 20  # of stat, status, cgroup: a user may be in 65,536 groups
 # Shared memory and JIT pages that have an inode but no file that anybody could symbolize.
 _NO_FILE = (b"/memfd:", b"/dev/", b"/SYSV", b"/anon_hugepage")
 _EXECUTABLE = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) ..x. (([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*))$", re.M
+    rb"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ..x. "
+    rb"(([0-9a-f]{1,16}) ([0-9a-f]{1,8}):([0-9a-f]{1,8}) (\d{1,20}) *(.*))$",
+    re.M,
 )
 
-_ANY = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) (\d+)", re.M)
+_ANY = re.compile(
+    rb"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) \S+ [0-9a-f]{1,16} "
+    rb"([0-9a-f]{1,8}):([0-9a-f]{1,8}) (\d{1,20})",
+    re.M,
+)
 
 
 # Every process has the same files mapped: what says which is held once, not once a process. By the
@@ -112,7 +118,8 @@ def parse_maps(text: bytes) -> Mappings:
 
 
 def _parse(text: bytes) -> Iterator[tuple[int, int, _File]]:
-    for start, end, text_of_file, *fields in _EXECUTABLE.findall(text):
+    for match in _EXECUTABLE.finditer(text):  # one by one: a process may have 65,530
+        start, end, text_of_file, *fields = match.groups()
         file = _files.get(text_of_file)
         if file is None:
             file = _remember(text_of_file, *fields)
@@ -141,11 +148,24 @@ def read_start_ticks(tgid: int) -> int:
     Raises ProcessGoneError.
     """
     try:
-        stat = Path(f"/proc/{tgid}/stat").read_bytes()
+        stat = read_process_file(tgid, "stat")
     except OSError as error:
         raise ProcessGoneError(f"process {tgid} has ended: {error.strerror}") from error
-    # The name (field 2) may hold spaces and brackets; it ends at the last bracket.
-    return int(stat[stat.rindex(b")") + 2 :].split(None, 20)[19])
+    try:
+        # The name (field 2) may hold spaces and brackets; it ends at the last bracket.
+        return int(stat[stat.rindex(b")") + 2 :].split(None, 20)[19])
+    except (ValueError, IndexError) as error:
+        raise ProcessGoneError(f"process {tgid} tells nothing of itself") from error
+
+
+def read_process_file(tgid: int, name: str) -> bytes:
+    """The text that the kernel has of a process in /proc/PID/`name`, its first MAX_TEXT_BYTES.
+    Raises OSError."""
+    descriptor = os.open(f"/proc/{tgid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read_all(descriptor, MAX_TEXT_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def check_start(tgid: int, start_ns: int) -> None:
@@ -174,7 +194,7 @@ def read_mappings(tgid: int, start_ns: int) -> Mappings:
             "the sampler needs CAP_SYS_PTRACE",
         ) from error
     try:
-        text = _read_all(descriptor)
+        text = _read_all(descriptor, MAX_MAPS_BYTES)
     except OSError as error:  # ESRCH: ended between open and read
         raise ProcessGoneError(f"process {tgid} has ended: {error.strerror}") from error
     finally:
@@ -187,7 +207,7 @@ def read_maps(tgid: int) -> bytes:
     """The text of a process's maps file, its first MAX_MAPS_BYTES. Raises OSError."""
     descriptor = os.open(f"/proc/{tgid}/maps", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _read_all(descriptor)
+        return _read_all(descriptor, MAX_MAPS_BYTES)
     finally:
         os.close(descriptor)
 
@@ -199,7 +219,8 @@ def file_bytes_at(tgid: int, address: int, mapping: Mapping) -> int:
         text = read_maps(tgid)
     except OSError:
         return 0
-    for start, end, major, minor, inode in _ANY.findall(text):
+    for match in _ANY.finditer(text):
+        start, end, major, minor, inode = match.groups()
         if int(start, 16) <= address < int(end, 16):
             file = int(major, 16), int(minor, 16), int(inode)
             same = file == (mapping.major, mapping.minor, mapping.inode)
@@ -207,12 +228,12 @@ def file_bytes_at(tgid: int, address: int, mapping: Mapping) -> int:
     return 0
 
 
-def _read_all(descriptor: int) -> bytes:
+def _read_all(descriptor: int, most_bytes: int) -> bytes:
     chunks = []
     total = 0
-    while total < MAX_MAPS_BYTES:
+    while total < most_bytes:
         # The kernel fills at most a page or so a read; the end is an empty answer.
-        chunk = os.read(descriptor, 1 << 16)
+        chunk = os.read(descriptor, min(most_bytes - total, 1 << 16))
         if not chunk:
             break
         chunks.append(chunk)

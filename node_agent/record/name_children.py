@@ -13,16 +13,20 @@ from typing import Any
 from node_agent.capabilities import using
 from node_agent.children.command import child_command
 from node_agent.record.progress import Progress
+from wire.fit import fit_name
+from wire.pprof import Line
+from wire.schema import Name
 
 LIMIT_S = 120.0  # of all together
 MAX_CHILDREN = 5
+MAX_ANSWER_BYTES = 64 << 20  # of one module
 # Root's child is nobody, whom root without capabilities may not end.
 ENDING = ("CAP_KILL",)
 _CHILD = "node_agent.symbols.local"
 _LOOK_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-Names = list[list[list[Any]]]  # for each offset of each module, the functions there
+Names = list[list[Line]]  # for each offset of a module, the functions there
 
 
 def ask_children(request: list[dict[str, Any]], progress: Progress) -> list[Names]:
@@ -84,7 +88,7 @@ def _run_child(request: list[dict[str, Any]], goes_on: Callable[[], bool]) -> It
         os.close(question)
     assert child.stdout is not None
     try:
-        rest = b""
+        rest, asked = b"", list(request)
         while goes_on():
             if not select.select([child.stdout], [], [], _LOOK_S)[0]:
                 continue
@@ -92,9 +96,14 @@ def _run_child(request: list[dict[str, Any]], goes_on: Callable[[], bool]) -> It
             if not chunk:
                 break
             *lines, rest = (rest + chunk).split(b"\n")
-            yield from map(json.loads, lines)
-    except ValueError:
-        pass  # a child that writes anything else is not asked further
+            for line in lines:
+                names = parse_answer(line, len(asked[0]["offsets"]) if asked else 0)
+                if names is None:
+                    return  # a child that writes anything else is not asked further
+                del asked[0]
+                yield names
+            if len(rest) > MAX_ANSWER_BYTES:
+                return
     finally:
         child.stdout.close()
         with using(*ENDING), suppress(PermissionError):
@@ -105,3 +114,21 @@ def _run_child(request: list[dict[str, Any]], goes_on: Callable[[], bool]) -> It
 def descriptors(entry: dict[str, Any]) -> list[int]:
     """The files of a module of the request."""
     return [entry[name] for name in ("fd", "debug_fd") if entry[name] is not None]
+
+
+def parse_answer(line: bytes, offsets: int) -> list[list[Line]] | None:
+    """The names for so many offsets in a line of the child; None for anything else: the child has
+    read a file of anybody's, and may say anything."""
+    try:
+        names = [
+            [_line(function, file, number) for function, file, number in lines]
+            for lines in json.loads(line)
+        ]
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return None
+    return names if 0 < offsets == len(names) else None
+
+
+def _line(function: Any, file: Any, number: Any) -> Line:
+    name = fit_name(Name(str(function), str(file), int(number)))
+    return Line(name.function, name.file, name.line)

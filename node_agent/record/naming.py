@@ -92,7 +92,7 @@ def _names(
     for hash64, entry, places in zip(asked, request, answer, strict=False):
         for offset, lines in zip(entry["offsets"], places, strict=False):
             if lines:
-                named[hash64, offset] = [Line(*line) for line in lines]
+                named[hash64, offset] = lines
     return named
 
 
@@ -123,7 +123,7 @@ def _open(hash64: int, module: Module, registry: ModuleRegistry) -> int | None:
 
 def _load_addresses() -> dict[str, tuple[int, int]]:
     try:
-        text = Path("/proc/modules").read_text()
+        text = Path("/proc/modules").read_text(errors="replace")
     except OSError:
         return {}
     return {module.name: (module.start, module.size) for module in parse_modules(text)}

@@ -8,6 +8,8 @@ from typing import NamedTuple, TextIO
 
 from node_agent.capabilities import OTHER_PROCESSES, using
 from node_agent.exclusions import ExcludeConfig
+from node_agent.faults import Faults
+from node_agent.log import Log
 from node_agent.processes.errors import ProcessGoneError
 from node_agent.processes.mappings import read_start_ticks
 from node_agent.record.errors import RecordError
@@ -57,7 +59,7 @@ def record(
     told = Progress(progress or sys.stderr)
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        registry = ModuleRegistry()
+        registry = ModuleRegistry(Faults(Log("record")))
         sampling = Sampling(rate, pid, exclude, registry, unwind, python)
         stacks = sampling.run(seconds, told)
         times = Times(stacks.started_ns, stacks.duration_ns, round(1e9 / rate))

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
+from node_agent.children.runner import Children
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.collectors.stacks import Interval, StackEnd, end_of
+from node_agent.cpython.inspector import Inspector
 from node_agent.cpython.programs import PythonPrograms
 from node_agent.exclusions import ExcludeConfig
 from node_agent.kernel.structs import SAMPLE_KERNEL_THREAD
@@ -69,7 +71,7 @@ class Sampling:
         self._normalizer = Normalizer(
             registry, KernelFrames(registry), self._stacks, MAX_SAMPLES, PERF_MAP_BURST_BYTES
         )
-        self._identities = Identities({})
+        self._identities = Identities({}, faults=registry.faults)
         if exclude:
             excluded = ExcludedProcesses(exclude)
             self._normalizer.is_excluded = self._identities.is_excluded = excluded.covers
@@ -117,7 +119,8 @@ class Sampling:
     def _begin_unwinding(self) -> None:
         maps = self._collector.unwind_maps
         if maps is not None:
-            builder = RowBuilder(RowCache(_cache_folder()))
+            children = Children(faults=self._registry.faults)
+            builder = RowBuilder(RowCache(_cache_folder()), children)
             self._unwinder = Unwinder(
                 maps,
                 self._registry,
@@ -130,7 +133,8 @@ class Sampling:
     def _begin_python(self) -> None:
         maps = self._collector.python_maps
         if maps is not None:
-            self._programs = PythonPrograms(maps, self._registry, self._normalizer.space)
+            inspector = Inspector(Children(faults=self._registry.faults))
+            self._programs = PythonPrograms(maps, self._registry, self._normalizer.space, inspector)
             self._normalizer.python.forget = maps.forget_names
 
     def _settle(self, progress: Progress) -> int | None:

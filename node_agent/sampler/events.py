@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 
+from wire.fit import fit_text
 from wire.limits import MAX_EVENT_TEXT_BYTES, MAX_EVENTS
 from wire.schema import Event
 
@@ -51,4 +52,4 @@ class Events:
 def clip_event(text: str) -> str:
     """At most MAX_EVENT_TEXT_BYTES of printable text."""
     printable = "".join(character if character.isprintable() else " " for character in text)
-    return printable.encode("utf-8", "replace")[:MAX_EVENT_TEXT_BYTES].decode("utf-8", "ignore")
+    return fit_text(printable, MAX_EVENT_TEXT_BYTES)

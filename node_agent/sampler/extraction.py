@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +98,9 @@ class Extractor:
 
     def begin(self) -> Task | None:
         while self._queue and len(self._jobs) < MAX_AT_ONCE:
-            job = self._prepare(self._queue.popleft())
+            request = self._queue.popleft()
+            key = ("extract", request["module_kind"], request["build_id"])
+            job = self._children.faults.contain("extract", key, partial(self._prepare, request))
             if job is not None:
                 self._jobs.append(job)
         if not self._jobs:
@@ -200,7 +203,7 @@ def _cost_s(request: dict[str, Any]) -> float:
 
 def _load_address(name: str) -> dict[str, int]:
     try:
-        text = Path("/proc/modules").read_text()
+        text = Path("/proc/modules").read_text(errors="replace")
     except OSError as error:
         raise SymbolError("gone: the kernel lists no modules") from error
     for module in parse_modules(text):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.config import AgentConfig
+from wire.fit import fit_text
 
 MAX_FACT_BYTES = 200
 
@@ -31,4 +32,4 @@ def config_facts(config: AgentConfig) -> Iterator[tuple[str, str]]:
 def clip(text: str) -> str:
     """At most MAX_FACT_BYTES of `text`, as the centre wants facts."""
     printable = "".join(character if character.isprintable() else " " for character in text)
-    return printable.encode()[:MAX_FACT_BYTES].decode("utf-8", "ignore")
+    return fit_text(printable, MAX_FACT_BYTES)

@@ -53,6 +53,7 @@ class Forgetting:
         if self._rotations % PROCESSES_EVERY == 0:
             self._normalizer.rotate_processes()
             self._identities.rotate()
+            self._registry.faults.rotate()
             if self.programs is not None:
                 with self._normalizer.python.spent:
                     self.programs.sweep()
@@ -67,6 +68,7 @@ class Forgetting:
         ended = self._ended.look(self._normalizer.tgids | self._identities.tgids)
         self._normalizer.forget_ended(ended)
         self._identities.forget_ended(ended)
+        self._registry.faults.forget_ended(ended)
         if self._registry.is_to_sweep:
             modules = self.unwinder.used_modules() if self.unwinder is not None else ()
             self._registry.sweep(self._normalizer.used(), modules)

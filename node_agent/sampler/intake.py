@@ -17,8 +17,10 @@ from node_agent.cpython.inspector import Inspector
 from node_agent.cpython.maps import PythonMaps
 from node_agent.cpython.programs import PythonPrograms
 from node_agent.errors import SpoolError
+from node_agent.faults import Faults
 from node_agent.kernel.cpus import online_cpus
 from node_agent.kernel.unwind_maps import UnwindMaps
+from node_agent.log import Log
 from node_agent.normalize import MAX_CACHED_STACKS, Normalizer
 from node_agent.processes.excluded import ExcludedProcesses
 from node_agent.processes.identity import Identities
@@ -61,6 +63,7 @@ class Intake:
         facts: dict[str, str],
         unwind_maps: UnwindMaps | None = None,
         folder: Path | None = None,
+        log: Log | None = None,
     ) -> None:
         """With `unwind_maps` user stacks are walked by rows, which are kept in `folder`."""
         self.facts = facts  # of this run; every batch carries them
@@ -69,19 +72,22 @@ class Intake:
         self.started_at = time.time()
         self.lost: dict[str, int] = {}
         self.stack_ends: dict[str, int] = {}  # samples of the last interval, by reason
-        self.registry = ModuleRegistry()
         self.events = Events()
+        self.faults = Faults(log, self._tell_fault)
+        self.registry = ModuleRegistry(self.faults)
         self.definitions = DefinitionBook(min(config.max_samples, MAX_CACHED_STACKS))
         self.normalizer = Normalizer(
             self.registry, KernelFrames(self.registry), self.definitions, config.max_samples
         )
-        self.identities = Identities(dict(config.labels), self.normalizer.main_build_id)
+        self.identities = Identities(
+            dict(config.labels), self.normalizer.main_build_id, self.faults
+        )
         if config.exclude:
             excluded = ExcludedProcesses(config.exclude)
             self.normalizer.is_excluded = self.identities.is_excluded = excluded.covers
         cpus = len(online_cpus())
         ration = Ration(config.budget_percent, cpus, time.monotonic(), config.head_start_s)
-        self.children = Children(ration)
+        self.children = Children(ration, self.faults)
         self.extractor = Extractor(spool, self.registry, config.name, self.children)
         self.forgetting = Forgetting(
             self.normalizer, self.definitions, self.identities, self.registry
@@ -244,6 +250,9 @@ class Intake:
         pending = self.children.pending
         learning = {"learning": str(pending)} if pending else {}
         return dict(config_facts(self._config)) | self.facts | learning
+
+    def _tell_fault(self, reason: str, words: str, count: int) -> None:
+        self.events.add("fault", reason, words, count)
 
     def _count(self, reason: str) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + 1

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import MutableMapping
 from contextlib import closing
+from functools import partial
 
 from node_agent.breaker import Opened
 from node_agent.capabilities import KERNEL_PROGRAMS, OTHER_PROCESSES, using
@@ -31,7 +32,7 @@ from node_agent.sampler.status import SamplerStatus, parse_shipper_usage, read_s
 from node_agent.sampler.waiting import Waiter
 from node_agent.sampler.warnings import OverheadWarnings, UnitWarnings
 from node_agent.sampler.watch import Watch, state_folder
-from node_agent.spool import Spool
+from node_agent.spool import Spool, directives
 
 POLL_S = 0.5  # between two polls at least, whatever calls
 IDLE_S = 2.0  # and at most: also how often directives are looked for
@@ -89,7 +90,7 @@ def _run(config: AgentConfig, environ: MutableMapping[str, str], is_reset: bool)
         raise
     try:
         facts = mode_facts(collector) | on_demand_facts(config)
-        intake = Intake(config, spool, facts, collector.unwind_maps, watch.file.parent)
+        intake = Intake(config, spool, facts, collector.unwind_maps, watch.file.parent, lines)
         intake.read_python(collector.python_maps)
         loop = _Loop(config, spool, collector, calibration, intake, watch, lines)
         say_start(config, collector, intake, watch, lines)
@@ -241,10 +242,12 @@ class _Loop:
 
     def _obey(self) -> None:
         try:
-            directives = self._spool.take_directives()
+            taken = self._spool.take_directives()
         except SpoolError as error:
             self._last_error = str(error)
-            directives = []
-        for directive in directives:
+            taken = []
+        for directive in taken:
             is_profile = directive["kind"] in ("profile", "profile_end")
-            (self._on_demand if is_profile else self._intake).obey(directive)
+            obey = (self._on_demand if is_profile else self._intake).obey
+            key = ("order", directives.file_name(directive, 0))
+            self._intake.faults.contain("order", key, partial(obey, directive))

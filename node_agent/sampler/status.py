@@ -22,6 +22,7 @@ from node_agent.sampler.on_demand import OnDemand
 from node_agent.sampler.warnings import UnitWarnings
 from node_agent.spool import Spool
 
+MAX_USAGE = 1 << 60  # of a shipper: sums with it still fit the wire's 2**62
 FRESH_S = 60.0  # an older report is of a shipper that no longer runs
 
 
@@ -125,6 +126,7 @@ class SamplerStatus:
             "on_demand": self._on_demand.status(),
             "children": intake.children.status(),
             "unplaced": intake.normalizer.counts | intake.registry.lost,
+            "faults": dict(intake.faults.counts),
             "labels_folded": intake.identities.folded,
             "definitions_deferred": intake.definitions.deferred,
             "caches": intake.forgetting.lengths(),
@@ -157,4 +159,4 @@ def parse_shipper_usage(report: dict[str, Any] | None) -> ShipperUsage | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     # Another user's words: what no process can have used would not even fit the message.
-    return ShipperUsage(*numbers) if all(0 <= number < 1 << 62 for number in numbers) else None
+    return ShipperUsage(*numbers) if all(0 <= number < MAX_USAGE for number in numbers) else None

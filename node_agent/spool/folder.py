@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 from node_agent.errors import (
     SpoolAccessError,
@@ -24,6 +23,7 @@ from node_agent.errors import (
     SpoolReadOnlyError,
 )
 from node_agent.spool.entries import TEMPORARY, Stored
+from node_agent.spool.sized_file import SizedFile
 
 FOLDER_MODE = 0o2770  # set-group-ID: what one user makes, the other's group may use
 FILE_MODE = 0o640
@@ -154,8 +154,8 @@ class Folder:
             finally:
                 os.close(descriptor)
 
-    def open(self, name: str, limit_bytes: int) -> BinaryIO | None:
-        """The file, opened for reading without buffer; None when it is gone.
+    def open(self, name: str, limit_bytes: int) -> SizedFile | None:
+        """The file as long as it is now, opened for reading without buffer; None when it is gone.
 
         Raises SpoolFileError when it is no regular file or larger than `limit_bytes`.
         """
@@ -168,18 +168,22 @@ class Folder:
             if not stat.S_ISREG(status.st_mode) or status.st_size > limit_bytes:
                 os.close(descriptor)
                 raise SpoolFileError(
-                    f"{self.path / name} has {status.st_size} bytes or is no regular file; "
+                    f"{_shown(self.path / name)} has {status.st_size} bytes or is no regular file; "
                     f"at most {limit_bytes} bytes are read"
                 )
-            return os.fdopen(descriptor, "rb", buffering=0)
+            return SizedFile(descriptor, status.st_size)
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
-        """The content of the file; None when it is gone."""
+        """The content of the file; None when it is gone. Raises SpoolFileError too when it grows
+        meanwhile: nobody writes to a file that is finished."""
         file = self.open(name, limit_bytes)
         if file is None:
             return None
         with file, translated(self.path / name, "read"):
-            return file.read()
+            data = file.read()
+            if file.has_grown:
+                raise SpoolFileError(f"{_shown(self.path / name)} grew while it was read")
+            return data
 
     def remove(self, name: str) -> bool:
         """Remove the file (or empty folder); False when it was gone already."""
@@ -208,7 +212,7 @@ def translated(path: Path, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"cannot {action} {path}: {error.strerror}"
+        message = f"cannot {action} {_shown(path)}: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SpoolFullError(
                 message, "Free disk space there, or point spool_dir at another file system."
@@ -226,6 +230,11 @@ def translated(path: Path, action: str) -> Iterator[None]:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # O_NOFOLLOW met a link; a socket
             raise SpoolFileError(message) from error
         raise SpoolError(message, "Check spool_dir and its file system.") from error
+
+
+def _shown(path: Path) -> str:
+    """For words: whoever may write there gives names of any bytes."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _open_folder(path: Path) -> int:

@@ -4,7 +4,7 @@ In this order: the GNU build id; BLAKE2b-160 of Go's build id (its text is longe
 allows); BLAKE2b-160 over the file's size, its first and its last 4 KiB.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from node_agent.symbols.elf import (
     PT_NOTE,
@@ -14,7 +14,7 @@ from node_agent.symbols.elf import (
     read_header,
     read_segments,
 )
-from node_agent.symbols.errors import ElfError
+from node_agent.symbols.errors import ElfError, OtherFormatError
 from wire.build_ids import FILE_ENDS_BYTES, file_build_id, go_build_id
 
 _NT_GNU_BUILD_ID = 3
@@ -40,24 +40,35 @@ def find_build_id(notes: Iterable[Note]) -> bytes | None:
 def read_note_build_id(read: ReadAt) -> bytes | None:
     """The build id in the note segments of an ELF file; None when there is none.
 
-    Raises ElfError when the file cannot be read as ELF.
+    Raises ElfError when the file cannot be read as ELF, or has a part only of its notes.
     """
     header = read_header(read)
     left = _MAX_NOTES_BYTES
+    is_cut = False
     for segment in read_segments(read, header):
         if segment.type == PT_NOTE and segment.filesz <= left:
             left -= segment.filesz
-            found = find_build_id(parse_notes(read(segment.offset, segment.filesz)))
+            notes = read(segment.offset, segment.filesz)
+            found = find_build_id(parse_notes(notes))
             if found is not None:
                 return found
+            is_cut |= len(notes) < segment.filesz
+    if is_cut:
+        raise ElfError("the notes reach beyond the end of the file")
     return None
 
 
-def read_build_id(read: ReadAt, size: int) -> bytes:
-    """The build id of a file of `size` bytes, whatever it is. Raises OSError from `read`."""
+def read_build_id(
+    read: ReadAt, size: int, is_malformed: Callable[[], None] = lambda: None
+) -> bytes:
+    """The build id of a file of `size` bytes, whatever it is; `is_malformed` is called of an ELF
+    file whose headers or notes contradict the file. Raises OSError from `read`."""
     try:
         found = read_note_build_id(read)
+    except OtherFormatError:
+        found = None
     except ElfError:
+        is_malformed()
         found = None
     return found if found is not None else hash_file_ends(read, size)
 

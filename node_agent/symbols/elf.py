@@ -4,13 +4,15 @@ Nothing here trusts a size or an offset of the file: each is checked against the
 limit before anything is read or allocated.
 """
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from node_agent.symbols.errors import ElfError
+from node_agent.symbols.errors import ElfError, OtherFormatError
 
-# read(offset, size) returns up to `size` bytes; fewer where the file ends.
+# read(offset, size) returns up to `size` bytes; fewer where the file ends, none beyond it, whatever
+# 64-bit numbers a header gives.
 ReadAt = Callable[[int, int], bytes]
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -80,13 +82,26 @@ class Note(NamedTuple):
     content: bytes
 
 
+def file_reader(descriptor: int) -> tuple[ReadAt, int]:
+    """What reads an open file at any offset, and the file's size as it is now: what it may grow by
+    later is not read."""
+    size = os.fstat(descriptor).st_size
+
+    def read(offset: int, length: int) -> bytes:
+        # os.pread allocates what it is asked for before it reads, and takes 63 bits of offset.
+        inside = 0 <= offset < size and length > 0
+        return os.pread(descriptor, min(length, size - offset), offset) if inside else b""
+
+    return read, size
+
+
 def read_header(read: ReadAt) -> Header:
     """The ELF header. Raises ElfError."""
     raw = read(0, HEADER.size)
     if len(raw) < HEADER.size or raw[:4] != b"\x7fELF":
-        raise ElfError("not an ELF file")
+        raise OtherFormatError("not an ELF file")
     if raw[4] != 2 or raw[5] != 1:
-        raise ElfError("an ELF file, but not a 64-bit little-endian one")
+        raise OtherFormatError("an ELF file, but not a 64-bit little-endian one")
     _, kind, machine, _, entry, phoff, shoff, *sizes = HEADER.unpack(raw)
     _, _, phentsize, phnum, shentsize, shnum, shstrndx = sizes
     if phnum and phentsize != SEGMENT.size:

@@ -11,6 +11,10 @@ class ElfError(SymbolError):
     """A file is not an ELF file that this agent reads, or its headers contradict each other."""
 
 
+class OtherFormatError(ElfError):
+    """A file of a format that is not read here: no ELF file at all, or one of 32 bits."""
+
+
 class KernelSymbolsError(SymbolError):
     """The kernel does not tell its symbols."""
 

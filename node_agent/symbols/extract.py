@@ -13,6 +13,7 @@ from typing import Any
 from node_agent.children.confine import RATIONED_NICENESS, confine
 from node_agent.children.jobs import read_request
 from node_agent.symbols.build_ids import read_build_id
+from node_agent.symbols.elf import file_reader
 from node_agent.symbols.errors import SymbolError
 from node_agent.symbols.kallsyms import read_chunks
 from node_agent.symbols.kernel_table import encode_table, kernel_table, module_table
@@ -77,14 +78,7 @@ def _read_symbols(request: dict[str, Any], descriptor: int) -> bytes:
     if kind == ModuleKind.KERNEL_MODULE:
         text = b"".join(read_chunks(descriptor))
         return encode_table(module_table(text, request["name"], request["base"], request["size"]))
-    size = os.fstat(descriptor).st_size
-
-    def read(offset: int, length: int) -> bytes:
-        # os.pread allocates what it is asked for before it reads.
-        if offset > size:
-            return b""
-        return os.pread(descriptor, min(length, size - offset), offset)
-
+    read, size = file_reader(descriptor)
     if read_build_id(read, size).hex() != request["build_id"]:
         raise SymbolError("gone: the file has been replaced by another build")
     return reduce_elf(read, size, MAX_SYMBOL_BYTES)

@@ -199,7 +199,7 @@ class KernelFrames:
         self._loaded_at = time.monotonic()
         self._module_hashes.clear()
         try:
-            self._modules = parse_modules(Path("/proc/modules").read_text())
+            self._modules = parse_modules(Path("/proc/modules").read_text(errors="replace"))
         except OSError:  # a kernel without loadable modules
             self._modules = []
         self._starts = [module.start for module in self._modules]

@@ -7,7 +7,6 @@ read has no names; the others still do.
 """
 
 import json
-import os
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 from node_agent.children.confine import confine
 from node_agent.symbols.demangle import demangle
-from node_agent.symbols.elf import MAX_STRING_BYTES, ReadAt
+from node_agent.symbols.elf import MAX_STRING_BYTES, file_reader
 from node_agent.symbols.errors import SymbolError
 from node_agent.symbols.functions import read_functions
 from node_agent.symbols.kallsyms import read_chunks
@@ -52,21 +51,14 @@ def name_offsets(request: list[dict[str, Any]]) -> Iterator[list[list[Line]]]:
 
 def _name_native(module: dict[str, Any]) -> list[list[Line]]:
     debug = module.get("debug_fd")
-    functions = read_functions(*_reader(module["fd"]), None if debug is None else _reader(debug))
+    functions = read_functions(
+        *file_reader(module["fd"]), None if debug is None else file_reader(debug)
+    )
     # A mangled name of a few hundred bytes can stand for megabytes.
     return [
         [line._replace(function=demangle(line.function)[:MAX_STRING_BYTES]) for line in lines]
         for lines in functions.lines_at(module["offsets"])
     ]
-
-
-def _reader(descriptor: int) -> tuple[ReadAt, int]:
-    size = os.fstat(descriptor).st_size
-
-    def read(offset: int, length: int) -> bytes:
-        return os.pread(descriptor, min(length, size - offset), offset) if offset < size else b""
-
-    return read, size
 
 
 def _name_kernel(module: dict[str, Any], text: bytes) -> list[list[Line]]:

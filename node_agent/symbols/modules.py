@@ -9,14 +9,16 @@ import struct
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from node_agent.faults import Faults
 from node_agent.generations import GenerationCache
 from node_agent.processes.errors import FileUnavailableError
 from node_agent.processes.files import is_fuse, open_mapped, stat_mapped
 from node_agent.processes.mappings import Mapping, file_bytes_at
 from node_agent.symbols.build_ids import read_build_id, read_note_build_id
+from node_agent.symbols.elf import file_reader
 from node_agent.symbols.errors import ElfError
+from wire.fit import fit_module, fit_name
 from wire.hashes import module_hash, name_hash, pack_frame
-from wire.limits import MAX_LABEL_BYTES, MAX_NAME_BYTES
 from wire.schema import Module, ModuleKind, Name
 
 UNKNOWN = Module(ModuleKind.NAMED, b"[unknown]", "[unknown]")
@@ -37,9 +39,11 @@ class Source(NamedTuple):
 
 class ModuleRegistry:
     """Modules and names by their 64-bit hashes: those that frames are made of, until `sweep`. Has
-    limits; beyond them frames become `[unmapped]`, counted in `lost`."""
+    limits; beyond them frames become `[unmapped]`, counted in `lost`, and so are files that could
+    not be read. `faults` is the boundary around each of them, for others to use too."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
         self.modules: dict[int, Module] = {}
         self.names: dict[int, Name] = {}
         self.sources: dict[int, Source] = {}
@@ -62,16 +66,16 @@ class ModuleRegistry:
             if len(self.modules) >= MAX_MODULES:
                 self._count("modules_full")
                 return None
-            self.modules[hash64] = module
+            self.modules[hash64] = fit_module(module)
         return hash64
 
     def named_frame(self, module: Module, function: str) -> bytes:
         """The packed frame of `function` in a NAMED module."""
-        cut = function.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
-        return self.name_frame(module, Name(cut))
+        return self.name_frame(module, Name(function))
 
     def name_frame(self, module: Module, name: Name) -> bytes:
-        """The packed frame of `name`, whose texts fit the wire, in a NAMED module."""
+        """The packed frame of `name`, made to fit the wire, in a NAMED module."""
+        name = fit_name(name)
         hash64 = name_hash(name)
         module_hash64 = self.add(module)
         if module_hash64 is None or (hash64 not in self.names and len(self.names) >= MAX_NAMES):
@@ -86,6 +90,10 @@ class ModuleRegistry:
     def native_module(self, tgid: int, mapping: Mapping) -> int | None:
         """The hash of the ELF file (or whatever it is) behind `mapping`, which must have a path
         or an inode. None when nothing identifies it, counted."""
+        key = (tgid, *mapping[3:])  # not only the file: what fails may be this process's own
+        return self.faults.contain("file", key, lambda: self._find_native(tgid, mapping))
+
+    def _find_native(self, tgid: int, mapping: Mapping) -> int | None:
         status = stat_mapped(tgid, mapping)
         key: tuple[int, ...] | None = None
         if status is not None:
@@ -140,10 +148,7 @@ class ModuleRegistry:
             self._count("file_unavailable")
             return _read_mapped_build_id(tgid, mapping)
         try:
-            return read_build_id(
-                lambda offset, size: os.pread(descriptor, size, offset),
-                os.fstat(descriptor).st_size,
-            )
+            return read_build_id(*file_reader(descriptor), lambda: self._count("file_malformed"))
         except OSError:
             self._count("file_unavailable")
             return None
@@ -182,5 +187,4 @@ def _read_mapped_build_id(tgid: int, mapping: Mapping) -> bytes | None:
 
 def _base_name(mapping: Mapping) -> str:
     path = mapping.path.removesuffix(b" (deleted)")
-    name = path.rsplit(b"/", 1)[-1].decode("utf-8", "replace") or "[unknown]"
-    return name.encode()[:MAX_LABEL_BYTES].decode("utf-8", "ignore")
+    return path.rsplit(b"/", 1)[-1].decode("utf-8", "replace") or "[unknown]"

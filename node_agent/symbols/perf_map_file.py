@@ -10,14 +10,12 @@ import errno
 import os
 import stat
 import time
-from pathlib import Path
 
 from node_agent.processes.errors import ProcessGoneError
 from node_agent.processes.files import is_fuse_path, open_in_root
-from node_agent.processes.mappings import check_start
+from node_agent.processes.mappings import check_start, read_process_file
 from node_agent.symbols.errors import PerfMapError
 
-_MAX_STATUS_BYTES = 16 << 10
 # Clocks of two kinds are compared, and file systems keep coarse times.
 _STALE_TOLERANCE_S = 5.0
 
@@ -67,11 +65,10 @@ def _check(tgid: int, start_ns: int, user: int, status: os.stat_result) -> None:
 def _identity(tgid: int) -> tuple[int, int]:
     """Effective user and innermost number of a process (format: man 5 proc_pid_status)."""
     try:
-        with Path(f"/proc/{tgid}/status").open("rb") as file:
-            text = file.read(_MAX_STATUS_BYTES)
+        text = read_process_file(tgid, "status")
     except OSError as error:
         raise ProcessGoneError(f"process {tgid} has ended: {error.strerror}") from error
-    fields = dict(line.partition(b":")[::2] for line in text.splitlines())
+    fields = dict(line.partition(b":")[::2] for line in text.split(b"\n"))
     try:
         return int(fields[b"Uid"].split()[1]), int(fields.get(b"NSpid", b"%d" % tgid).split()[-1])
     except (KeyError, IndexError, ValueError) as error:

@@ -7,7 +7,8 @@ numbers and addresses of hidden classes, the text of regular expressions (which 
 
 import re
 
-from wire.limits import MAX_NAME_BYTES
+from wire.fit import fit_name
+from wire.limits import MAX_LINE
 from wire.schema import Name
 
 # V8: kind, tier (~ interpreted, ^ baseline, + and * optimized), function, place.
@@ -38,7 +39,7 @@ def _v8(text: str) -> Name | None:
     match = _V8.fullmatch(text)
     if match is None:
         return None
-    place, line = match[1], min(int(match[2][:9]), 0x7FFFFFFF)
+    place, line = match[1], min(int(match[2][:10]), MAX_LINE + 1)
     parts = _V8_FILE.split(place, maxsplit=1)
     if len(parts) == 1:
         parts = place.split(" ", 1)
@@ -64,9 +65,4 @@ def _other(text: str) -> Name:
 
 
 def _name(function: str, file: str = "", line: int = 0) -> Name:
-    return Name(_cut(function), _cut(file), line)
-
-
-def _cut(text: str) -> str:
-    data = text.encode("utf-8", "replace")
-    return data[:MAX_NAME_BYTES].decode("utf-8", "ignore") if len(data) > MAX_NAME_BYTES else text
+    return fit_name(Name(function, file, line))

@@ -172,19 +172,16 @@ class RowBuilder:
         return Built(build_id, rows, "")
 
     def _open(self, request: Request) -> Job | None:
-        source = request.source
-        try:
-            if isinstance(source, int):
-                descriptor, is_image = source, False
-            else:
-                with using(*OTHER_PROCESSES):
-                    descriptor, is_image = open_source(source)
-        except FileUnavailableError as error:
-            # Not remembered: the next process may have the file.
+        opened = self._children.faults.contain(
+            "rows", (request.build_id,), lambda: _open_input(request.source)
+        )
+        if opened is None or isinstance(opened, str):
+            # Not remembered here: the next process may have the file.
             self._count("refused")
-            self.last_error = str(error)
-            self._built.append(Built(request.build_id, None, str(error)))
+            self.last_error = opened or "the file cannot be opened"
+            self._built.append(Built(request.build_id, None, self.last_error))
             return None
+        descriptor, is_image = opened
         try:
             output = os.memfd_create("unwind rows", os.MFD_CLOEXEC)
         except OSError as error:
@@ -196,14 +193,17 @@ class RowBuilder:
     def _take(self, job: Job) -> None:
         size = min(os.fstat(job.output).st_size, MAX_FILE_BYTES)
         data = os.pread(job.output, size, 0)
-        made = read_result(job.request.build_id, data)
+        build_id = job.request.build_id
+        made = self._children.faults.contain(
+            "rows", (build_id,), lambda: read_result(build_id, data)
+        )
         if not isinstance(made, PackedRows):
             self._refuse(job, made or "the reader of the file wrote nonsense")
             return
         if self._cache is not None:
-            self._cache.put(job.request.build_id, data)
+            self._cache.put(build_id, data)
         self._count("made")
-        self._built.append(Built(job.request.build_id, made, ""))
+        self._built.append(Built(build_id, made, ""))
         os.close(job.input)
         os.close(job.output)
 
@@ -220,3 +220,14 @@ class RowBuilder:
 
     def _count(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
+
+
+def _open_input(source: Source | int) -> tuple[int, bool] | str:
+    """A descriptor of what is read and whether it is an image of memory; else why there is none."""
+    if isinstance(source, int):
+        return source, False
+    try:
+        with using(*OTHER_PROCESSES):
+            return open_source(source)
+    except FileUnavailableError as error:
+        return str(error)

@@ -14,6 +14,7 @@ from typing import Any
 from node_agent.children.confine import RATIONED_NICENESS, confine
 from node_agent.children.jobs import read_request
 from node_agent.symbols.build_ids import read_build_id
+from node_agent.symbols.elf import file_reader
 from node_agent.unwind.errors import NoRowsError, RowFileError
 from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
 from node_agent.unwind.rows import PackedRows
@@ -64,14 +65,7 @@ def read_result(build_id: bytes, output: bytes) -> PackedRows | str | None:
 
 def _read_rows(job: dict[str, Any]) -> PackedRows:
     descriptor = job["input"]
-    size = os.fstat(descriptor).st_size
-
-    def read(offset: int, length: int) -> bytes:
-        # os.pread allocates what it is asked for before it reads.
-        if offset > size:
-            return b""
-        return os.pread(descriptor, min(length, size - offset), offset)
-
+    read, size = file_reader(descriptor)
     # The note that holds the id of a file in memory need not have been copied.
     if not job["is_image"] and read_build_id(read, size).hex() != job["build_id"]:
         raise NoRowsError("the file has been replaced by another build")

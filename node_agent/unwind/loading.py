@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 from node_agent.collectors.stacks import ProcessKey, RawStack, StackEnd
+from node_agent.faults import Faults
 from node_agent.kernel.structs import MAX_MAPPINGS
 from node_agent.processes.address_space import AddressSpace
 from node_agent.processes.mappings import Mapping as MappedRange
@@ -60,7 +62,9 @@ class Loading:
         self,
         space_of: Callable[[ProcessKey], AddressSpace],
         identify: Callable[[int, MappedRange], int | Kind],
+        faults: Faults | None = None,
     ) -> None:
+        self._faults = faults or Faults()
         self.lost: dict[str, int] = {}
         self._space_of = space_of
         self._identify = identify
@@ -101,38 +105,38 @@ class Loading:
 
     def read(self, processes: Mapping[ProcessKey, KnownProcess], now_s: float) -> list[Found]:
         """Mappings of processes that are not among `processes` yet, or doubted."""
-        found = []
+        read: list[Found | None] = []
         doubted = list(islice(self._doubted, MAX_LOADS // 2))  # new ones may never cease to come
         waiting = list(islice(reversed(self._waiting), MAX_LOADS - len(doubted)))
         for key in [*waiting, *doubted]:
             self._waiting.pop(key, None)
             self._doubted.pop(key, None)
-            started_s = time.monotonic()
-            known = processes.get(key)
-            space = self._space_of(key) if known is None else known.space
-            if known is not None and known.version == space.version:
-                space.refresh()
-            if not space.is_readable() or space.mappings is None or space.gone:
-                self._count("process_gone" if space.gone else "process_unreadable")
-                continue
-            if known is not None:
-                known.read_s = now_s
-                if known.version == space.version:
-                    known.wait_s = min(2 * known.wait_s, MAX_RELOAD_S)
-                    continue
-                known.version = space.version
-            parts = plan_parts(space.mappings.entries, self._identify_for(key.tgid))
-            if len(parts) > MAX_MAPPINGS:
-                self._count("mappings_cut")
-                parts = fit(parts)
-            if known is not None:
-                took_s = time.monotonic() - started_s
-                known.wait_s = max(RELOAD_S, COST_FACTOR * took_s)
-            found.append(Found(key, space, parts))
-        return found
+            work = partial(self._read, key, processes.get(key), now_s)
+            read.append(self._faults.contain("mappings", key, work))
+        return [found for found in read if found is not None]
 
-    def _identify_for(self, tgid: int) -> Callable[[MappedRange], int | Kind]:
-        return lambda mapping: self._identify(tgid, mapping)
+    def _read(self, key: ProcessKey, known: KnownProcess | None, now_s: float) -> Found | None:
+        started_s = time.monotonic()
+        space = self._space_of(key) if known is None else known.space
+        if known is not None and known.version == space.version:
+            space.refresh()
+        if not space.is_readable() or space.mappings is None or space.gone:
+            self._count("process_gone" if space.gone else "process_unreadable")
+            return None
+        if known is not None:
+            known.read_s = now_s
+            if known.version == space.version:
+                known.wait_s = min(2 * known.wait_s, MAX_RELOAD_S)
+                return None
+            known.version = space.version
+        parts = plan_parts(space.mappings.entries, partial(self._identify, key.tgid))
+        if len(parts) > MAX_MAPPINGS:
+            self._count("mappings_cut")
+            parts = fit(parts)
+        if known is not None:
+            took_s = time.monotonic() - started_s
+            known.wait_s = max(RELOAD_S, COST_FACTOR * took_s)
+        return Found(key, space, parts)
 
     def _count(self, reason: str) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + 1

@@ -15,7 +15,9 @@ from node_agent.symbols.modules import Source
 MAX_IMAGE_BYTES = 64 << 20
 _CHUNK = 1 << 20
 _ANY = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)", re.M
+    rb"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) (\S+) ([0-9a-f]{1,16}) "
+    rb"([0-9a-f]{1,8}):([0-9a-f]{1,8}) (\d{1,20})",
+    re.M,
 )
 
 
@@ -66,7 +68,8 @@ def _pieces(tgid: int, mapping: Mapping) -> list[tuple[int, int]]:
     file = mapping.major, mapping.minor, mapping.inode
     run: list[tuple[int, int, bytes, int]] = []
     runs = [run]
-    for start, end, rights, offset, major, minor, inode in _ANY.findall(text):
+    for match in _ANY.finditer(text):
+        start, end, rights, offset, major, minor, inode = match.groups()
         if (int(major, 16), int(minor, 16), int(inode)) != file:
             continue
         found = int(start, 16), int(end, 16), rights, int(offset, 16)

@@ -58,7 +58,7 @@ class Unwinder:
         self._table = RowTable(rows_bytes // ROW_CELL_BYTES, GRACE_S)
         self._layouts = Layouts(maps, self._table, mappings_bytes // UNWIND_MAPPING.size, GRACE_S)
         self._modules = Modules(maps, registry, source, self._table)
-        self._loading = Loading(space_of, self._modules.identify)
+        self._loading = Loading(space_of, self._modules.identify, registry.faults)
         self._processes: dict[ProcessKey, KnownProcess] = {}
         self._by_tgid: dict[int, ProcessKey] = {}
         self._intervals = 0

@@ -103,3 +103,8 @@ CGROUPS = [
 @pytest.mark.parametrize(("text", "unit", "container", "runtime"), CGROUPS)
 def test_cgroup_paths(text: str, unit: str, container: str, runtime: str) -> None:
     assert parse_cgroup(text) == CgroupNames(unit, container, runtime)
+
+
+@pytest.mark.parametrize("separator", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_name_with_another_line_end_is_one_name(separator: str) -> None:
+    assert parse_cgroup(f"0::/a.service{separator}x\n") == CgroupNames("", "")

@@ -103,7 +103,11 @@ def test_an_ended_process_is_not_named_after_others_where_v1_tells_the_unit(tmp_
     ):
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "cgroup").write_text(text)
-    monkeypatch.setattr(identity, "Path", lambda name: tmp_path / str(name).removeprefix("/proc/"))
+    monkeypatch.setattr(
+        identity,
+        "read_process_file",
+        lambda tgid, name: (tmp_path / str(tgid) / name).read_bytes(),
+    )
     monkeypatch.setattr(
         identity, "check_start", lambda tgid, _: read_start_ticks(0) if tgid > 50 else None
     )

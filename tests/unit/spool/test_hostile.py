@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.errors import SpoolError
 from node_agent.spool import Spool, folder
 from node_agent.spool.folder import Folder
 
@@ -60,4 +61,73 @@ def test_a_listing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (tmp_path / "batches" / str(number)).touch()
 
     assert len(opened.names()) == len(opened.files()) == 10
+    opened.close()
+
+
+def test_an_order_that_grows_while_it_is_read_is_refused(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a file that becomes one of six gigabytes after its size was looked at."""
+    path = spool.root / "directives" / "x.json"
+    path.write_text('{"kind": "profile_end", "id": 5}')
+    read = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        status = read(descriptor)
+        if path.exists():
+            os.truncate(path, 6 << 30)
+        return status
+
+    monkeypatch.setattr(folder.os, "fstat", fstat)
+
+    assert spool.take_directives() == []
+    assert spool.dropped["directive_malformed"] == 1
+    assert not path.exists()
+
+
+def test_a_batch_that_grows_while_it_is_sent_stays_as_long_as_it_was(
+    spool: Spool, make_batch
+) -> None:
+    batch = make_batch()
+    spool.put_batch(batch, None)
+    [entry] = spool.pending()
+    path = spool.root / "batches" / f"{entry.stem}.batch"
+    whole = path.read_bytes()
+    opened = spool.open_batch(entry)
+    assert opened is not None
+
+    with opened, path.open("ab") as file:
+        os.truncate(file.fileno(), 6 << 30)
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(0)
+        pieces = [opened.read(7), opened.read(1 << 40), opened.read(5)]
+        opened.seek(3)
+        buffer = bytearray(len(whole) + 10)
+        read = opened.readinto(buffer)
+        opened.seek(0)
+
+        assert size == len(whole)
+        assert b"".join(pieces) == whole
+        assert pieces[2] == b""
+        assert bytes(buffer[:read]) == whole[3:]
+        assert opened.readall() == opened_again(opened) == whole
+
+
+def opened_again(opened) -> bytes:
+    opened.seek(0)
+    return opened.read()
+
+
+@pytest.mark.parametrize("folder_name", ["directives", "batches", "extracts", "status"])
+def test_words_of_a_failure_can_be_written_down_whatever_a_file_is_called(
+    spool: Spool, folder_name: str
+) -> None:
+    opened = Folder(spool.root, folder_name)
+    name = os.fsdecode(b"\xff\x1b.json")
+    (spool.root / folder_name / name / "inside").mkdir(parents=True)
+
+    for action in (lambda: opened.remove(name), lambda: opened.read(name, 10)):
+        with pytest.raises(SpoolError) as caught:
+            action()
+        spool.write_status("sampler", {"error": str(caught.value)})
     opened.close()

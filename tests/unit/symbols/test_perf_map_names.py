@@ -45,7 +45,7 @@ from wire.schema import Name
         ("plain name", Name("plain name")),
         ("tab\there\0", Name("tabhere")),
         ("\x01\x02", Name("[jit]")),
-        ("JS:~f /a.js:99999999999999999999:1", Name("f", "/a.js", 999999999)),
+        ("JS:~f /a.js:99999999999999999999:1", Name("f", "/a.js")),  # no file has that line
     ],
 )
 def test_a_name_is_cleaned(text: str, name: Name) -> None:
