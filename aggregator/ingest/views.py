@@ -1,18 +1,15 @@
 """POST /api/v1/batches and /api/v1/definitions."""
 
-import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TypeVar
 
 from aiohttp import web
 
 from aggregator.access.requests import authenticate, check_node
 from aggregator.access.service import NodeIdentity
-from aggregator.app_keys import DATABASE, INGEST, METRICS
+from aggregator.app_keys import DATABASE, DECODERS, INGEST, METRICS
 from aggregator.bodies import read_body
 from aggregator.errors import AggregatorError
 from aggregator.ingest.batches import PreparedBatch, prepare_batch, split_hashes
@@ -32,10 +29,6 @@ from wire.schema import Answer, Batch, Definitions
 from wire.short import ShortBatch
 from wire.unpack import unpack
 
-BYTES_OFF_LOOP = 32 << 10  # larger bodies are decoded in a thread: the loop serves others meanwhile
-
-Read = TypeVar("Read")
-
 routes = web.RouteTableDef()
 
 
@@ -46,7 +39,7 @@ async def post_batch(request: web.Request) -> web.Response:
     arrived_ns = time.time_ns()  # of its head: a slow link is no wrong clock
     try:
         node = await authenticate(request)
-        body = await read_body(request, limits.MAX_BATCH_BYTES)
+        body = await read_body(request, limits.MAX_BATCH_BYTES, node.id)
         with TRACER.start_as_current_span("ingest.decode"), metrics.decode_seconds.time():
             times = arrived_ns, _sent_ns(request)
             if is_short(body):
@@ -54,7 +47,7 @@ async def post_batch(request: web.Request) -> web.Response:
             else:
                 wants_numbers = SHORT_TYPE in request.headers.get("Accept", "")
                 read = partial(_read_batch, body, node, *times, wants_numbers=wants_numbers)
-                batch = await _off_loop(body, read)
+                batch = await request.app[DECODERS].run(body, read)
     except UnknownNumberError:  # it comes again at once, whole
         metrics.batches.labels("wanted_whole").inc()
         raise
@@ -76,10 +69,9 @@ async def post_definitions(request: web.Request) -> web.Response:
     `Answer`, which has their numbers.
     """
     node = await authenticate(request)
-    body = await read_body(request, limits.MAX_DEFINITIONS_BYTES)
+    body = await read_body(request, limits.MAX_DEFINITIONS_BYTES, node.id)
     read = partial(_read_definitions, body, node)
-    # A small packed body may be of many frames.
-    given, is_ahead = await (asyncio.to_thread(read) if is_short(body) else _off_loop(body, read))
+    given, is_ahead = await request.app[DECODERS].run(body, read)
     hashes: list[bytes] = []
     stacks: dict[bytes, tuple[int, bool]] = {}
     with TRACER.start_as_current_span("ingest.define"):
@@ -97,11 +89,6 @@ async def post_definitions(request: web.Request) -> web.Response:
     numbers = pack_numbers(ids_of(b"".join(hashes), stacks))
     answer = Answer("stored", stack_numbers=numbers, defined=defined)
     return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
-
-
-async def _off_loop(body: bytes, read: Callable[[], Read]) -> Read:
-    """What `read` makes of `body`; in a thread when that is large."""
-    return await asyncio.to_thread(read) if len(body) > BYTES_OFF_LOOP else read()
 
 
 def _read_batch(
@@ -128,14 +115,15 @@ async def _read_short(
         check_node(node, short.node)
         return short, read_rows(short)
 
-    short, rows = await _off_loop(body, read)
-    batch = await widen(short, rows, request.app[INGEST].dictionary)
+    decoders = request.app[DECODERS]
+    short, rows = await decoders.run(body, read)
+    batch = await widen(short, rows, request.app[INGEST].dictionary, partial(decoders.run, body))
 
     def prepare() -> PreparedBatch:
         prepared = prepare_batch(batch, node.id, received_ns, sent_ns, short.digest)
         return replace(prepared, unnumbered=unnumbered(short, rows))
 
-    return await _off_loop(body, prepare)
+    return await decoders.run(body, prepare)
 
 
 def _read_definitions(body: bytes, node: NodeIdentity) -> tuple[CheckedDefinitions, bool]:
