@@ -17,6 +17,9 @@ from aggregator import bodies, bounds
 from aggregator.access.errors import ReadTokenError
 from aggregator.access.reading import CHALLENGE, load_read_token, require_read_token
 from aggregator.access.service import TokenCache
+from aggregator.answers.compression import compress, setup_compression
+from aggregator.answers.headers import add_headers
+from aggregator.answers.hosts import host_names, require_own_host
 from aggregator.app_keys import (
     CONFIG,
     DATABASE,
@@ -68,12 +71,16 @@ VIEWS = (
 def create_app(config: CentreConfig) -> web.Application:
     """The aggregator. It connects on first use, so it starts (and says why it is not ready)
     without a database too. Raises ConfigError for a read token that cannot be used."""
-    middlewares: list[Middleware] = [watch_connection, errors_as_json]
+    middlewares: list[Middleware] = [watch_connection, compress, errors_as_json]
     if config.read_token_file:
         middlewares.append(require_read_token(load_read_token(config.read_token_file)))
+    else:
+        middlewares.append(require_own_host(host_names(config)))
     # Errors end inside of keep_bounds, whose wait would keep them, and all that their frames hold.
     middlewares += [keep_bounds, errors_as_json, release_body]
     app = web.Application(middlewares=middlewares)
+    app.on_response_prepare.append(add_headers)
+    setup_compression(app)
     app[CONFIG] = config
     app[METRICS] = Metrics()
     app[DATABASE] = create_database(config.database_url)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aggregator.errors import ConfigError
 
@@ -46,6 +47,8 @@ class CentreConfig:
     broker_url: str = field(repr=False)  # redis://host:port/0 or redis+socket:///path
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    public_url: str = ""  # where browsers find the page, when a proxy is before it
+    allowed_hosts: tuple[str, ...] = ()  # further names that questions are answered under
     webhooks: tuple[Webhook, ...] = ()
     retention: Retention = Retention()
     read_token_file: str = ""  # holds the token that questions and the page need; "": none needed
@@ -53,6 +56,7 @@ class CentreConfig:
     overhead_memory_bytes: int = 50 << 20
     symbols_upload_bytes: int = 2 << 30  # of one file of debug information
     max_connections: int = 8_192  # half of them from one address
+    forget_silent_days: int = 30  # a node that was silent for so long is not listed; 0: for ever
 
 
 def load_config(
@@ -128,13 +132,20 @@ def _build(values: dict[str, Any]) -> CentreConfig:
                 remedy=f"set it in a file (--config) or as {ENVIRONMENT_PREFIX}{name.upper()}; "
                 "the centre of `flamefleet up` is found while that runs",
             )
+    values["allowed_hosts"] = _words("allowed_hosts", values.get("allowed_hosts", ()))
     kinds = {f.name: f.type for f in fields(CentreConfig)}
     config = CentreConfig(**{k: _typed(k, v, kinds[k]) for k, v in values.items()})
+    if config.public_url and not urlsplit(config.public_url).hostname:
+        raise ConfigError(
+            f"public_url is {config.public_url!r}; it must be the page's whole address, for "
+            "example https://profiles.example/flamefleet/"
+        )
     _check_range("port", config.port, 0, 65_535)
     _check_range("overhead_cpu_percent", config.overhead_cpu_percent, 0, 100)
     _check_range("overhead_memory_bytes", config.overhead_memory_bytes, 1, 1 << 40)
     _check_range("max_connections", config.max_connections, 16, 1 << 20)
     _check_range("symbols_upload_bytes", config.symbols_upload_bytes, 1 << 20, 64 << 30)
+    _check_range("forget_silent_days", config.forget_silent_days, 0, 3_660)
     for setting in fields(Retention):
         seconds = getattr(config.retention, setting.name)
         _check_range(f"retention.{setting.name}", seconds, HOUR_S, 3_660 * DAY_S)
@@ -142,6 +153,15 @@ def _build(values: dict[str, Any]) -> CentreConfig:
         if not webhook.url.startswith(("http://", "https://")):
             raise ConfigError(f"webhooks.url must start with http:// or https://: {webhook.url!r}")
     return config
+
+
+def _words(name: str, value: object) -> tuple[str, ...]:
+    """A list of words; in an environment variable, one with commas."""
+    if isinstance(value, str):
+        value = [word.strip() for word in value.split(",") if word.strip()]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) for word in value):
+        raise ConfigError(f"{name} is {value!r}; it must be a list of words")
+    return tuple(value)
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:

@@ -1,7 +1,7 @@
 """The dashboard: one page and its static files, served from memory.
 
 The files are part of the package and are read once, at start: no path of a request ever reaches the
-file system. Every answer carries a strict content security policy; nothing comes from elsewhere.
+file system. The content security policy is strict; nothing comes from elsewhere.
 """
 
 import hashlib
@@ -10,22 +10,13 @@ from pathlib import Path
 
 from aiohttp import web
 
+from aggregator.answers.headers import PAGE_POLICY
+
 CONTENT_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
-}
-
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
@@ -64,7 +55,7 @@ def setup(app: web.Application) -> None:
     async def static(request: web.Request) -> web.Response:
         asset = assets.get(request.match_info["path"])
         if asset is None:
-            raise web.HTTPNotFound(headers=SECURITY_HEADERS)
+            raise web.HTTPNotFound
         return _answer(request, asset)
 
     app.router.add_get("/", page)
@@ -74,7 +65,11 @@ def setup(app: web.Application) -> None:
 def _answer(request: web.Request, asset: Asset) -> web.Response:
     # no-cache: the browser asks each time, so a new version of the server is never mixed with old
     # scripts; the answer is then an empty 304.
-    headers = {**SECURITY_HEADERS, "Cache-Control": "no-cache", "ETag": f'"{asset.etag}"'}
+    headers = {
+        "Content-Security-Policy": PAGE_POLICY,
+        "Cache-Control": "no-cache",
+        "ETag": f'"{asset.etag}"',
+    }
     wanted = request.if_none_match or ()
     if any(tag.value in (asset.etag, "*") for tag in wanted):
         return web.Response(status=304, headers=headers)

@@ -26,6 +26,7 @@ def read_config(line: bytes) -> CentreConfig:
     """The configuration of the worker that started this one."""
     values = json.loads(line)
     values["webhooks"] = tuple(Webhook(**each) for each in values["webhooks"])
+    values["allowed_hosts"] = tuple(values["allowed_hosts"])
     values["retention"] = Retention(**values["retention"])
     return CentreConfig(**values)
 

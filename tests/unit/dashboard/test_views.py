@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from aggregator.answers.headers import add_headers
 from aggregator.dashboard.views import load_assets, setup
 
 Client = TestClient[Any, Any]
@@ -17,6 +18,7 @@ Client = TestClient[Any, Any]
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     app = web.Application()
+    app.on_response_prepare.append(add_headers)
     setup(app)
     async with TestClient(TestServer(app)) as client:
         yield client
@@ -99,13 +101,13 @@ def test_the_page_holds_nothing_inline_and_refers_only_to_its_own_files() -> Non
     assert len(document.ids) == len(set(document.ids))
     assert document.references
     for reference in document.references:
-        assert reference.removeprefix("/static/") in assets, reference
+        assert reference.removeprefix("static/") in assets, reference
 
 
 def test_all_modules_are_fetched_at_once() -> None:
     assets = load_assets()
     page = assets["index.html"].content.decode()
-    preloaded = set(re.findall(r'<link rel="modulepreload" href="/static/(.+?)">', page))
+    preloaded = set(re.findall(r'<link rel="modulepreload" href="static/(.+?)">', page))
     scripts = {name for name in assets if name.endswith(".js")}
     assert preloaded == scripts - {"js/theme.js", "js/main.js"}
 

@@ -10,6 +10,9 @@ export class ApiError extends Error {
   }
 }
 
+// The server's paths, below wherever a proxy has put the page.
+export const below = (path) => new URL(`.${path}`, document.baseURI).href;
+
 let clockOffsetMs = 0;
 
 // Ages and "now" go by the server's clock: this machine's may be wrong.
@@ -24,7 +27,7 @@ function noteServerTime(response) {
 // options: method, headers and body of fetch.
 async function call(path, params, signal, options = {}) {
   const query = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== "" && v != null));
-  const url = query.size ? `${path}?${query}` : path;
+  const url = below(query.size ? `${path}?${query}` : path);
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
   const either = signal ? AbortSignal.any([signal, timeout]) : timeout;
   let response;
@@ -85,5 +88,5 @@ export const endProfile = (url, token) =>
 export function exportUrl({ from, until, query }, format) {
   const params = new URLSearchParams({ from, until, format });
   if (query) params.set("query", query);
-  return `/api/v1/flamegraph?${params}`;
+  return below(`/api/v1/flamegraph?${params}`);
 }

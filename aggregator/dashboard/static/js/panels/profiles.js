@@ -1,7 +1,7 @@
 // Profiles on demand of one host: ask for one, follow it, end it (docs/on-demand.md). Who asks is an
 // operator, whose token stays in its field: it is sent with these requests and kept nowhere.
 
-import { askProfile, endProfile, fetchProfiles } from "../api.js";
+import { askProfile, below, endProfile, fetchProfiles } from "../api.js";
 import { el } from "../dom.js";
 import { count, duration, plain } from "../format.js";
 import { wordsOf } from "../messages.js";
@@ -77,7 +77,7 @@ export function createProfiles(name) {
     const { state, flamegraph } = profile;
     const end = () =>
       token.reportValidity() && attempt(() => endProfile(profile.url, token.value.trim()));
-    const page = flamegraph && el("a", { href: flamegraph.page }, "Flamegraph");
+    const page = flamegraph && el("a", { href: below(flamegraph.page) }, "Flamegraph");
     const stop = isUnderWay(profile) && el("button", { class: "link", onclick: end }, "End it");
     const pill = el("span", { class: `pill ${TONES[state] ?? ""}` }, state);
     const rest = [pill, ` ${wordsFor(profile)} `, page, page && stop && " · ", stop];
