@@ -45,6 +45,8 @@ class Stacks:
     """What a question found: `weights[i]` ns and `counts[i]` samples of stack `stack_ids[i]`.
 
     `service_index` indexes `services`; a (service, stack) may come once for each sampling rate.
+    `cores` is the sum of what each host used while it was covered, never more than it has; `cpus`
+    is what all of them have, None where one has not told.
     """
 
     span: Span
@@ -55,6 +57,8 @@ class Stacks:
     weights: Ints
     totals: Totals
     host_names: list[str]
+    cores: float
+    cpus: int | None
 
 
 class DecodedRow(NamedTuple):
@@ -74,9 +78,10 @@ def decode_rows(rows: Sequence[StoredRow]) -> list[DecodedRow]:
 
 @dataclass
 class _Node:
-    """What one host's rows cover."""
+    """What one host's rows cover, and how much of it was chosen."""
 
     covered_ms: int = 0
+    chosen_ns: float = 0.0
     samples: int = 0
     lost: int = 0
 
@@ -119,6 +124,9 @@ class SampleSums:
             sections = [section for section in sections if self._only(section.series_id)]
         if sections or self._only is None:
             self._chosen_nodes.add(row.node_id)
+        node.chosen_ns += sum(
+            int(section.counts.sum()) * (10**12 / section.rate_millihertz) for section in sections
+        )
         self._sections += sections
         self._rows += sum(len(section.ids) for section in sections)
         if self._rows > _MERGE_AT_ROWS:
@@ -142,6 +150,14 @@ class SampleSums:
         )
         return self._sections, totals
 
+    def cores_of(self) -> dict[int, float]:
+        """The CPU time that was chosen of each covered host, over the time it was covered for."""
+        nodes = {node_id: self._nodes[node_id] for node_id in self._chosen_nodes}
+        return {
+            node_id: node.chosen_ns / 1e6 / node.covered_ms if node.covered_ms else 0.0
+            for node_id, node in nodes.items()
+        }
+
     def _merge(self) -> None:
         self._sections = merge_sections(self._sections)
         self._rows = sum(len(section.ids) for section in self._sections)
@@ -157,7 +173,11 @@ def weigh(section: Section) -> Ints:
 
 
 def list_stacks(
-    sums: SampleSums, span: Span, service_of: Callable[[int], str], host_of: Callable[[int], str]
+    sums: SampleSums,
+    span: Span,
+    service_of: Callable[[int], str],
+    host_of: Callable[[int], str],
+    cpus_of: Callable[[int], int | None] = lambda _node_id: None,
 ) -> Stacks:
     """What was summed, as columns; services and hosts by name, sorted."""
     sections, totals = sums.finish()
@@ -166,6 +186,9 @@ def list_stacks(
     number = {service: index for index, service in enumerate(services)}
     sizes = [len(section.ids) for section in sections]
     empty = np.zeros(0, np.int64)
+    cpus = {node_id: cpus_of(node_id) for node_id in totals.node_ids}
+    cores = [min(used, cpus[node_id] or used) for node_id, used in sums.cores_of().items()]
+    known = [number for number in cpus.values() if number]
     return Stacks(
         span=span,
         services=services,
@@ -175,4 +198,6 @@ def list_stacks(
         weights=np.concatenate([empty, *(weigh(section) for section in sections)]),
         totals=totals,
         host_names=sorted(host_of(node_id) for node_id in totals.node_ids),
+        cores=sum(cores),
+        cpus=sum(known) if len(known) == len(cpus) else None,
     )

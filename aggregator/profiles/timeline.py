@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import defaultdict
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -22,17 +23,39 @@ from aggregator.profiles.reading import (
 from aggregator.profiles.samples import weigh
 from aggregator.profiles.span import FINE_S, WIDE_S, Span, resolve_span
 
-_COLUMNS = "SELECT CAST(extract(epoch FROM p.bucket) AS bigint) AS at, p.weight_ns AS weight_ns"
+_COLUMNS = (
+    "SELECT p.node_id AS node_id, p.weight_ns AS weight_ns, p.covered_ms AS covered_ms, "
+    "CAST(extract(epoch FROM p.bucket) AS bigint) AS at"
+)
+_BY_STEP = """
+SELECT step, CAST(sum(weight_ns) AS bigint), sum(weight_ns / (1e6 * covered_ms))
+FROM (
+    SELECT node_id, (at - :from_s) / :step_s AS step, sum(weight_ns) AS weight_ns,
+        sum(covered_ms) AS covered_ms
+    FROM ({rows}) AS r GROUP BY 1, 2
+) AS hosts WHERE covered_ms > 0 GROUP BY step
+"""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """`cpu_ns[i]` is the CPU time in [from_s + i x step_s, from_s + (i + 1) x step_s)."""
+    """`cpu_ns[i]` is the CPU time in [from_s + i x step_s, from_s + (i + 1) x step_s), `cores[i]`
+    the sum of what each host used while it was covered in it. Both are None where no host was: not
+    known is not idle."""
 
     from_s: int
     until_s: int
     step_s: int
-    cpu_ns: list[int]
+    cpu_ns: list[int | None]
+    cores: list[float | None]
+
+
+@dataclass
+class _Host:
+    """What is known of one host in one step."""
+
+    weight_ns: int = 0
+    covered_ms: int = 0
 
 
 def resolve_steps(question: Question, points: int, keep_fine_s: int) -> tuple[Span, int]:
@@ -59,48 +82,50 @@ async def read_timeline(
     span, step = resolve_steps(question, points, keep_fine_s)
     selector = question.selector
     node_ids = sorted(await choose_nodes(connection, selector)) if selector.hosts else None
-    sums: dict[int, int] = {}
+    steps = (span.until_s - span.from_s) // step
+    cpu_ns: list[int | None] = [None] * steps
+    cores: list[float | None] = [None] * steps
     if not selector.labels:
         # Weights of whole rows are known without opening their blobs.
-        statement = f"SELECT at, sum(weight_ns) FROM ({union(_COLUMNS, span)}) AS r GROUP BY at"
-        for at, weight in await connection.execute(text(statement), row_parameters(span, node_ids)):
-            sums[at] = int(weight)
-    else:
-        series = SeriesCache()
-        async with aclosing(read_rows(connection, span, node_ids)) as bulks:
-            async for rows in bulks:
-                await _add_chosen(connection, series, question, rows, sums)
-    cpu_ns = [0] * ((span.until_s - span.from_s) // step)
-    for at, weight in sums.items():
-        cpu_ns[(at - span.from_s) // step] += weight
-    return Timeline(span.from_s, span.until_s, step, cpu_ns)
+        statement = _BY_STEP.format(rows=union(_COLUMNS, span))
+        parameters = {**row_parameters(span, node_ids), "from_s": span.from_s, "step_s": step}
+        for at, weight, used in await connection.execute(text(statement), parameters):
+            cpu_ns[at], cores[at] = weight, float(used)
+        return Timeline(span.from_s, span.until_s, step, cpu_ns, cores)
+    series = SeriesCache()
+    hosts: defaultdict[tuple[int, int], _Host] = defaultdict(_Host)
+    async with aclosing(read_rows(connection, span, node_ids)) as bulks:
+        async for rows in bulks:
+            weights = await _chosen_weights(connection, series, question, rows)
+            for row, weight in zip(rows, weights, strict=True):
+                host = hosts[(row.bucket_s - span.from_s) // step, row.node_id]
+                host.weight_ns += weight
+                host.covered_ms += row.covered_ms
+    for (at, _), host in hosts.items():
+        if host.covered_ms:
+            cpu_ns[at] = (cpu_ns[at] or 0) + host.weight_ns
+            cores[at] = (cores[at] or 0.0) + host.weight_ns / (1e6 * host.covered_ms)
+    return Timeline(span.from_s, span.until_s, step, cpu_ns, cores)
 
 
-async def _add_chosen(
-    connection: AsyncConnection,
-    series: SeriesCache,
-    question: Question,
-    rows: list[StoredRow],
-    sums: dict[int, int],
-) -> None:
-    by_series = await asyncio.to_thread(_weights, rows)
-    await series.load(connection, {series_id for _, series_id, _ in by_series})
-    chosen = {
-        series_id
-        for series_id in {row[1] for row in by_series}
-        if question.selector.matches_labels(series[series_id].labels)
-    }
-    for at, series_id, weight in by_series:
-        if series_id in chosen:
-            sums[at] = sums.get(at, 0) + weight
-
-
-def _weights(rows: list[StoredRow]) -> list[tuple[int, int, int]]:
-    """(bucket, series id, weight in ns) of every section."""
+async def _chosen_weights(
+    connection: AsyncConnection, series: SeriesCache, question: Question, rows: list[StoredRow]
+) -> list[int]:
+    """The CPU time of the chosen series in each row."""
+    weights = await asyncio.to_thread(_weights, rows)
+    found = {series_id for of_row in weights for series_id, _ in of_row}
+    await series.load(connection, found)
+    chosen = {one for one in found if question.selector.matches_labels(series[one].labels)}
     return [
-        (row.bucket_s, section.series_id, int(np.sum(weigh(section))))
-        for row, sections in zip(rows, decode_blobs(row.data for row in rows), strict=True)
-        for section in sections or ()
+        sum(weight for series_id, weight in of_row if series_id in chosen) for of_row in weights
+    ]
+
+
+def _weights(rows: list[StoredRow]) -> list[list[tuple[int, int]]]:
+    """(series id, weight in ns) of every section of each row."""
+    return [
+        [(section.series_id, int(np.sum(weigh(section)))) for section in sections or ()]
+        for sections in decode_blobs(row.data for row in rows)
     ]
 
 
