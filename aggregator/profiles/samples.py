@@ -90,7 +90,8 @@ class SampleSums:
     """Sums of samples by (series, rate) and stack, in memory bounded by what is distinct.
 
     `only` chooses series by id; None takes all. Hosts with a chosen sample are covered with all of
-    their rows, so coverage does not depend on the tier; without `only` every host is.
+    their rows, so coverage does not depend on the tier; without `only` every host is that was observed
+    at all.
     """
 
     def __init__(self, only: Callable[[int], bool] | None = None) -> None:
@@ -122,7 +123,7 @@ class SampleSums:
             self._ends.add(stack_ends or ())
         if self._only is not None:
             sections = [section for section in sections if self._only(section.series_id)]
-        if sections or self._only is None:
+        if sections or (self._only is None and row.covered_ms):
             self._chosen_nodes.add(row.node_id)
         node.chosen_ns += sum(
             int(section.counts.sum()) * (10**12 / section.rate_millihertz) for section in sections
