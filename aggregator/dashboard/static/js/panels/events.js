@@ -1,6 +1,6 @@
 // The last events of one host, newest first, page by page.
 
-import { fetchEvents } from "../api.js";
+import { fetchEvents, serverNow } from "../api.js";
 import { el } from "../dom.js";
 import { clock, plain } from "../format.js";
 import { wordsOf } from "../messages.js";
@@ -83,7 +83,7 @@ export function createEvents(name) {
   }
 
   function sayNone() {
-    say("No events in the last 7 days: the agent changed nothing and met no limit.");
+    say("No events in the last 7 days.");
   }
 
   function showOlder(page, nowMs) {
@@ -98,7 +98,7 @@ export function createEvents(name) {
     }
   }
 
-  more.addEventListener("click", () => ask({ olderThan: older }, Date.now(), showOlder));
+  more.addEventListener("click", () => ask({ olderThan: older }, serverNow(), showOlder));
   return {
     box,
     refresh(nowMs) {
