@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import Gauge
 
-from aggregator.errors import AggregatorError
+from aggregator.errors import RETRY_AFTER_S, AggregatorError
 from wire import limits
 
 CHUNK_BYTES = 1 << 16
@@ -51,6 +51,7 @@ class BodyRoomError(BodyError):
 
     status = 503
     code = "no_room_for_body"
+    retry_after_s = RETRY_AFTER_S
     remedy = "send it again later"
 
 

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from aggregator.app_keys import METRICS
 from aggregator.bodies import BODY_TIMEOUT_S, MIN_BYTES_PER_S
-from aggregator.errors import AggregatorError
+from aggregator.errors import RETRY_AFTER_S, AggregatorError
 from aggregator.workers import OverloadedError
 
 QUESTIONS_AT_ONCE = 3  # of those that read profiles
@@ -41,6 +41,7 @@ class StoreTooSlowError(AggregatorError):
 
     status: ClassVar[int] = 503
     code = "store_too_slow"
+    retry_after_s = RETRY_AFTER_S
     remedy = "send it again later; check that Postgres answers"
 
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import ClassVar, TypeVar
 
-from aggregator.errors import AggregatorError
+from aggregator.errors import RETRY_AFTER_S, AggregatorError
 
 Result = TypeVar("Result")
 _given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
@@ -23,6 +23,7 @@ class OverloadedError(AggregatorError):
 
     status: ClassVar[int] = 503
     code = "overloaded"
+    retry_after_s = RETRY_AFTER_S
     remedy = "try again in some seconds"
 
 
