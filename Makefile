@@ -30,7 +30,7 @@ ARGS ?=
 UP_ARGS := $(if $(PORT),--port '$(PORT)') $(if $(DATA_DIR),--data-dir '$(abspath $(DATA_DIR))') $(ARGS)
 PYTEST_ARGS ?=
 
-.PHONY: help setup bpf deb demo test test-setup test-long test-races bench bench-stacks bench-setup lint clean
+.PHONY: help setup bpf deb demo test test-setup test-long test-races bench bench-stacks bench-hostile bench-setup lint clean
 
 help: ## this list
 	@echo "make demo [PORT=8380] [DATA_DIR=folder] [ARGS='--for 60s --json']"
@@ -63,6 +63,9 @@ bench: bench-setup ## what the agent costs, beside four others; build/bench/agen
 
 bench-stacks: bench-setup ## how true its stacks are, beside perf and py-spy; build/bench/stacks.json
 	$(BIN)/python -m benchmarks.stacks $(ARGS)
+
+bench-hostile: bench-setup ## what the worst requests do to the aggregator; build/bench/hostile.json
+	$(BIN)/python -m benchmarks.hostile $(ARGS)
 
 lint: test-setup ## ruff, mypy and clang-format
 	$(BIN)/ruff check .

@@ -6,26 +6,50 @@ import importlib.util
 import ipaddress
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
+from aggregator import bodies, bounds
 from aggregator.access.errors import ReadTokenError
 from aggregator.access.reading import CHALLENGE, load_read_token, require_read_token
 from aggregator.access.service import TokenCache
-from aggregator.app_keys import CONFIG, DATABASE, INGEST, METRICS, SESSIONS, TOKENS
+from aggregator.app_keys import (
+    CONFIG,
+    DATABASE,
+    DECODERS,
+    HEALTH_DATABASE,
+    INGEST,
+    METRICS,
+    QUESTION_DATABASE,
+    QUESTION_SESSIONS,
+    QUESTION_WORKERS,
+    SESSIONS,
+    TOKENS,
+)
+from aggregator.bodies import release_body
+from aggregator.bounds import LISTS_AT_ONCE, QUESTION_S, QUESTIONS_AT_ONCE, keep_bounds
 from aggregator.broker_url import REMEDY, open_to_strangers
 from aggregator.config import CentreConfig
+from aggregator.connections import watch_connection
 from aggregator.db import create_database
 from aggregator.errors import AggregatorError, wire_status
+from aggregator.health import CHECK_TIMEOUT_S
+from aggregator.ingest.decoding import Decoders
 from aggregator.ingest.group import GroupCommit
+from aggregator.rare_log import keep_log_small
+from aggregator.serving import connection_limits, raise_descriptors, serve_until_signal
 from aggregator.telemetry import Metrics, setup_tracing
+from aggregator.workers import Workers
 from wire.errors import WireError
 
 LOG = logging.getLogger(__name__)
-SHUTDOWN_TIMEOUT_S = 10.0
+QUESTION_POOL = QUESTIONS_AT_ONCE + LISTS_AT_ONCE
+QUESTION_THREADS = 2
+SWITCH_S = 0.001
 VIEWS = (
     "aggregator.health",
     "aggregator.ingest.views",
@@ -42,17 +66,29 @@ VIEWS = (
 def create_app(config: CentreConfig) -> web.Application:
     """The aggregator. It connects on first use, so it starts (and says why it is not ready)
     without a database too. Raises ConfigError for a read token that cannot be used."""
-    middlewares: list[Middleware] = [errors_as_json]
+    middlewares: list[Middleware] = [watch_connection, errors_as_json]
     if config.read_token_file:
         middlewares.append(require_read_token(load_read_token(config.read_token_file)))
+    # Errors end inside of keep_bounds, whose wait would keep them, and all that their frames hold.
+    middlewares += [keep_bounds, errors_as_json, release_body]
     app = web.Application(middlewares=middlewares)
     app[CONFIG] = config
     app[METRICS] = Metrics()
     app[DATABASE] = create_database(config.database_url)
+    app[QUESTION_DATABASE] = create_database(
+        config.database_url, QUESTION_POOL, int(QUESTION_S * 1000)
+    )
+    app[HEALTH_DATABASE] = create_database(config.database_url, 1, int(CHECK_TIMEOUT_S * 1000))
+    app[DECODERS] = Decoders()
+    app[QUESTION_WORKERS] = Workers("questions", QUESTION_THREADS)
+    bodies.setup(app, app[METRICS].body_bytes)
     app[SESSIONS] = async_sessionmaker(app[DATABASE], expire_on_commit=False)
+    app[QUESTION_SESSIONS] = async_sessionmaker(app[QUESTION_DATABASE], expire_on_commit=False)
     app[TOKENS] = TokenCache(app[DATABASE])
     app[INGEST] = GroupCommit(app[DATABASE], app[METRICS], config.retention)
+    bounds.setup(app)
     app.cleanup_ctx.append(_database)
+    app.cleanup_ctx.append(_workers)
     app.cleanup_ctx.append(_group_commit)
     for name in VIEWS:
         _register(app, name)
@@ -72,14 +108,11 @@ def serve(config: CentreConfig) -> None:
     why = open_to_strangers(config.broker_url)
     if why:
         LOG.warning("%s: %s", why, REMEDY)
-    web.run_app(
-        app,
-        host=config.host,
-        port=config.port,
-        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-        access_log=None,  # a line for each of thousands of batches helps nobody; /metrics counts
-        print=None,
-    )
+    keep_log_small()
+    # The loop gets its turn within this time while threads compute.
+    sys.setswitchinterval(SWITCH_S)
+    limits = connection_limits(config.max_connections, raise_descriptors())
+    asyncio.run(serve_until_signal(app, config.host, config.port, limits))
 
 
 @web.middleware
@@ -140,7 +173,14 @@ def _register(app: web.Application, name: str) -> None:
 
 async def _database(app: web.Application) -> AsyncIterator[None]:
     yield
-    await app[DATABASE].dispose()
+    for database in (DATABASE, QUESTION_DATABASE, HEALTH_DATABASE):
+        await app[database].dispose()
+
+
+async def _workers(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[DECODERS].close()
+    await app[QUESTION_WORKERS].close()
 
 
 async def _group_commit(app: web.Application) -> AsyncIterator[None]:

@@ -52,6 +52,7 @@ class CentreConfig:
     overhead_cpu_percent: float = 1.0  # share of the host above which the overhead alert fires
     overhead_memory_bytes: int = 50 << 20
     symbols_upload_bytes: int = 2 << 30  # of one file of debug information
+    max_connections: int = 8_192  # half of them from one address
 
 
 def load_config(
@@ -132,6 +133,7 @@ def _build(values: dict[str, Any]) -> CentreConfig:
     _check_range("port", config.port, 0, 65_535)
     _check_range("overhead_cpu_percent", config.overhead_cpu_percent, 0, 100)
     _check_range("overhead_memory_bytes", config.overhead_memory_bytes, 1, 1 << 40)
+    _check_range("max_connections", config.max_connections, 16, 1 << 20)
     _check_range("symbols_upload_bytes", config.symbols_upload_bytes, 1 << 20, 64 << 30)
     for setting in fields(Retention):
         seconds = getattr(config.retention, setting.name)

@@ -23,6 +23,7 @@ from aggregator.errors import (
 
 POOL_SIZE = 8
 CONNECT_TIMEOUT_S = 10
+POOL_TIMEOUT_S = 15
 STATEMENT_TIMEOUT_MS = 60_000
 _NO_PARTITION = "no partition of relation"
 
@@ -52,9 +53,15 @@ def engine_url(database_url: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def create_database(database_url: str, pool_size: int = POOL_SIZE) -> AsyncEngine:
-    """The asynchronous engine of the aggregator; it connects on first use."""
-    return create_async_engine(engine_url(database_url), **_engine_options(pool_size))
+def create_database(
+    database_url: str,
+    pool_size: int = POOL_SIZE,
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+) -> AsyncEngine:
+    """An asynchronous engine with a pool of its own, twice `pool_size` at most; it connects on
+    first use. A statement whose caller is cancelled is cancelled in the database too."""
+    options = _engine_options(pool_size, statement_timeout_ms)
+    return create_async_engine(engine_url(database_url), **options)
 
 
 def create_sync_database(database_url: str, pool_size: int = 2) -> Engine:
@@ -62,15 +69,18 @@ def create_sync_database(database_url: str, pool_size: int = 2) -> Engine:
     return create_engine(engine_url(database_url), **_engine_options(pool_size))
 
 
-def _engine_options(pool_size: int) -> dict[str, Any]:
+def _engine_options(
+    pool_size: int, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
+) -> dict[str, Any]:
     return {
         "pool_size": pool_size,
         "max_overflow": pool_size,
+        "pool_timeout": POOL_TIMEOUT_S,
         "pool_pre_ping": True,  # a restarted Postgres costs one round trip, not an error
         "connect_args": {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "flamefleet",
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+            "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC",
         },
     }
 

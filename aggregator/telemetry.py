@@ -14,6 +14,14 @@ LOG = logging.getLogger(__name__)
 TRACER = trace.get_tracer("flamefleet.aggregator")
 EXPOSITION_TYPE = CONTENT_TYPE_LATEST
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http"
+CLOSE_REASONS = (
+    "limit",  # of all connections
+    "address_limit",  # of one address
+    "head_too_slow",
+    "idle",
+    "answer_not_read",
+    "unread_answers",  # of all clients together
+)
 _DECODE_BUCKETS_S = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
@@ -87,6 +95,30 @@ class Metrics:
             "flamefleet_commit_batches",
             "Batches in one commit",
             buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
+        self.loop_delay = Gauge(
+            "flamefleet_loop_delay_most_seconds",
+            "How late the event loop was at most, in the last 10 to 20 s",
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "flamefleet_connections", "Open connections", registry=self.registry
+        )
+        self.connections_closed = Counter(
+            "flamefleet_connections_closed",
+            "Connections closed by the aggregator, by reason: a limit of connections, a deadline",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in CLOSE_REASONS:
+            self.connections_closed.labels(reason)
+        self.body_bytes = Gauge(
+            "flamefleet_body_bytes", "Request bodies held in memory", registry=self.registry
+        )
+        self.given_up = Counter(
+            "flamefleet_given_up",
+            "Requests whose client hung up before the answer",
             registry=self.registry,
         )
         self.queued = Gauge(

@@ -207,3 +207,15 @@ class SymbolExtract(msgspec.Struct, frozen=True):
     name: str
     data: bytes
     refused: str = ""
+
+
+class ExtractView(msgspec.Struct, frozen=True):
+    """A `SymbolExtract` as it is decoded where its symbols are only passed on: `data` lies in the
+    body, of which it is no copy."""
+
+    node: str
+    module_kind: int
+    build_id: bytes
+    name: str
+    data: memoryview
+    refused: str = ""

@@ -56,7 +56,8 @@ def check_definitions(definitions: Definitions) -> int:
     frames = _column("frame_module", definitions.frame_module, 4)
     if _column("frame_offset", definitions.frame_offset, 8) != frames:
         raise MalformedError(f"frame_offset must have {frames} rows like frame_module")
-    if _column("stack_frames", definitions.stack_frames, 4) > limits.MAX_DEFINITION_FRAMES:
+    in_stacks = _column("stack_frames", definitions.stack_frames, 4)
+    if max(frames, in_stacks) > limits.MAX_DEFINITION_FRAMES:
         raise TooLargeError(f"more than {limits.MAX_DEFINITION_FRAMES} frames in definitions")
     return stacks
 

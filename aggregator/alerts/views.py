@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from aggregator.alerts.listing import list_alerts
-from aggregator.app_keys import CONFIG, SESSIONS
+from aggregator.app_keys import CONFIG, QUESTION_SESSIONS
 from aggregator.broker_url import open_to_strangers
 from aggregator.db import database_errors
 
@@ -16,7 +16,7 @@ async def get_alerts(request: web.Request) -> web.Response:
     strangers are kept from the broker: {"alerts": [...], "webhooks": n, "broker_is_closed": true}.
     """
     with database_errors():
-        async with request.app[SESSIONS]() as session:
+        async with request.app[QUESTION_SESSIONS]() as session:
             alerts = await list_alerts(session)
     config = request.app[CONFIG]
     return web.json_response(

@@ -10,6 +10,7 @@ from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.frame_table import FrameTable, Function
 from aggregator.profiles.grouping import Ints, group
 from aggregator.profiles.prefix_tree import Level
+from aggregator.workers import checkpoint
 
 ALL = Function("all", "", "process")
 OTHER = Function("(other)", "", "unknown")
@@ -84,6 +85,7 @@ def fold(levels: list[Level], services: Sequence[str], dictionary: Dictionary) -
     size = 1 + len(services)
     chains = Chains(levels, dictionary)
     for depth in range(chains.depth):
+        checkpoint()
         rows = chains.rows_at(depth)
         merged = group((rows.above << 32) | (shift + rows.function))
         total = merged.sums(rows.total)

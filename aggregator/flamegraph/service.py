@@ -7,10 +7,8 @@ event loop stays free and the dictionary needs no lock.
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,19 +16,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aggregator.db import connection_scope
 from aggregator.flamegraph.graph import Folded, Graph, arrange, fold, prune
-from aggregator.profiles.dictionary import Dictionary
+from aggregator.profiles.dictionary import MAX_TREE_NODES, Dictionary
+from aggregator.profiles.errors import TooMuchError
 from aggregator.profiles.grouping import Ints, group
 from aggregator.profiles.loading import SeriesCache, last_renaming, load_frames, load_stacks
 from aggregator.profiles.prefix_tree import REFUSED, UNDEFINED, Level
 from aggregator.profiles.questions import Question
 from aggregator.profiles.reading import choose_nodes, read_rows
-from aggregator.profiles.samples import DecodedRow, SampleSums, Stacks, decode_rows, list_stacks
+from aggregator.profiles.samples import SampleSums, Stacks, list_stacks, open_rows
 from aggregator.profiles.selector import Selector
 from aggregator.profiles.span import Span, resolve_span
+from aggregator.workers import Workers
 
 Result = TypeVar("Result")
 HOST_NAMES = 50
-QUESTIONS_AT_ONCE = 3  # each holds a connection of the pool that ingest needs too
+MOST_STACKS = 500_000  # of one question
+STACKS_AT_ONCE = 5_000  # read and added; 1 KB each while that is done
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,19 @@ class Placed:
 
 
 class FlamegraphService:
-    """Holds the resident dictionary and the thread that works on it."""
+    """Holds the resident dictionary and the thread that works on it; `workers` read blobs."""
 
-    def __init__(self, engine: AsyncEngine, keep_fine_s: int) -> None:
+    def __init__(self, engine: AsyncEngine, workers: Workers, keep_fine_s: int) -> None:
         self._engine = engine
+        self._workers = workers
         self._keep_fine_s = keep_fine_s
         self._dictionary = Dictionary()
         self._series = SeriesCache()
-        self._thread = ThreadPoolExecutor(1, "flamegraph")
-        self._at_once = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        self._thread = Workers("flamegraphs", 1)
 
     async def close(self) -> None:
         """Stop the thread; what it works on is finished first."""
-        await asyncio.to_thread(self._thread.shutdown)
+        await self._thread.close()
 
     async def flamegraph(self, question: Question, max_nodes: int) -> Flamegraph:
         """The flamegraph of a question, with at most `max_nodes` nodes."""
@@ -108,7 +109,7 @@ class FlamegraphService:
         return stacks, dictionary
 
     async def _answer(self, question: Question) -> tuple[Stacks, Dictionary, Placed]:
-        async with self._at_once, connection_scope(self._engine) as connection:
+        async with connection_scope(self._engine) as connection:
             stacks = await self._collect(connection, question)
             dictionary = await self._define(connection, stacks.stack_ids)
             placed = await self.run(_place, dictionary, stacks)
@@ -117,8 +118,7 @@ class FlamegraphService:
 
     async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Run `work` in the thread: what reads the dictionary or takes long belongs there."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, partial(work, *arguments))
+        return await self._thread.run(work, *arguments)
 
     async def _collect(self, connection: AsyncConnection, question: Question) -> Stacks:
         selector = question.selector
@@ -130,15 +130,22 @@ class FlamegraphService:
         only = _chooser(selector, series) if selector.labels else None
         sums = SampleSums(only)
         node_ids = sorted(nodes) if selector.hosts else None
-        async with aclosing(read_rows(connection, span, node_ids)) as bulks:
-            async for rows in bulks:
-                decoded = await self.run(decode_rows, rows)
-                await series.load(
-                    connection,
-                    {section.series_id for row in decoded for section in row.sections or ()},
-                )
-                await self.run(_add_all, sums, decoded)
-        return await self.run(
+        adding: asyncio.Future[None] | None = None
+        try:
+            async with aclosing(read_rows(connection, span, node_ids)) as bulks:
+                async for rows in bulks:
+                    opened = await self._workers.run(open_rows, rows)
+                    await series.load(connection, opened.series_ids())
+                    if adding is not None:
+                        await adding
+                    # While one bulk is added, the next is read.
+                    adding = asyncio.ensure_future(self._workers.run(sums.add, opened))
+            if adding is not None:
+                await adding
+        finally:
+            if adding is not None:
+                adding.cancel()
+        return await self._workers.run(
             list_stacks,
             sums,
             span,
@@ -152,11 +159,19 @@ class FlamegraphService:
             self._dictionary = Dictionary()  # who still works on the old one keeps it
         dictionary = self._dictionary
         distinct = await self.run(np.unique, stack_ids)
+        if len(distinct) > MOST_STACKS:
+            raise TooMuchError(
+                f"{len(distinct)} distinct stacks answer this; at most {MOST_STACKS} can be drawn"
+            )
         missing = await self.run(dictionary.missing_stacks, distinct, time.monotonic())
-        if missing:
-            rows = await load_stacks(connection, missing)
+        before = len(dictionary.tree)
+        for start in range(0, len(missing), STACKS_AT_ONCE):
+            asked = missing[start : start + STACKS_AT_ONCE]
+            rows = await load_stacks(connection, asked)
             # Others may have added the same stacks meanwhile; the tree leaves those as they are.
-            await self.run(dictionary.add_stacks, missing, rows, time.monotonic())
+            await self.run(dictionary.add_stacks, asked, rows, time.monotonic())
+            if len(dictionary.tree) - before > MAX_TREE_NODES:
+                raise TooMuchError(f"the stacks that answer this have over {MAX_TREE_NODES} frames")
         return dictionary
 
     async def _name(
@@ -183,11 +198,6 @@ def _chooser(selector: Selector, series: SeriesCache) -> Callable[[int], bool]:
         return chosen[series_id]
 
     return choose
-
-
-def _add_all(sums: SampleSums, decoded: list[DecodedRow]) -> None:
-    for row in decoded:
-        sums.add(*row)
 
 
 def _place(dictionary: Dictionary, stacks: Stacks) -> Placed:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from aggregator.app_keys import CONFIG, DATABASE
+from aggregator.app_keys import CONFIG, QUESTION_DATABASE, QUESTION_WORKERS
 from aggregator.export.folded import encode_graph
 from aggregator.export.pprof import encode_stacks
 from aggregator.flamegraph.columnar import encode_columnar
@@ -23,7 +23,9 @@ routes = web.RouteTableDef()
 
 def setup(app: web.Application) -> None:
     """Add the route and the service behind it."""
-    app[FLAMEGRAPHS] = FlamegraphService(app[DATABASE], app[CONFIG].retention.profiles_10s_s)
+    app[FLAMEGRAPHS] = FlamegraphService(
+        app[QUESTION_DATABASE], app[QUESTION_WORKERS], app[CONFIG].retention.profiles_10s_s
+    )
     app.add_routes(routes)
     app.cleanup_ctx.append(_close)
 

@@ -1,16 +1,17 @@
 """How stacks ended, by service: whose stacks are whole, and why others are not."""
 
-import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.profiles.blob_columns import read_heads
 from aggregator.profiles.loading import SeriesCache
 from aggregator.profiles.questions import Question
 from aggregator.profiles.reading import choose_nodes, read_ends
 from aggregator.profiles.span import Span, resolve_span
-from aggregator.profiles.stack_ends import EndSums, StackEnds, decode_ends
+from aggregator.profiles.stack_ends import EndSums, StackEnds
+from aggregator.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ServiceEnds:
 
 
 async def read_service_ends(
-    connection: AsyncConnection, question: Question, keep_fine_s: int
+    connection: AsyncConnection, workers: Workers, question: Question, keep_fine_s: int
 ) -> ServiceEnds:
     """The ends of the samples that a question chooses. No stack is read for it."""
     span = resolve_span(question.from_s, question.until_s, question.now_s, keep_fine_s)
@@ -33,7 +34,7 @@ async def read_service_ends(
     sums, damaged = EndSums(), 0
     async with aclosing(read_ends(connection, span, node_ids)) as bulks:
         async for blobs in bulks:
-            damaged += await asyncio.to_thread(_add, sums, blobs)
+            damaged += await workers.run(_add, sums, blobs)
     series = SeriesCache()
     await series.load(connection, sums.series_ids())
 
@@ -49,7 +50,6 @@ async def read_service_ends(
 
 def _add(sums: EndSums, blobs: list[bytes]) -> int:
     """Add blobs; how many of them were damaged."""
-    decoded = decode_ends(blobs)
-    for sections in decoded:
-        sums.add(sections or ())
-    return decoded.count(None)
+    heads = read_heads(blobs)
+    sums.add(heads)
+    return int(heads.damaged.sum())

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from aggregator.access.errors import UnknownNodeError
-from aggregator.app_keys import CONFIG, DATABASE
+from aggregator.app_keys import CONFIG, QUESTION_DATABASE, QUESTION_WORKERS
 from aggregator.db import connection_scope
 from aggregator.fleet.events import list_events, parse_place
 from aggregator.fleet.service import list_labels, list_nodes
@@ -33,7 +33,7 @@ routes = web.RouteTableDef()
 @routes.get("/api/v1/nodes")
 async def get_nodes(request: web.Request) -> web.Response:
     """Every node: state, agent, rate, overhead, losses (`aggregator.fleet.service.list_nodes`)."""
-    async with connection_scope(request.app[DATABASE]) as connection:
+    async with connection_scope(request.app[QUESTION_DATABASE]) as connection:
         nodes = await list_nodes(connection, datetime.now(timezone.utc))
     return _json({"nodes": nodes})
 
@@ -54,7 +54,7 @@ async def get_events(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     if "\0" in name:
         raise UnknownNodeError("no node has NUL in its name")
-    async with connection_scope(request.app[DATABASE]) as connection:
+    async with connection_scope(request.app[QUESTION_DATABASE]) as connection:
         events, older = await list_events(
             connection, name, from_s, until_s, kind, older_than, limit
         )
@@ -64,7 +64,7 @@ async def get_events(request: web.Request) -> web.Response:
 @routes.get("/api/v1/labels")
 async def get_labels(request: web.Request) -> web.Response:
     """Names and values of the labels that a query can select by."""
-    async with connection_scope(request.app[DATABASE]) as connection:
+    async with connection_scope(request.app[QUESTION_DATABASE]) as connection:
         labels = await list_labels(connection)
     return _json({"labels": labels})
 
@@ -75,8 +75,9 @@ async def get_timeline(request: web.Request) -> web.Response:
     points = parse_number(request.query, "points", DEFAULT_POINTS, 1, MAX_POINTS)
     question = parse_question(request.query, time.time())
     keep_fine_s = request.app[CONFIG].retention.profiles_10s_s
-    async with connection_scope(request.app[DATABASE]) as connection:
-        timeline = await read_timeline(connection, question, points, keep_fine_s)
+    async with connection_scope(request.app[QUESTION_DATABASE]) as connection:
+        workers = request.app[QUESTION_WORKERS]
+        timeline = await read_timeline(connection, workers, question, points, keep_fine_s)
     return _json(
         {
             "from": format_time(timeline.from_s),
@@ -92,8 +93,9 @@ async def get_stack_ends(request: web.Request) -> web.Response:
     """How the stacks that `query` chooses between `from` and `until` ended, by service."""
     question = parse_question(request.query, time.time())
     keep_fine_s = request.app[CONFIG].retention.profiles_10s_s
-    async with connection_scope(request.app[DATABASE]) as connection:
-        ends = await read_service_ends(connection, question, keep_fine_s)
+    async with connection_scope(request.app[QUESTION_DATABASE]) as connection:
+        workers = request.app[QUESTION_WORKERS]
+        ends = await read_service_ends(connection, workers, question, keep_fine_s)
     return _json(
         {
             "effective_from": format_time(ends.span.from_s),

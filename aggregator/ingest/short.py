@@ -5,7 +5,10 @@ the hashes that stand behind the numbers, so a number that was guessed, or one o
 (a restored one, say), is refused and never counted as something else.
 """
 
-from typing import NamedTuple
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,9 @@ from wire.hashes import batch_check, labels_hash
 from wire.schema import Batch, Series
 from wire.short import CHECK_BYTES, HASH_BYTES, ShortBatch, widen_ends
 
+OffLoop = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+_LOOKED_UP_AT_ONCE = 8_192
 _PLANES = 4
 _U32 = 2**32
 
@@ -62,18 +68,33 @@ def read_rows(short: ShortBatch) -> ShortRows:
     )
 
 
-async def widen(short: ShortBatch, rows: ShortRows, dictionary: Dictionary) -> Batch:
+async def widen(
+    short: ShortBatch, rows: ShortRows, dictionary: Dictionary, off_loop: OffLoop
+) -> Batch:
     """The batch that `short` stands for; its rows are in another order than on the node.
 
     Raises UnknownNumberError when a number says nothing here, or not what the node means.
     """
-    distinct, places = np.unique(rows.numbers, return_inverse=True)
-    hashes = await dictionary.stack_hashes(distinct.tolist())
-    asked = [one for one in short.series if isinstance(one, int)]
-    labels = await dictionary.series_labels(asked)
+    distinct = (await off_loop(partial(np.unique, rows.numbers))).tolist()
+    hashes: list[bytes] = []
+    for start in range(0, len(distinct), _LOOKED_UP_AT_ONCE):
+        hashes += await dictionary.stack_hashes(distinct[start : start + _LOOKED_UP_AT_ONCE])
+        await asyncio.sleep(0)  # others have their turn
+    labels = await dictionary.series_labels([one for one in short.series if isinstance(one, int)])
+    widened: Batch = await off_loop(partial(_widen, short, rows, distinct, hashes, labels))
+    return widened
+
+
+def _widen(
+    short: ShortBatch,
+    rows: ShortRows,
+    distinct: list[int],
+    hashes: list[bytes],
+    labels: dict[int, dict[str, str]],
+) -> Batch:
     series = [Series(labels[one] if isinstance(one, int) else one) for one in short.series]
     table = np.frombuffer(b"".join(hashes), f"V{HASH_BYTES}")
-    numbered = table[places.reshape(-1)].tobytes() if len(table) else b""
+    numbered = table[np.searchsorted(distinct, rows.numbers)].tobytes() if len(table) else b""
     hashed_labels = (labels_hash(one.labels) for one in series)
     if batch_check(short.digest, hashed_labels, (numbered,)) != short.check:
         raise UnknownNumberError("the numbers of the batch stand for other stacks or labels here")

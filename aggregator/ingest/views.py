@@ -1,19 +1,18 @@
 """POST /api/v1/batches and /api/v1/definitions."""
 
-import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from aiohttp import web
 
 from aggregator.access.requests import authenticate, check_node
 from aggregator.access.service import NodeIdentity
-from aggregator.app_keys import CONFIG, DATABASE, INGEST, METRICS
+from aggregator.app_keys import CONFIG, DATABASE, DECODERS, INGEST, METRICS
 from aggregator.bodies import read_body
 from aggregator.errors import AggregatorError, wire_status
 from aggregator.ingest.batches import PreparedBatch, prepare_batch
@@ -32,10 +31,6 @@ from wire.packed import PackedDefinitions
 from wire.schema import Answer, Batch, Definitions
 from wire.short import ShortBatch
 from wire.unpack import unpack
-
-BYTES_OFF_LOOP = 32 << 10  # larger bodies are decoded in a thread: the loop serves others meanwhile
-
-Read = TypeVar("Read")
 
 routes = web.RouteTableDef()
 
@@ -56,7 +51,7 @@ async def post_batch(request: web.Request) -> web.Response:
     try:
         node = await authenticate(request)
         with _noting(request, node):
-            body = await read_body(request, limits.MAX_BATCH_BYTES)
+            body = await read_body(request, limits.MAX_BATCH_BYTES, node.id)
             with TRACER.start_as_current_span("ingest.decode"), metrics.decode_seconds.time():
                 kept_ns = request.app[CONFIG].retention.profiles_60s_s * 10**9
                 times = _Times(arrived_ns, _sent_ns(request), kept_ns)
@@ -65,7 +60,7 @@ async def post_batch(request: web.Request) -> web.Response:
                 else:
                     wants_numbers = SHORT_TYPE in request.headers.get("Accept", "")
                     read = partial(_read_batch, body, node, times, wants_numbers=wants_numbers)
-                    batch = await _off_loop(body, read)
+                    batch = await request.app[DECODERS].run(body, read)
     except UnknownNumberError:  # it comes again at once, whole
         metrics.batches.labels("wanted_whole").inc()
         raise
@@ -96,10 +91,9 @@ async def post_definitions(request: web.Request) -> web.Response:
 
 
 async def _define(request: web.Request, node: NodeIdentity) -> web.Response:
-    body = await read_body(request, limits.MAX_DEFINITIONS_BYTES)
+    body = await read_body(request, limits.MAX_DEFINITIONS_BYTES, node.id)
     read = partial(_read_definitions, body, node)
-    # A small packed body may be of many frames.
-    given, is_ahead = await (asyncio.to_thread(read) if is_short(body) else _off_loop(body, read))
+    given, is_ahead = await request.app[DECODERS].run(body, read)
     ingest = request.app[INGEST]
     hashes = given.all_hashes if is_ahead else []
     stacks: dict[bytes, KnownStack] = {}
@@ -140,11 +134,6 @@ async def _note_clock(request: web.Request, node: NodeIdentity, error: Exception
         await note_clock_offset(request.app[DATABASE], node.id, error.clock_offset_ms)
 
 
-async def _off_loop(body: bytes, read: Callable[[], Read]) -> Read:
-    """What `read` makes of `body`; in a thread when that is large."""
-    return await asyncio.to_thread(read) if len(body) > BYTES_OFF_LOOP else read()
-
-
 def _read_batch(
     body: bytes,
     node: NodeIdentity,
@@ -170,8 +159,9 @@ async def _read_short(
         check_node(node, short.node)
         return short, read_rows(short)
 
-    short, rows = await _off_loop(body, read)
-    batch = await widen(short, rows, request.app[INGEST].dictionary)
+    decoders = request.app[DECODERS]
+    short, rows = await decoders.run(body, read)
+    batch = await widen(short, rows, request.app[INGEST].dictionary, partial(decoders.run, body))
 
     def prepare() -> PreparedBatch:
         prepared = prepare_batch(
@@ -179,7 +169,7 @@ async def _read_short(
         )
         return replace(prepared, unnumbered=unnumbered(short, rows))
 
-    return await _off_loop(body, prepare)
+    return await decoders.run(body, prepare)
 
 
 def _read_definitions(body: bytes, node: NodeIdentity) -> tuple[CheckedDefinitions, bool]:

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from aggregator.access.requests import authenticate_operator
-from aggregator.app_keys import DATABASE
+from aggregator.app_keys import DATABASE, QUESTION_DATABASE
 from aggregator.bodies import read_body
 from aggregator.db import connection_scope
 from aggregator.on_demand.asking import parse_asked
@@ -37,7 +37,7 @@ async def post_profile(request: web.Request) -> web.Response:
 async def get_profiles(request: web.Request) -> web.Response:
     """The profiles that the node was asked for, the newest first."""
     now = datetime.now(timezone.utc)
-    async with connection_scope(request.app[DATABASE]) as connection:
+    async with connection_scope(request.app[QUESTION_DATABASE]) as connection:
         node, profiles = await list_profiles(connection, request.match_info["name"], now)
     return _json({"profiles": [describe(node, known, now) for known in profiles]})
 
@@ -46,7 +46,7 @@ async def get_profiles(request: web.Request) -> web.Response:
 async def get_profile(request: web.Request) -> web.Response:
     """How far a profile is (`aggregator.on_demand.description.describe`)."""
     now = datetime.now(timezone.utc)
-    async with connection_scope(request.app[DATABASE]) as connection:
+    async with connection_scope(request.app[QUESTION_DATABASE]) as connection:
         node, known = await find_profile(connection, *_place(request), now)
     return _json(describe(node, known, now))
 

@@ -63,7 +63,7 @@ def decode_sections(data: bytes) -> list[Section]:
 
     Raises BlobError for anything that `encode_sections` could not have written.
     """
-    return _decode_together([_decompress(zstandard.ZstdDecompressor(), data)])[0]
+    return _decode_together([decompress(zstandard.ZstdDecompressor(), data)])[0]
 
 
 def decode_blobs(blobs: Iterable[bytes]) -> Iterator[list[Section] | None]:
@@ -76,7 +76,7 @@ def decode_blobs(blobs: Iterable[bytes]) -> Iterator[list[Section] | None]:
     size = 0
     for data in blobs:
         try:
-            raw = _decompress(decompressor, data)
+            raw = decompress(decompressor, data)
         except BlobError:
             waiting.append(None)
             continue
@@ -140,7 +140,8 @@ def _encode_body(section: Section) -> bytes:
     return encode_varints(np.diff(ids, prepend=np.int64(0))) + encode_varints(counts)
 
 
-def _decompress(decompressor: zstandard.ZstdDecompressor, data: bytes) -> bytes:
+def decompress(decompressor: zstandard.ZstdDecompressor, data: bytes) -> bytes:
+    """The content of a blob, before its sections. Raises BlobError."""
     try:
         declared = zstandard.frame_content_size(data)
         if not 0 <= declared <= MAX_DECODED_BYTES:
@@ -171,23 +172,18 @@ def _decode_or_none(raw: bytes) -> list[Section] | None:
 
 def _decode_together(blobs: list[bytes]) -> list[list[Section]]:
     """The sections of decompressed blobs, whose bodies are decoded as one column."""
-    counts = [_count_sections(raw) for raw in blobs]
+    counts = [count_sections(raw) for raw in blobs]
     starts = [4 + 12 * count for count in counts]
     heads = [raw[4:start] for raw, start in zip(blobs, starts, strict=True)]
     header = np.frombuffer(b"".join(heads), "<u4").astype(np.int64).reshape(-1, 3)
-    blob_edges = _edges(np.array(counts, np.int64))
-    _check_header(header, blob_edges)
+    blob_edges = edges(np.array(counts, np.int64))
+    check_header(header, blob_edges)
     bodies = [raw[start:] for raw, start in zip(blobs, starts, strict=True)]
-    edges = _edges(header[:, 2])
-    body_edges = _edges(np.array([len(body) for body in bodies], np.int64))
-    if not np.array_equal(edges[blob_edges], body_edges):
+    section_edges = edges(header[:, 2])
+    body_edges = edges(np.array([len(body) for body in bodies], np.int64))
+    if not np.array_equal(section_edges[blob_edges], body_edges):
         raise BlobError("the blob is corrupt: the lengths of its sections do not add up")
-    values, ends = decode_varints(np.frombuffer(b"".join(bodies), np.uint8))
-    # Where each body ends, as a number of varints; a body must end where a varint does.
-    places = np.searchsorted(ends, edges, side="right")
-    if not np.array_equal(np.concatenate(([0], ends))[places], edges):
-        raise BlobError("the blob is corrupt: a section ends inside a varint")
-    ids, stack_counts, rows = _decode_bodies(values, places)
+    ids, stack_counts, rows = decode_bodies(b"".join(bodies), section_edges)
     cuts = rows.tolist()
     sections = [
         Section(series_id, rate, ids[cuts[i] : cuts[i + 1]], stack_counts[cuts[i] : cuts[i + 1]])
@@ -196,7 +192,8 @@ def _decode_together(blobs: list[bytes]) -> list[list[Section]]:
     return [sections[a:b] for a, b in pairwise(blob_edges.tolist())]
 
 
-def _count_sections(raw: bytes) -> int:
+def count_sections(raw: bytes) -> int:
+    """How many sections a decompressed blob has. Raises BlobError."""
     if len(raw) < 4:
         raise BlobError("the blob is corrupt: it has no header")
     sections = int.from_bytes(raw[:4], "little")
@@ -205,7 +202,8 @@ def _count_sections(raw: bytes) -> int:
     return sections
 
 
-def _check_header(header: NDArray[np.int64], blob_edges: NDArray[np.int64]) -> None:
+def check_header(header: NDArray[np.int64], blob_edges: NDArray[np.int64]) -> None:
+    """Check the rows (series, rate, length) of blobs; `blob_edges` are between blobs."""
     keys = (header[:, 0] << 32) | header[:, 1]
     rising = np.ones(len(keys) + 1, bool)
     rising[1:-1] = keys[1:] > keys[:-1]
@@ -214,15 +212,20 @@ def _check_header(header: NDArray[np.int64], blob_edges: NDArray[np.int64]) -> N
         raise BlobError("the blob is corrupt: its sections are not in order of (series, rate)")
 
 
-def _decode_bodies(
-    values: NDArray[np.int64], places: NDArray[np.int64]
+def decode_bodies(
+    bodies: bytes, section_edges: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Ids, counts and the edges of sections in both; `places` are their edges in `values`."""
+    """Ids, counts and the edges of sections in both; `section_edges` are those in `bodies`."""
+    values, ends = decode_varints(np.frombuffer(bodies, np.uint8))
+    # Where each body ends, as a number of varints; a body must end where a varint does.
+    places = np.searchsorted(ends, section_edges, side="right")
+    if not np.array_equal(np.concatenate(([0], ends))[places], section_edges):
+        raise BlobError("the blob is corrupt: a section ends inside a varint")
     lengths = np.diff(places)
     if np.any(lengths & 1):
         raise BlobError("the blob is corrupt: a section has more ids than counts")
     sizes = lengths >> 1
-    rows = _edges(sizes)
+    rows = edges(sizes)
     in_section = np.arange(len(values)) - np.repeat(places[:-1], lengths)
     is_id = in_section < np.repeat(sizes, lengths)
     deltas, counts = values[is_id], values[~is_id]
@@ -238,5 +241,6 @@ def _decode_bodies(
     return ids, counts, rows
 
 
-def _edges(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def edges(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where pieces of these lengths begin and end, one after another."""
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))

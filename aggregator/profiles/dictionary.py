@@ -15,7 +15,7 @@ from aggregator.profiles.grouping import Ints
 from aggregator.profiles.prefix_tree import REFUSED, UNDEFINED, PrefixTree
 
 RETRY_S = 2.0
-MAX_TREE_NODES = 20_000_000  # about 0.5 GB; beyond it the dictionary starts anew
+MAX_TREE_NODES = 3_000_000  # about 80 MB; beyond it the dictionary starts anew
 
 
 class Dictionary:

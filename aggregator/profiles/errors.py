@@ -23,3 +23,14 @@ class QueryError(ProfileError):
     status = 400
     code = "bad_query"
     remedy = "mend the parameter that the message names"
+
+
+class TooMuchError(ProfileError):
+    """A question about more than can be added up here."""
+
+    status = 413
+    code = "too_much"
+    remedy = (
+        'ask for a shorter time, for fewer hosts ({host="..."}) or for one service '
+        '({service="..."})'
+    )

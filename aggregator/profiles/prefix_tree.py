@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aggregator.profiles.columns import Column, SortedMap
 from aggregator.profiles.grouping import Ints, group
+from aggregator.workers import checkpoint
 
 ROOT = 0
 UNDEFINED = 1  # the one node of all stacks whose frames are not known (yet)
@@ -105,6 +106,7 @@ class PrefixTree:
         below = np.zeros(0, np.int64)  # keys of the parents of the level done before
         below_total = np.zeros(0, np.int64)
         for level in range(int(depth.max()) if len(depth) else 0, 0, -1):
+            checkpoint()
             ending = np.flatnonzero(depth == level)
             column = np.concatenate((below, keys[ending]))
             pairs = group(column)

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aggregator.profiles.codec import Section, decode_blobs, merge_sections
+from aggregator.profiles.blob_columns import Heads, Part, read_bodies, read_heads
+from aggregator.profiles.codec import Section
+from aggregator.profiles.column_sums import ColumnSums
 from aggregator.profiles.grouping import Ints
 from aggregator.profiles.reading import StoredRow
 from aggregator.profiles.span import Span
-from aggregator.profiles.stack_ends import EndSums, StackEnds, decode_ends
-
-_MERGE_AT_ROWS = 4_000_000
+from aggregator.profiles.stack_ends import EndSums, StackEnds
+from aggregator.workers import checkpoint
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,22 @@ class Stacks:
     host_names: list[str]
 
 
-class DecodedRow(NamedTuple):
-    """A row with the sections of its blobs, None where one is damaged."""
+class OpenedRows(NamedTuple):
+    """Rows with the heads of their blobs."""
 
-    row: StoredRow
-    sections: list[Section] | None
-    stack_ends: list[Section] | None
+    rows: Sequence[StoredRow]
+    data: Heads
+    stack_ends: Heads
+
+    def series_ids(self) -> set[int]:
+        """The series that they have samples of."""
+        return set(np.unique(self.data.series).tolist())
 
 
-def decode_rows(rows: Sequence[StoredRow]) -> list[DecodedRow]:
-    """The rows with what is in their blobs."""
-    data = decode_blobs(row.data for row in rows)
-    ends = decode_ends(row.stack_ends for row in rows)
-    return [DecodedRow(*columns) for columns in zip(rows, data, ends, strict=True)]
+def open_rows(rows: Sequence[StoredRow]) -> OpenedRows:
+    """The rows with what stands at the head of their blobs."""
+    data = read_heads(row.data for row in rows)
+    return OpenedRows(rows, data, read_heads(row.stack_ends for row in rows))
 
 
 @dataclass
@@ -90,69 +94,81 @@ class SampleSums:
 
     def __init__(self, only: Callable[[int], bool] | None = None) -> None:
         self._only = only
-        self._sections: list[Section] = []
-        self._rows = 0
+        self._sums = ColumnSums()
         self._nodes: dict[int, _Node] = {}
         self._chosen_nodes: set[int] = set()
         self._damaged = 0
         self._ends = EndSums()
 
-    def add(
-        self,
-        row: StoredRow,
-        sections: Sequence[Section] | None,
-        stack_ends: Sequence[Section] | None = (),
-    ) -> None:
-        """Add one row; without sections (a damaged blob) its samples count as lost."""
-        node = self._nodes.setdefault(row.node_id, _Node())
-        node.covered_ms += row.covered_ms
-        node.lost += row.lost
-        if sections is None:
-            self._damaged += 1
-            node.lost += row.samples
-            sections = ()
-        else:
-            node.samples += row.samples
-            self._damaged += stack_ends is None
-            self._ends.add(stack_ends or ())
-        if self._only is not None:
-            sections = [section for section in sections if self._only(section.series_id)]
-        if sections or self._only is None:
-            self._chosen_nodes.add(row.node_id)
-        self._sections += sections
-        self._rows += sum(len(section.ids) for section in sections)
-        if self._rows > _MERGE_AT_ROWS:
-            self._merge()
-            # What is left is distinct: merging again pays only after as much has come anew.
-            self._rows //= 2
+    def add(self, opened: OpenedRows) -> None:
+        """Add rows; the samples of one with a damaged blob count as lost."""
+        checkpoint()
+        data, rows = opened.data, opened.rows
+        chosen = self._choose(data)
+        for part in read_bodies(data, chosen):
+            checkpoint()
+            self._sums.add(data, part)
+        self._ends.add(opened.stack_ends, left_out=data.damaged)
+        self._damaged += int((data.damaged | opened.stack_ends.damaged).sum())
+        has_chosen = np.zeros(len(rows), bool)
+        has_chosen[data.blob[chosen]] = True
+        if self._only is None:
+            has_chosen[:] = True
+        for row, is_damaged, is_chosen in zip(
+            rows, data.damaged.tolist(), has_chosen.tolist(), strict=True
+        ):
+            node = self._nodes.setdefault(row.node_id, _Node())
+            node.covered_ms += row.covered_ms
+            node.lost += row.lost
+            if is_damaged:
+                node.lost += row.samples
+            else:
+                node.samples += row.samples
+            if is_chosen and (not is_damaged or self._only is None):
+                self._chosen_nodes.add(row.node_id)
+
+    def _choose(self, data: Heads) -> Ints:
+        """Indexes of the sections that count."""
+        if self._only is None:
+            return np.arange(len(data.series))
+        distinct, index = np.unique(data.series, return_inverse=True)
+        is_chosen = np.array([self._only(series_id) for series_id in distinct.tolist()], bool)
+        return np.flatnonzero(is_chosen[index.reshape(-1)]) if len(distinct) else index
 
     def finish(self) -> tuple[list[Section], Totals]:
         """One section a (series, rate), and how much they cover."""
-        self._merge()
+        sections = self._sums.sections()
         nodes = [self._nodes[node_id] for node_id in self._chosen_nodes]
         totals = Totals(
             node_ids=frozenset(self._chosen_nodes),
             covered_ms=sum(node.covered_ms for node in nodes),
-            samples=sum(int(section.counts.sum()) for section in self._sections),
+            samples=sum(int(section.counts.sum()) for section in sections),
             all_samples=sum(node.samples for node in nodes),
             lost=sum(node.lost for node in nodes),
-            weight_ns=sum(int(weigh(section).sum()) for section in self._sections),
+            weight_ns=sum(int(weigh(section).sum()) for section in sections),
             damaged_blobs=self._damaged,
             stack_ends=self._ends.of(self._only),
         )
-        return self._sections, totals
-
-    def _merge(self) -> None:
-        self._sections = merge_sections(self._sections)
-        self._rows = sum(len(section.ids) for section in self._sections)
+        return sections, totals
 
 
 def weigh(section: Section) -> Ints:
     """CPU time of each row, rounded to nanoseconds: count x 10**12 / rate in millihertz."""
-    rate = section.rate_millihertz
-    whole, rest = divmod(10**12, rate)
+    return _weigh(section.counts, np.int64(section.rate_millihertz))
+
+
+def weigh_sections(heads: Heads, part: Part) -> Ints:
+    """CPU time of each section of a part: the sum of what its rows weigh."""
+    rates = np.repeat(heads.rate[part.sections], np.diff(part.rows))
+    sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(_weigh(part.counts, rates))))
+    weights: Ints = np.diff(sums[part.rows])
+    return weights
+
+
+def _weigh(counts: Ints, rate: Ints | np.int64) -> Ints:
+    whole, rest = np.divmod(np.int64(10**12), rate)
     # In two parts, because count x 10**12 leaves int64 at 9 million samples.
-    weights: Ints = section.counts * whole + (section.counts * rest + rate // 2) // rate
+    weights: Ints = counts * whole + (counts * rest + rate // 2) // rate
     return weights
 
 

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aggregator.profiles.codec import Section, decode_blobs, encode_sections, merge_sections
+from aggregator.profiles.blob_columns import Heads, read_bodies
+from aggregator.profiles.codec import Section, decode_blobs, encode_sections
+from aggregator.profiles.column_sums import ColumnSums
 from aggregator.profiles.grouping import Ints
 from wire.schema import PYTHON_ENDS, STACK_ENDS
 
@@ -24,7 +27,6 @@ _PYTHON, _PYTHON_END = 64, 128  # the numbers between are those of Python parts
 _NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
 _PYTHON_NUMBERS = {reason: number for number, reason in enumerate(PYTHON_REASONS, _PYTHON)}
 NOTHING = b""
-_MERGE_AT_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -104,22 +106,18 @@ class EndSums:
     """Sums of samples by reason and series, in memory bounded by what is distinct."""
 
     def __init__(self) -> None:
-        self._sections: list[Section] = []
-        self._rows = 0
+        self._sums = ColumnSums()
 
-    def add(self, sections: Iterable[Section]) -> None:
-        """Add the sections of one blob."""
-        for section in sections:
-            self._sections.append(section)
-            self._rows += len(section.ids)
-        if self._rows > _MERGE_AT_ROWS:
-            self.merge()
+    def add(self, heads: Heads, left_out: NDArray[np.bool_] | None = None) -> None:
+        """Add the blobs with these heads but those `left_out`; damaged ones are marked in
+        `heads`."""
+        chosen = np.ones(len(heads.blob), bool) if left_out is None else ~left_out[heads.blob]
+        for part in read_bodies(heads, np.flatnonzero(chosen)):
+            self._sums.add(heads, part)
 
     def merge(self) -> list[Section]:
         """What was added, one section a (reason, rate)."""
-        self._sections = merge_sections(self._sections)
-        self._rows = 0
-        return self._sections
+        return self._sums.sections()
 
     def series_ids(self) -> set[int]:
         """The series that anything is known of."""

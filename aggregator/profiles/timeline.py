@@ -1,6 +1,5 @@
 """CPU time over time, of the samples that a selector chooses."""
 
-import asyncio
 import math
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aggregator.profiles.codec import decode_blobs
+from aggregator.profiles.blob_columns import read_bodies, read_heads
 from aggregator.profiles.loading import SeriesCache
 from aggregator.profiles.questions import Question
 from aggregator.profiles.reading import (
@@ -19,8 +18,9 @@ from aggregator.profiles.reading import (
     row_parameters,
     union,
 )
-from aggregator.profiles.samples import weigh
+from aggregator.profiles.samples import weigh_sections
 from aggregator.profiles.span import FINE_S, WIDE_S, Span, resolve_span
+from aggregator.workers import Workers
 
 _COLUMNS = "SELECT CAST(extract(epoch FROM p.bucket) AS bigint) AS at, p.weight_ns AS weight_ns"
 
@@ -53,7 +53,11 @@ def resolve_steps(question: Question, points: int, keep_fine_s: int) -> tuple[Sp
 
 
 async def read_timeline(
-    connection: AsyncConnection, question: Question, points: int, keep_fine_s: int
+    connection: AsyncConnection,
+    workers: Workers,
+    question: Question,
+    points: int,
+    keep_fine_s: int,
 ) -> Timeline:
     """The timeline of a question in about `points` steps."""
     span, step = resolve_steps(question, points, keep_fine_s)
@@ -69,7 +73,7 @@ async def read_timeline(
         series = SeriesCache()
         async with aclosing(read_rows(connection, span, node_ids)) as bulks:
             async for rows in bulks:
-                await _add_chosen(connection, series, question, rows, sums)
+                await _add_chosen(connection, workers, series, question, rows, sums)
     cpu_ns = [0] * ((span.until_s - span.from_s) // step)
     for at, weight in sums.items():
         cpu_ns[(at - span.from_s) // step] += weight
@@ -78,12 +82,13 @@ async def read_timeline(
 
 async def _add_chosen(
     connection: AsyncConnection,
+    workers: Workers,
     series: SeriesCache,
     question: Question,
     rows: list[StoredRow],
     sums: dict[int, int],
 ) -> None:
-    by_series = await asyncio.to_thread(_weights, rows)
+    by_series = await workers.run(_weights, rows)
     await series.load(connection, {series_id for _, series_id, _ in by_series})
     chosen = {
         series_id
@@ -97,11 +102,17 @@ async def _add_chosen(
 
 def _weights(rows: list[StoredRow]) -> list[tuple[int, int, int]]:
     """(bucket, series id, weight in ns) of every section."""
-    return [
-        (row.bucket_s, section.series_id, int(np.sum(weigh(section))))
-        for row, sections in zip(rows, decode_blobs(row.data for row in rows), strict=True)
-        for section in sections or ()
-    ]
+    heads = read_heads(row.data for row in rows)
+    found = []
+    for part in read_bodies(heads, np.arange(len(heads.series))):
+        series = heads.series[part.sections].tolist()
+        weights = weigh_sections(heads, part).tolist()
+        blobs = heads.blob[part.sections].tolist()
+        found += [
+            (rows[blob].bucket_s, series_id, weight)
+            for blob, series_id, weight in zip(blobs, series, weights, strict=True)
+        ]
+    return found
 
 
 def _step(length_s: float, points: int, unit: int) -> int:

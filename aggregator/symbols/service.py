@@ -14,7 +14,7 @@ from sqlalchemy.sql import ColumnElement
 from aggregator.symbols.errors import UnexpectedExtractError
 from aggregator.symbols.models import Module, ModuleNode, SymbolFile
 from aggregator.symbols.names import clean
-from wire.schema import ModuleKind, SymbolDirective, SymbolExtract
+from wire.schema import ExtractView, ModuleKind, SymbolDirective
 
 ASK_AGAIN = "5 minutes"  # a node that was asked and kept silent
 ASK_ANOTHER = "1 hour"  # after a node could not, or what it sent was unusable
@@ -77,7 +77,7 @@ async def wanted_directives(
 
 
 async def store_extract(
-    session: AsyncConnection | AsyncSession, node_id: int, extract: SymbolExtract, encoded: bytes
+    session: AsyncConnection | AsyncSession, node_id: int, extract: ExtractView, encoded: bytes
 ) -> bool:
     """Keep an extract (`encoded` is the message it came in) until the worker reads it.
 
@@ -110,7 +110,7 @@ async def store_extract(
 
 
 async def _reported_module(
-    session: AsyncConnection | AsyncSession, node_id: int, extract: SymbolExtract
+    session: AsyncConnection | AsyncSession, node_id: int, extract: ExtractView
 ) -> Any:
     """The module, locked, with `has_file`; only if this node has reported it."""
     unexpected = UnexpectedExtractError(

@@ -33,6 +33,7 @@ from aggregator.symbols.errors import (
 from aggregator.symbols.models import Frame, Module, SymbolFile
 from aggregator.symbols.names import clean
 from aggregator.symbols.sandbox import Upload, parse_upload
+from aggregator.workers import Workers
 from wire.hashes import module_hash
 from wire.schema import Module as WireModule
 from wire.schema import ModuleKind
@@ -52,8 +53,9 @@ class Stored:
     frames: int  # of stored profiles that will be named (again)
 
 
-async def receive(request: web.Request, limit_bytes: int) -> Upload:
-    """Read the body, an ELF file of at most `limit_bytes`, into an unnamed file and parse it.
+async def receive(request: web.Request, limit_bytes: int, readers: Workers) -> Upload:
+    """Read the body, an ELF file of at most `limit_bytes`, into an unnamed file and have one of
+    `readers` parse it.
 
     Raises RefusedUploadError, the errors of `aggregator.bodies`, UploadLengthError or
     UploadSpaceError.
@@ -70,6 +72,7 @@ async def receive(request: web.Request, limit_bytes: int) -> Upload:
             "or raise symbols_upload_bytes at the centre",
         )
     file = await asyncio.to_thread(tempfile.TemporaryFile)
+    is_handed_over = False
     try:
         allowed_s = BODY_TIMEOUT_S + size / MIN_BYTES_PER_S
         try:
@@ -80,9 +83,11 @@ async def receive(request: web.Request, limit_bytes: int) -> Upload:
             raise BodyError(f"the file broke off: {error}") from error
         except OSError as error:
             raise UploadSpaceError(f"the file cannot be kept: {error.strerror}") from error
-        return await asyncio.to_thread(_parse, file, size)
+        is_handed_over = True
+        return await readers.run(_parse, file, size)
     finally:
-        await asyncio.to_thread(file.close)
+        if not is_handed_over:
+            await asyncio.to_thread(file.close)
 
 
 async def store_upload(session: AsyncSession, upload: Upload, file_name: str, by: str) -> Stored:
@@ -159,9 +164,11 @@ async def _save(request: web.Request, file: IO[bytes], size: int) -> None:
 
 
 def _parse(file: IO[bytes], size: int) -> Upload:
-    os.fchmod(file.fileno(), 0o444)  # the child is another user; the file has no name
-    file.seek(0)
-    try:
-        return parse_upload(file, size)
-    except RefusedExtractError as error:
-        raise RefusedUploadError(error.message) from error
+    """Closes the file: whoever sent it may be gone before it is read."""
+    with file:
+        os.fchmod(file.fileno(), 0o444)  # the child is another user; the file has no name
+        file.seek(0)
+        try:
+            return parse_upload(file, size)
+        except RefusedExtractError as error:
+            raise RefusedUploadError(error.message) from error

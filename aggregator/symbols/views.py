@@ -1,24 +1,28 @@
 """POST /api/v1/symbols (from nodes) and /api/v1/debug-files (from operators)."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
 from aggregator.access.requests import authenticate, authenticate_operator, check_node
 from aggregator.access.service import NodeIdentity
-from aggregator.app_keys import CONFIG, METRICS, SESSIONS
-from aggregator.bodies import read_body
+from aggregator.app_keys import CONFIG, DECODERS, METRICS, SESSIONS
+from aggregator.bodies import EXTRACT_ROOM, read_body
 from aggregator.db import database_errors
 from aggregator.symbols.service import store_extract
 from aggregator.symbols.uploads import receive, store_upload
+from aggregator.workers import Workers
 from wire import limits
 from wire.codec import decode
-from wire.schema import SymbolExtract
+from wire.schema import ExtractView
 
 UPLOADS_AT_ONCE = 2  # each may take gigabytes while it is read
 _UPLOADS = web.AppKey("uploads", asyncio.Semaphore)
+_READERS = web.AppKey("upload_readers", Workers)  # of files whose sender may have hung up
 
 routes = web.RouteTableDef()
 
@@ -26,7 +30,14 @@ routes = web.RouteTableDef()
 def setup(app: web.Application) -> None:
     """Add the routes."""
     app[_UPLOADS] = asyncio.Semaphore(UPLOADS_AT_ONCE)
+    app[_READERS] = Workers("reading uploads", UPLOADS_AT_ONCE)
     app.add_routes(routes)
+    app.cleanup_ctx.append(_close)
+
+
+async def _close(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[_READERS].close()
 
 
 @routes.post("/api/v1/symbols")
@@ -36,8 +47,8 @@ async def post_symbols(request: web.Request) -> web.Response:
     The worker reads it soon after; what is wrong inside it shows as the module's refused reason.
     """
     node = await authenticate(request)
-    body = await read_body(request, limits.MAX_EXTRACT_BYTES)
-    extract = await asyncio.to_thread(_read_extract, body, node)
+    body = await read_body(request, limits.MAX_EXTRACT_BYTES, node.id, EXTRACT_ROOM)
+    extract = await request.app[DECODERS].run(body, partial(_read_extract, body, node))
     with database_errors():
         async with request.app[SESSIONS].begin() as session:
             kept = await store_extract(session, node.id, extract, body)
@@ -57,7 +68,8 @@ async def post_debug_file(request: web.Request) -> web.Response:
     operator = await authenticate_operator(request)
     name = Path(request.query.get("name", "")).name or "[unnamed]"
     async with request.app[_UPLOADS]:
-        upload = await receive(request, request.app[CONFIG].symbols_upload_bytes)
+        most_bytes = request.app[CONFIG].symbols_upload_bytes
+        upload = await receive(request, most_bytes, request.app[_READERS])
     with database_errors():
         async with request.app[SESSIONS].begin() as session:
             stored = await store_upload(session, upload, name, operator)
@@ -65,7 +77,7 @@ async def post_debug_file(request: web.Request) -> web.Response:
     return web.json_response(answer, status=201)
 
 
-def _read_extract(body: bytes, node: NodeIdentity) -> SymbolExtract:
-    extract = decode(body, SymbolExtract)
+def _read_extract(body: bytes, node: NodeIdentity) -> ExtractView:
+    extract = decode(body, ExtractView)
     check_node(node, extract.node)
     return extract

@@ -153,7 +153,7 @@ async def test_content_encoding_is_refused(node, stack_of, error_of, nothing_wri
 
 
 async def test_slow_body_times_out(node, nothing_written, monkeypatch):
-    monkeypatch.setattr(bodies.read_body, "__defaults__", (0.3,))
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.3)
 
     async def stalling():
         yield b"FF\x01B"

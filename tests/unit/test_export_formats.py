@@ -8,11 +8,11 @@ import pytest
 from aggregator.export.folded import encode_graph
 from aggregator.export.pprof import encode_stacks
 from aggregator.flamegraph.graph import arrange, fold
-from aggregator.profiles.codec import Section
+from aggregator.profiles.codec import Section, encode_sections
 from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.frame_table import FrameRow
 from aggregator.profiles.reading import StoredRow
-from aggregator.profiles.samples import SampleSums, list_stacks
+from aggregator.profiles.samples import SampleSums, list_stacks, open_rows
 from aggregator.profiles.span import Span
 
 SPAN = Span(600, 660, (600, 660), ())
@@ -40,8 +40,8 @@ def list_samples(*rows):
     for series_id, rate, counts in rows:
         ids = np.array(sorted(counts), np.int64)
         column = np.array([counts[i] for i in sorted(counts)], np.int64)
-        row = StoredRow(1, 600, sum(counts.values()), 0, 10_000, b"")
-        sums.add(row, [Section(series_id, rate, ids, column)])
+        blob = encode_sections([Section(series_id, rate, ids, column)])
+        sums.add(open_rows([StoredRow(1, 600, sum(counts.values()), 0, 10_000, blob)]))
     return list_stacks(sums, SPAN, SERVICES.__getitem__, str)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from aggregator.profiles.codec import Section, encode_sections
 from aggregator.profiles.reading import StoredRow
-from aggregator.profiles.samples import SampleSums, decode_rows, list_stacks, weigh
+from aggregator.profiles.samples import SampleSums, list_stacks, open_rows, weigh
 from aggregator.profiles.span import Span
 
 SPAN = Span(0, 60, (0, 60), ())
@@ -36,8 +36,7 @@ def test_sums_by_series_rate_and_stack():
         stored(2, [section(1, 19_000, {6: 8}), section(1, 99_000, {6: 16})], lost=31),
         stored(3, []),
     ]
-    for row in decode_rows(rows):
-        sums.add(*row)
+    sums.add(open_rows(rows))
     names = {1: "b", 2: "a"}
     stacks = list_stacks(sums, SPAN, names.__getitem__, "node {}".format)
     assert stacks.services == ["a", "b"]
@@ -64,8 +63,7 @@ def test_a_choice_of_series_covers_the_hosts_that_have_them_with_all_their_rows(
         stored(2, [section(1, 19_000, {6: 8})], lost=4),
         StoredRow(1, 0, 50, 0, 10_000, b"damaged"),
     ]
-    for row in decode_rows(rows):
-        sums.add(*row)
+    sums.add(open_rows(rows))
     sections, totals = sums.finish()
     assert [(s.series_id, s.counts.tolist()) for s in sections] == [(2, [4])]
     assert totals.node_ids == {1}
@@ -87,9 +85,9 @@ def test_merging_on_the_way_changes_nothing(monkeypatch):
             made = section(
                 int(random.integers(3)), 19_000, {i: int(random.integers(1, 9)) for i in ids}
             )
-            sums.add(stored(1, [made]), [made])
+            sums.add(open_rows([stored(1, [made])]))
         return [(s.series_id, s.ids.tolist(), s.counts.tolist()) for s in sums.finish()[0]]
 
     whole = run()
-    monkeypatch.setattr("aggregator.profiles.samples._MERGE_AT_ROWS", 100)
+    monkeypatch.setattr("aggregator.profiles.column_sums._SUM_AT_ROWS", 100)
     assert run() == whole

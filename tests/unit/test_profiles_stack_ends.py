@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
+from aggregator.profiles.blob_columns import read_heads
 from aggregator.profiles.codec import Section, encode_sections
 from aggregator.profiles.reading import StoredRow
-from aggregator.profiles.samples import SampleSums, decode_rows
+from aggregator.profiles.samples import SampleSums, open_rows
 from aggregator.profiles.stack_ends import (
     NOTHING,
     PYTHON_REASONS,
     REASONS,
     EndSums,
-    decode_ends,
     encode_ends,
     known_reason,
     make_ends,
@@ -31,8 +31,8 @@ def python_blob(samples, series_ids=(7, 3)):
 
 def sums_of(*blobs):
     sums = EndSums()
-    for sections in decode_ends(blobs):
-        sums.add(sections)
+    for one in blobs:
+        sums.add(read_heads([one]))
     return sums
 
 
@@ -83,7 +83,7 @@ def test_a_reason_of_a_later_release_counts_as_other():
 def test_merging_on_the_way_changes_nothing(monkeypatch):
     blobs = [blob({"complete": [n, 1], REASONS[n % 8]: [n, n]}) for n in range(1, 60)]
     whole = sums_of(*blobs).by(str)
-    monkeypatch.setattr("aggregator.profiles.stack_ends._MERGE_AT_ROWS", 10)
+    monkeypatch.setattr("aggregator.profiles.column_sums._SUM_AT_ROWS", 10)
     assert sums_of(*blobs).by(str) == whole
 
 
@@ -108,8 +108,7 @@ def test_damaged_blobs_are_counted_once(data, ends, damaged, samples):
         blob({"complete": [0, 4]}) if ends else b"damaged",
     )
     sums = SampleSums()
-    for decoded in decode_rows([row]):
-        sums.add(*decoded)
+    sums.add(open_rows([row]))
     _, totals = sums.finish()
     assert (totals.damaged_blobs, totals.stack_ends.samples) == (damaged, samples)
     assert totals.lost == (0 if data else 6)

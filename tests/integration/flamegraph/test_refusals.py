@@ -24,13 +24,18 @@ async def test_a_damaged_blob_is_counted_as_lost(ask, send_at, rows, minutes_ago
 async def test_a_question_about_too_much_is_refused_in_words(
     ask, error_of, client, send_at, monkeypatch, minutes_ago
 ):
-    for step in range(3):
-        await send_at("web-1", minutes_ago(3) + 10 * step, {(MAIN,): 19})
-    monkeypatch.setattr("aggregator.profiles.reading.MAX_ROWS", 2)
-    for path in ("flamegraph", "timeline"):
-        parameters = {"query": '{service="demo"}'}
-        request = client.get(f"/api/v1/{path}", params=parameters)
-        assert await error_of(request) == (400, "bad_query")
+    """What is left out by labels does not count."""
+    for step, service in enumerate(("one", "two", "three")):
+        labels = {"service": service}
+        await send_at("web-1", minutes_ago(3) + 10 * step, {(MAIN,): 19}, labels=labels)
+    monkeypatch.setattr("aggregator.profiles.column_sums.MOST_DISTINCT", 2)
+    request = client.get("/api/v1/flamegraph")
+    assert await error_of(request) == (413, "too_much")
+    assert (await ask(query='{service=~"one|two"}'))["total_ns"] == 2 * 10**9
+    monkeypatch.undo()
+    monkeypatch.setattr("aggregator.flamegraph.service.MOST_STACKS", 0)
+    request = client.get("/api/v1/flamegraph")
+    assert await error_of(request) == (413, "too_much")
     monkeypatch.undo()
     assert (await ask())["total_ns"] == 3 * 10**9
 
