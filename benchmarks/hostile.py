@@ -145,9 +145,9 @@ async def seed(stack: Stack) -> None:
     async with aiohttp.ClientSession() as session:
         for number in range(10):
             node = Node(f"host-{number}", stack.tokens[f"host-{number}"], stack.url)
-            for step in range(60):
-                start_ns = time.time_ns() - (60 - step) * 6 * INTERVAL_NS
-                stacks = some_stacks(chance, 1_000, KNOWN_STACKS)
+            for step in range(30):
+                start_ns = time.time_ns() - (30 - step) * 12 * INTERVAL_NS
+                stacks = some_stacks(chance, 500, KNOWN_STACKS)
                 await node.send(session, stacks, start_ns)
 
 

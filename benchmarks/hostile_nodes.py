@@ -5,6 +5,7 @@ import struct
 import time
 from array import array
 from dataclasses import dataclass, field
+from functools import lru_cache
 from uuid import uuid4
 
 import aiohttp
@@ -106,6 +107,7 @@ def frames_of(stack: int) -> list[int]:
     ] + [64 * (100_000 + stack)]
 
 
+@lru_cache(maxsize=50_000)
 def hash_of(stack: int) -> bytes:
     """The content hash of a stack."""
     return stack_hash(b"".join(pack_frame(_MODULE_HASH, place) for place in frames_of(stack)))

@@ -111,7 +111,7 @@ def lookup(stored: bytes, offsets: Sequence[int]) -> list[list[Line]]:
         raise RefusedExtractError("damaged symbols: not the stored form")
     try:
         opened = msgspec.msgpack.decode(stored[len(_MAGIC) :], type=_Stored)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise RefusedExtractError(f"damaged symbols: {error}") from error
     symbols = _Symbols(opened)
     return [symbols.lookup(offset) for offset in offsets]

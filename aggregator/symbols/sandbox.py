@@ -119,7 +119,7 @@ def _run(flags: list[str], question: IO[bytes], wall_time_s: int) -> bytes:
 def _decode(reply: bytes, kind: type[Answer]) -> Answer:
     try:
         answer = msgspec.msgpack.decode(reply, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise RefusedExtractError(f"its parser answered nonsense: {error}") from error
     if answer.refused:
         raise RefusedExtractError(answer.refused)

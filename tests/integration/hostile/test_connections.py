@@ -2,6 +2,9 @@
 
 import asyncio
 
+from aiohttp import web
+
+from aggregator import connections
 from aggregator.app_keys import METRICS
 
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -129,28 +132,50 @@ async def test_with_every_connection_at_work_a_new_one_is_refused(app, serve, co
         assert await status_of(reader) == 400
 
 
-async def test_a_client_that_does_not_read_is_closed(app, serve, connect, wait_for):
-    """The answer is larger than the buffers of both sides of the connection."""
-    large = bytes(32 << 20)
-    path = "/large"
+async def answer_large(request):
+    return web.Response(body=bytes(32 << 20))  # more than the buffers of both sides hold
 
-    async def get_large(request):
-        from aiohttp import web
 
-        return web.Response(body=large)
-
-    app.router.add_get(path, get_large)
-    port = await serve(read_s=0.2)
+async def ask_without_reading(connect, port):
     _, writer = await connect(port)
     writer.transport.pause_reading()
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return writer
 
-    await wait_for(lambda: closed(app, "idle") == 0 and is_writing(app), "an answer waits")
+
+async def test_a_client_that_does_not_read_is_closed(app, serve, connect, wait_for, monkeypatch):
+    monkeypatch.setattr(connections, "MIN_BYTES_PER_S", 1 << 30)
+    app.router.add_get("/large", answer_large)
+    port = await serve(read_s=0.2)
+
+    await ask_without_reading(connect, port)
+
+    await wait_for(lambda: closed(app, "answer_not_read") == 1, "it is closed")
     assert await is_alive(connect, port)
 
 
-def is_writing(app):
-    return app[METRICS].registry.get_sample_value("flamefleet_connections") >= 1
+async def test_unread_answers_have_a_limit_together(app, serve, connect, wait_for, monkeypatch):
+    monkeypatch.setattr(connections, "MAX_UNREAD_BYTES", 40 << 20)
+    app.router.add_get("/large", answer_large)
+    port = await serve(read_s=600)
+
+    for _ in range(3):
+        await ask_without_reading(connect, port)
+
+    await wait_for(lambda: closed(app, "unread_answers") == 2, "two are closed")
+    assert await is_alive(connect, port)
+
+
+async def test_a_slow_reader_gets_all_of_a_large_answer(app, serve, connect):
+    app.router.add_get("/large", answer_large)
+    port = await serve(idle_s=0.5)
+    reader, writer = await connect(port)
+    writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    assert await status_of(reader) == 200
+    await asyncio.sleep(2.0)  # longer than an idle connection lasts
+
+    assert len(await asyncio.wait_for(reader.readexactly(32 << 20), LIMIT_S)) == 32 << 20
 
 
 async def test_refused_body_is_not_read_on(app, serve, connect):
