@@ -12,7 +12,7 @@ BUILD_PATH = re.compile(
 )
 # Source and docs speak of paths on purpose; nothing that was built does.
 INVENTED = {
-    rb"/tmp/.+": "where programs write, JITs their perf maps among them",
+    rb"(?:/var)?/tmp/.+": "where programs write, JITs their perf maps among them",
     rb"/home/(?:me|deploy|alice)": "an invented user's",
 }
 TEXTS = (".py", ".md", ".sh", ".c", ".h", ".js", ".yml", ".yaml", ".toml", ".j2", ".cfg")
@@ -36,7 +36,8 @@ def build_paths(content: bytes, is_text: bool) -> list[bytes]:
 
 
 def test_no_tracked_file_has_paths_of_a_build_machine() -> None:
-    files = [path for path in tracked() if path.is_file()]
+    itself = Path(__file__).resolve()  # it has such paths as cases
+    files = [path for path in tracked() if path.is_file() and path.resolve() != itself]
     assert len(files) > 500
     found = {
         str(path.relative_to(ROOT)): paths
