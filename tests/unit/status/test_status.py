@@ -1,5 +1,6 @@
 import pytest
 
+from node_agent.cli import main
 from node_agent.spool import Usage
 from node_agent.status import summarize
 from node_agent.status_words import render
@@ -209,3 +210,12 @@ def test_stacks_without_room_name_the_setting(no_room, told):
     ends = {"complete": 1000, "no_room": no_room}
     words = render(status({**SAMPLER, "interval": {"stack_ends": ends}}))
     assert ("unwind_limit_bytes" in words) is told
+
+
+def test_a_spool_that_nobody_has_used_names_the_flag(tmp_path, capsys):
+    assert main(["status", "--spool-dir", str(tmp_path / "none")]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("agent     not running")
+    assert f"no agent has used {tmp_path / 'none'}" in told.err
+    assert "--config" in told.err
+    assert not (tmp_path / "none").exists()
