@@ -86,7 +86,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}",
+            remedy="name a file that this user may read with --config",
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     if "webhooks" in values:
@@ -149,6 +152,8 @@ def _build(values: dict[str, Any]) -> CentreConfig:
     for setting in fields(Retention):
         seconds = getattr(config.retention, setting.name)
         _check_range(f"retention.{setting.name}", seconds, HOUR_S, 3_660 * DAY_S)
+    if "://" not in config.broker_url:
+        raise ConfigError("broker_url must be a URL such as redis://HOST:6379/0")
     for webhook in config.webhooks:
         if not webhook.url.startswith(("http://", "https://")):
             raise ConfigError(f"webhooks.url must start with http:// or https://: {webhook.url!r}")

@@ -15,9 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from aggregator.errors import (
+    ConfigError,
     DatabaseError,
     DatabaseUnavailableError,
     MissingPartitionError,
+    SchemaError,
     UnstorableError,
 )
 
@@ -47,9 +49,9 @@ def engine_url(database_url: str) -> URL:
     try:
         url = make_url(database_url)
     except exc.ArgumentError as error:
-        raise DatabaseError(f"database_url cannot be read: {error}") from error
+        raise ConfigError(f"database_url cannot be read: {error}") from error
     if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise DatabaseError(f"database_url must be a postgresql:// URL, not {url.drivername}://")
+        raise ConfigError(f"database_url must be a postgresql:// URL, not {url.drivername}://")
     return url.set(drivername="postgresql+psycopg")
 
 
@@ -155,10 +157,22 @@ def run_migrations(database_url: str, revision: str = "head") -> None:
     engine = create_sync_database(database_url)
     try:
         with database_errors(), engine.connect() as connection:
-            command.upgrade(_alembic_config(connection), revision)
+            config = _alembic_config(connection)
+            _require_known(current_revision(connection), config)
+            connection.rollback()  # the migrations have transactions of their own
+            command.upgrade(config, revision)
             connection.commit()
     finally:
         engine.dispose()
+
+
+def _require_known(revision: str | None, config: Config) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaError(
+            f"the database's schema is at {revision!r}, which this version does not know: another "
+            "version of Flamefleet made it"
+        )
 
 
 def head_revision() -> str | None:

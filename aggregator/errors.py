@@ -61,6 +61,16 @@ class UnstorableError(DatabaseError):
     remedy = "upgrade the agent; if it is the newest, report this as a bug"
 
 
+class SchemaError(DatabaseError):
+    """The schema is of a version of Flamefleet that this one does not know."""
+
+    code = "schema"
+    remedy = (
+        "run that version or a newer one, or give this one another database; `flamefleet up` "
+        "takes another folder with --data-dir"
+    )
+
+
 class MissingPartitionError(DatabaseError):
     """A row belongs to a time range whose partition does not exist (yet)."""
 

@@ -6,6 +6,7 @@ import resource
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from socket import socket
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from aiohttp import web
 from aggregator.app_keys import METRICS
 from aggregator.connections import ConnectionLimits, Connections
 from aggregator.loop_delay import watch_loop
+from aggregator.protocol_errors import PlainWords
 
 SHUTDOWN_TIMEOUT_S = 10.0
 BACKLOG = 1024
@@ -55,19 +57,21 @@ async def serving(
     """Serve `app` inside the block; gives the listening sockets. At its end requests under way are
     finished first, for SHUTDOWN_TIMEOUT_S at most."""
     loop = asyncio.get_running_loop()
-    runner = web.AppRunner(
-        app,
-        access_log=None,  # a line for each of thousands of batches helps nobody; /metrics counts
-        handler_cancellation=True,
-        auto_decompress=False,  # no endpoint takes a Content-Encoding
-        keepalive_timeout=limits.idle_s,
-        lingering_time=_LINGER_S,
-        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-    )
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     await runner.setup()
     try:
         assert runner.server is not None  # it has been set up
-        connections = Connections(limits, app[METRICS], runner.server)
+        protocol = partial(
+            PlainWords,
+            runner.server,
+            app[METRICS].refused,
+            loop=loop,
+            access_log=None,  # a line for each of thousands of batches helps nobody
+            auto_decompress=False,  # no endpoint takes a Content-Encoding
+            keepalive_timeout=limits.idle_s,
+            lingering_time=_LINGER_S,
+        )
+        connections = Connections(limits, app[METRICS], protocol)
         server = await loop.create_server(connections, host, port, backlog=BACKLOG)
         watching = asyncio.create_task(watch_loop(app[METRICS].loop_delay))
         try:

@@ -68,6 +68,8 @@ def _render(command: str, error: AgentError) -> str:
     lines = [f"flamefleet-agent {command}: {line}" for line in str(error).splitlines()]
     lines += [f"  {as_called(line)}" for line in error.remedy.splitlines()]
     if error.exit_code == EXIT_IMPOSSIBLE:
+        if os.geteuid() != 0:
+            lines.append(as_called(f"  Or call it as root: `sudo flamefleet-agent {command}`."))
         lines.append(f"  {as_called(_CHECK)}")
     return "\n".join(lines)
 

@@ -123,7 +123,10 @@ def _whole(ends: Report | None) -> list[tuple[str, str]]:
     )
     parts = [f"{reason.replace('_', ' ')} {100 * count / total:.2f} %" for count, reason in broken]
     words = f"{100 * ends['complete_share']:.2f} % whole in the last interval"
-    return [("stacks", ", ".join([words, *parts]))]
+    lines = [("stacks", ", ".join([words, *parts]))]
+    if ends["samples"].get("no_room", 0) > total / 100:
+        lines.append(("", "no room: raise unwind_limit_bytes in [agent] of the configuration"))
+    return lines
 
 
 def _shipper(shipper: Report) -> str:

@@ -1,4 +1,4 @@
-# Sourced by what sets a checkout up: says each step on standard error as it begins, every 10 s while
+# Sourced by what sets a checkout up: says each step on standard error as it begins, every 10 s (STEP_TELL_S) while
 # it lasts and when it is over. The step's own output is shown only where it fails.
 # Usage: step WORDS COMMAND [ARGUMENT...]
 
@@ -7,11 +7,14 @@ step() {
 	shift
 	output=$(mktemp)
 	echo "  .. $words" >&2
-	# Its `sleep` outlives it by seconds and must not hold the reader of our lines. The shell that
-	# is gone was ended by Ctrl-C, which a background job does not hear of.
-	while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
-		echo "  .. $words ($((SECONDS - begun)) s so far)" >&2
-	done &
+	# `read` waits without a process of its own, which would outlive this one. Where the shell is
+	# gone, it was ended by Ctrl-C, which a background job does not hear of.
+	{
+		exec 9<> <(:)
+		while ! read -rt "${STEP_TELL_S:-10}" -u 9 && kill -0 $$ 2>/dev/null; do
+			echo "  .. $words ($((SECONDS - begun)) s so far)" >&2
+		done
+	} &
 	teller=$!
 	"$@" >"$output" 2>&1 || status=$?
 	kill "$teller" 2>/dev/null || true

@@ -11,7 +11,7 @@ def try_next(node: str, agent_config: Path) -> list[str]:
     """A line of words and a command each; the commands hold in every folder."""
     centre = shlex.quote(called("flamefleet", anywhere=True))
     agent = shlex.quote(called("flamefleet-agent", anywhere=True))
-    token = f"export {TOKEN_VARIABLE}=$({centre} token create --operator $USER)"
+    token = f"export {TOKEN_VARIABLE}=$({centre} token create --operator me)"
     return [
         "In another terminal:",
         f"  a closer look for 20 s    {token}",

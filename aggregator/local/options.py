@@ -28,6 +28,13 @@ class UpOptions:
     webhook: str | None = None
     webhook_secret: str | None = None
 
+    def __post_init__(self) -> None:
+        """Raises UsageError: before anything is started, not when the aggregator reads it."""
+        if self.webhook is not None and not self.webhook.startswith(("http://", "https://")):
+            raise UsageError(f"--webhook: {self.webhook!r} must start with http:// or https://")
+        if self.webhook_secret is not None and self.webhook is None:
+            raise UsageError("--webhook-secret signs what goes to --webhook: give that too")
+
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}/"

@@ -97,16 +97,12 @@ class Supervisor:
 
     def _tell_death(self, name: str, part: _Part, status: int, delay_s: float) -> None:
         """How and why a part ended. What is told again and again is short."""
-        path = self._log_path(name)
-        with path.open("rb") as log:
-            log.seek(max(part.log_from, path.stat().st_size - _TAIL_BYTES))
-            reason = last_reason(log.read().decode(errors="replace"))
-        words = f"{describe_exit(status)}: {reason or 'it logged no reason'}"
+        words = f"{describe_exit(status)}: {self._reason(name)}"
         again = f"starting it again in {delay_s:.1f} s"
         if words == part.told:
             self._say(f"{name} {describe_exit(status)} for the same reason; {again}")
         else:
-            self._say(f"{name} {words}\n  its log: {path}; {again}")
+            self._say(f"{name} {words}\n  its log: {self._log_path(name)}; {again}")
         part.told = words
 
     def stop(self, name: str, wait_s: float | None = None) -> None:
@@ -134,11 +130,19 @@ class Supervisor:
 
     @contextmanager
     def explained(self, name: str) -> Iterator[None]:
-        """Add the end of a part's log to a StartError."""
+        """Add the reason in a part's log to a StartError."""
         try:
             yield
         except StartError as error:
-            raise StartError(f"{error}. Its log ends with\n{self.log_tail(name)}") from error
+            reason = self._reason(name)
+            raise StartError(f"{error}: {reason}\n  its log: {self._log_path(name)}") from error
+
+    def _reason(self, name: str) -> str:
+        """The last error that a part has logged since its last start."""
+        path = self._log_path(name)
+        with path.open("rb") as log:
+            log.seek(max(self._parts[name].log_from, path.stat().st_size - _TAIL_BYTES))
+            return last_reason(log.read().decode(errors="replace")) or "it logged no reason"
 
     def _log_path(self, name: str) -> Path:
         return self._logs / f"{name}.log"

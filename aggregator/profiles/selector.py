@@ -16,10 +16,11 @@ import re2  # type: ignore[import-untyped]  # google-re2 ships no stubs
 from aggregator.profiles.errors import QueryError
 
 HOST = "host"
-MAX_SELECTOR_CHARS = 4_096
+MAX_SELECTOR_CHARS = 8_192
 MAX_MATCHERS = 32
-MAX_REGEX_CHARS = 512
+MAX_REGEX_CHARS = 4_096  # 60 host names of the longest kind
 _REGEX_MEMORY_BYTES = 1 << 20
+_SHORTER = 'choose many hosts by what their names share, {host=~"web-.*"}, or by another label'
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]*")
@@ -67,12 +68,18 @@ def parse_selector(text: str) -> Selector:
     Raises QueryError, which names the position (from 1) of what it could not read.
     """
     if len(text) > MAX_SELECTOR_CHARS:
-        raise QueryError(f"query has {len(text)} characters; at most {MAX_SELECTOR_CHARS}")
+        raise QueryError(
+            f"query has {len(text)} characters; at most {MAX_SELECTOR_CHARS} are allowed",
+            remedy=_SHORTER,
+        )
     if _skip(text, 0) == len(text):
         return Selector()
     matchers = list(_parse_matchers(text))
     if len(matchers) > MAX_MATCHERS:
-        raise QueryError(f"query has {len(matchers)} conditions; at most {MAX_MATCHERS}")
+        raise QueryError(
+            f"query has {len(matchers)} conditions; at most {MAX_MATCHERS} are allowed",
+            remedy=_SHORTER,
+        )
     return Selector(
         tuple(matcher for matcher in matchers if matcher.name == HOST),
         tuple(matcher for matcher in matchers if matcher.name != HOST),
@@ -136,9 +143,11 @@ def _compile(value: str, at: int) -> Any:
     if len(value) > MAX_REGEX_CHARS:
         raise QueryError(
             f"query: the regular expression at position {at + 1} has {len(value)} characters; "
-            f"at most {MAX_REGEX_CHARS} are allowed"
+            f"at most {MAX_REGEX_CHARS} are allowed",
+            remedy=_SHORTER,
         )
     options = re2.Options()
+    options.never_capture = True  # thousands of groups would cost a tenth of a second a value
     options.log_errors = False
     options.max_mem = _REGEX_MEMORY_BYTES
     try:

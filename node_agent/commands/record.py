@@ -8,6 +8,7 @@ from node_agent.capabilities import drop_unneeded
 from node_agent.config import DEFAULT_CONFIG_FILE, load_config
 from node_agent.errors import ConfigError
 from node_agent.record import RecordError, Recording, record
+from node_agent.record.advice import advice
 from node_agent.record.name_children import ENDING
 from node_agent.record.output import choose_encoder
 from node_agent.record.record import WRITING
@@ -42,7 +43,8 @@ def execute(arguments: SimpleNamespace) -> int:
         arguments.unwind,
         arguments.python,
     )
-    print(describe(done), file=sys.stderr)
+    hints = advice(done.samples, done.unnamed_jit, done.stack_ends)
+    print("\n".join([describe(done), *hints]), file=sys.stderr)
     return 0
 
 

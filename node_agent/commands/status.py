@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,13 @@ def execute(arguments: SimpleNamespace) -> int:
         sampler, shipper = spool.read_status("sampler"), spool.read_status("shipper")
         usage = spool.usage()
         trouble = disk_trouble(config.spool_dir)
+    else:
+        print(
+            f"flamefleet-agent status: no agent has used {config.spool_dir} yet\n"
+            "  Name another one's configuration with --config: that of `flamefleet up` is "
+            "agent.toml in its data folder.",
+            file=sys.stderr,
+        )
     status = summarize(
         sampler, shipper, usage, config.spool_limit_bytes, time.time(), _is_alive, trouble
     )

@@ -12,6 +12,7 @@ from node_agent.faults import Faults
 from node_agent.log import Log
 from node_agent.processes.errors import ProcessGoneError
 from node_agent.processes.mappings import read_start_ticks
+from node_agent.record.advice import UNNAMED_JIT
 from node_agent.record.errors import RecordError
 from node_agent.record.naming import name_frames
 from node_agent.record.output import Stack, Times, choose_encoder, prepare
@@ -32,6 +33,7 @@ class Recording(NamedTuple):
     lost: dict[str, int]
     duration_s: float
     stack_ends: dict[str, int]  # samples with a user part, by how that ended
+    unnamed_jit: dict[str, int]  # samples with a frame that reads [jit], by process
 
 
 def record(
@@ -83,7 +85,22 @@ def record(
             pass  # an impatient second Ctrl-C: the file is written
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     samples = sum(stacks.counts.values())
-    return Recording(output, samples, stacks.lost, stacks.duration_ns / 1e9, stacks.ends)
+    return Recording(
+        output,
+        samples,
+        stacks.lost,
+        stacks.duration_ns / 1e9,
+        stacks.ends,
+        _unnamed_jit(rows),
+    )
+
+
+def _unnamed_jit(rows: list[Stack]) -> dict[str, int]:
+    samples: dict[str, int] = {}
+    for row in rows:
+        if any(frame.function == UNNAMED_JIT for frame in row.frames):
+            samples[row.process] = samples.get(row.process, 0) + row.samples
+    return samples
 
 
 def _frames(packed: bytes, named: dict[bytes, Frame]) -> list[Frame]:

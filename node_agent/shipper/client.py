@@ -46,13 +46,14 @@ def read_token(path: Path) -> str:
     except OSError as error:
         raise CredentialError(
             f"cannot read the token file {path}: {error.strerror}",
-            "Put the token that `flamefleet token` printed there, readable by this user only.",
+            "Put the token there that `flamefleet token create NODE` prints at the centre, for "
+            "this user only to read.",
         ) from error
     token = data.decode("latin-1").strip()
     if not token or len(data) > _MAX_TOKEN_BYTES or not token.isascii() or not token.isprintable():
         raise CredentialError(
             f"the token file {path} must hold one line of printable text",
-            "Put the token that `flamefleet token` printed there.",
+            "Put the token there that `flamefleet token create NODE` prints at the centre.",
         )
     return token
 

@@ -94,6 +94,10 @@ def test_a_database_that_is_not_there_is_told_in_words(tmp_path: Path) -> None:
         (("up", "--preset", "fast"), "invalid choice"),
         (("up", "--port", "x"), "1 to 65535"),
         (("up", "--port", "70000"), "1 to 65535"),
+        (("up", "--webhook", "ftp://x"), "http://"),
+        (("serve", "--config", "/nonexistent"), "with --config"),
+        (("db", "current", "--database-url", "sqlite:///x", "--broker-url", "redis://x"), "mend"),
+        (("worker", "--database-url", "postgresql://x", "--broker-url", "x"), "redis://HOST:6379"),
         (("fly",), "invalid choice"),
         ((), "required"),
     ],
@@ -116,3 +120,16 @@ def test_the_command_starts_without_the_centres_packages() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_schema_of_another_version_is_refused_in_words(postgres_url: str) -> None:
+    engine = create_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'z999'"))
+    engine.dispose()
+    for _ in range(2):
+        failed = flamefleet("db", "upgrade", **centre(postgres_url))
+        assert failed.returncode == 1
+        assert "'z999', which this version does not know" in failed.stderr
+        assert "another database" in failed.stderr
+        assert "Traceback" not in failed.stderr

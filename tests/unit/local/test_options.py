@@ -71,3 +71,18 @@ def test_the_agent_reads_its_file(tmp_path: Path) -> None:
     assert config.ship.token_file == folder.agent_token("host-1")
     proxied = {"http_proxy": "http://proxy.example:3128"}
     assert choose_proxy(str(config.ship.url), config.ship.proxy, proxied) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"webhook": "ftp://x"}, "--webhook: 'ftp://x' must start with http"),
+        ({"webhook": "example.org"}, "http://"),
+        ({"webhook_secret": "x"}, "give that too"),
+    ],
+)
+def test_a_webhook_that_cannot_be_used_is_refused_before_anything_starts(
+    flags: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        UpOptions(tmp_path, **flags)  # type: ignore[arg-type]  # texts, all of them

@@ -1,5 +1,6 @@
 import pytest
 
+from node_agent.cli import main
 from node_agent.spool import Usage
 from node_agent.status import summarize
 from node_agent.status_words import render
@@ -202,3 +203,19 @@ def test_what_is_given_up_since_when_and_which_limits_were_met():
     assert "shed      rate (11 of 19 Hz), Python frames, for 5 min" in lines
     assert "limits    the sampler's unit: CPUQuota 3 times" in lines
     assert "limits    the shipper's unit: killed for want of memory 1 times" in lines
+
+
+@pytest.mark.parametrize(("no_room", "told"), [(0, False), (50, True)])
+def test_stacks_without_room_name_the_setting(no_room, told):
+    ends = {"complete": 1000, "no_room": no_room}
+    words = render(status({**SAMPLER, "interval": {"stack_ends": ends}}))
+    assert ("unwind_limit_bytes" in words) is told
+
+
+def test_a_spool_that_nobody_has_used_names_the_flag(tmp_path, capsys):
+    assert main(["status", "--spool-dir", str(tmp_path / "none")]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("agent     not running")
+    assert f"no agent has used {tmp_path / 'none'}" in told.err
+    assert "--config" in told.err
+    assert not (tmp_path / "none").exists()

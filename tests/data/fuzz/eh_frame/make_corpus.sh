@@ -2,7 +2,8 @@
 # Makes the seeds of the fuzzers of unwind information from frames.s: needs gcc and binutils.
 set -eu
 cd "$(dirname "$0")"
-flags="-nostdlib -Wl,--build-id=none -Wl,-z,noseparate-code -Wl,-z,max-page-size=4096"
+# Nothing of the folder that it was built in may be in a file.
+flags="-ffile-prefix-map=$PWD=/src -nostdlib -Wl,--build-id=none -Wl,-z,noseparate-code -Wl,-z,max-page-size=4096"
 gcc $flags -static -o static.elf frames.s
 gcc $flags -static -s -o stripped.elf frames.s
 gcc $flags -shared -o shared.elf frames.s

@@ -8,7 +8,7 @@ const WORDS = {
   truncated: ["Truncated", "Deeper than 127 frames: the outermost are missing."],
   no_mapping: ["No mapping", "The agent did not know the process or its code yet, as when it just started."],
   no_rows: ["No rows", "The file has no unwind tables, or they are still being read."],
-  no_room: ["No room", "Busier processes took the agent’s room for unwind tables."],
+  no_room: ["No room", "Busier processes took the agent’s room for unwind tables: raise its unwind_limit_bytes."],
   unsupported_rule: ["Unsupported rule", "The unwind tables ask for something that the agent cannot do."],
   read_fault: ["Read fault", "The stack’s memory could not be read."],
   other: ["Other", "A reason that this aggregator has no words for: its agent is newer."],
