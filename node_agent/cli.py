@@ -12,6 +12,7 @@ from node_agent.errors import EXIT_IMPOSSIBLE, AgentError
 from node_agent.lean_imports import lean_imports
 from wire.called_as import as_called
 from wire.sentences import sentences
+from wire.terminal import printable
 
 # What reading the command line imports, and nothing else has a use for.
 _ONLY_TO_PARSE = ("node_agent.arguments", "argparse", "gettext", "locale")
@@ -69,7 +70,7 @@ def _render(command: str, error: AgentError) -> str:
     lines += [f"  {as_called(line)}" for line in error.remedy.splitlines()]
     if error.exit_code == EXIT_IMPOSSIBLE:
         lines.append(f"  {as_called(_CHECK)}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 if __name__ == "__main__":

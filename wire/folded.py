@@ -1,12 +1,13 @@
 """Folded stacks ("collapsed", as flamegraph.pl reads them): one `root;...;leaf count` a line.
 
 Format: https://github.com/brendangregg/FlameGraph#2-fold-stacks. It has no escapes, so `;` inside
-a name becomes `:` and a line break a space.
+a name becomes `:` and a line break a space. What a terminal would obey is escaped.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from wire.pprof import Frame
+from wire.terminal import printable
 
 _ESCAPES = str.maketrans({";": ":", "\n": " ", "\r": " "})
 
@@ -26,7 +27,7 @@ def encode_folded(stacks: Iterable[tuple[Sequence[Frame], int, Mapping[str, str]
             if name is None:
                 functions = (*(line.function for line in frame.callers), frame.function)
                 name = names[frame] = ";".join(
-                    function.translate(_ESCAPES) or "[unknown]" for function in functions
+                    printable(function.translate(_ESCAPES)) or "[unknown]" for function in functions
                 )
             parts.append(name)
         line = ";".join(parts)

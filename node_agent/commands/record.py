@@ -12,6 +12,7 @@ from node_agent.record.name_children import ENDING
 from node_agent.record.output import choose_encoder
 from node_agent.record.record import WRITING
 from node_agent.settings import SETTINGS, SettingError, parse
+from wire.terminal import printable_line
 
 MAX_SECONDS = 3600.0
 
@@ -42,7 +43,7 @@ def execute(arguments: SimpleNamespace) -> int:
         arguments.unwind,
         arguments.python,
     )
-    print(describe(done), file=sys.stderr)
+    print(printable_line(describe(done)), file=sys.stderr)
     return 0
 
 

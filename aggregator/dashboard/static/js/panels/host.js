@@ -94,6 +94,10 @@ function facts(node, nowMs) {
   ];
   const about = [node.agent_version && `agent ${node.agent_version}`, node.facts.kernel, node.facts.preset];
   return [
+    node.machines > 1 && [
+      "Machines",
+      `${node.machines} send as this node: give each its own name and token. Cores are those of one.`,
+    ],
     shed || ["Given up", "nothing"],
     learns(node),
     rates.length > 0 && ["Rate", rates.join(" · ")],
