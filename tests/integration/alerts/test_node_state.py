@@ -129,7 +129,7 @@ async def test_a_wrong_clock_is_told_until_it_is_right(
     assert sorted(receiver.events()) == ["firing", "resolved"]
     # So wrong that no batch of the node is taken: its clock is known all the same.
     ahead_ns = time.time_ns() + 3600 * SECOND_NS
-    assert (await send(3600, ahead_ns), judge_all()) == (422, 1)
+    assert (await send(3600, ahead_ns), judge_all()) == (503, 1)
     [(state, value, threshold)] = rows(
         "SELECT state, value, threshold FROM alerts WHERE rule = 'clock_offset' ORDER BY id DESC "
         "LIMIT 1"
