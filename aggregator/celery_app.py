@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready
+from celery.signals import after_setup_logger, worker_process_init, worker_ready
 from sqlalchemy import Engine
 
 import aggregator.alerts.tasks
@@ -33,6 +33,7 @@ from aggregator.db import create_sync_database, session_scope
 from aggregator.errors import AggregatorError
 from aggregator.jobs.beside import deliveries_beside
 from aggregator.jobs.service import add_dropped
+from aggregator.log import make_safe
 
 QUEUE = "flamefleet"
 DELIVERIES = "flamefleet.deliveries"
@@ -63,6 +64,7 @@ JOBS = (
     Job("profiles.make_partitions", 600, aggregator.profiles.tasks.make_partitions_ahead),
     Job("profiles.drop_partitions", 600, aggregator.profiles.tasks.drop_old_partitions),
     Job("fleet.drop_events", 600, aggregator.fleet.tasks.drop_old_events),
+    Job("fleet.forget_nodes", 600, aggregator.fleet.tasks.forget_nodes),
     Job("symbols.symbolize", 10, aggregator.symbols.tasks.symbolize_pending),
     Job("alerts.evaluate", 15, aggregator.alerts.tasks.evaluate, then="alerts.deliver"),
     Job("alerts.deliver", 15, aggregator.alerts.tasks.deliver, queue=DELIVERIES),
@@ -110,6 +112,7 @@ def create_celery(config: CentreConfig, queue: str = QUEUE, beside: bool = True)
     for job in JOBS:
         _add_task(app, job, databases, config)
     worker_process_init.connect(databases.forget, weak=False)
+    after_setup_logger.connect(_make_log_safe, weak=False)
     worker_ready.connect(partial(_ask_for_all, app, queue), weak=False)
     if queue == QUEUE:
         worker_ready.connect(partial(_warn_of_strangers, config.broker_url), weak=False)
@@ -174,6 +177,10 @@ def _ask_for_all(app: Celery, queue: str, sender: Any, **_: Any) -> None:
     for job in JOBS:
         if job.queue == queue:
             app.send_task(job.name, expires=job.every_s)
+
+
+def _make_log_safe(logger: logging.Logger, format: str, **_: Any) -> None:
+    make_safe(logger, format)
 
 
 def _warn_of_strangers(broker_url: str, **_: Any) -> None:

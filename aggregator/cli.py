@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from aggregator.config import DEFAULT_PORT
 from aggregator.errors import AggregatorError, ConfigError
+from aggregator.fleet.commands import add_node
 from aggregator.local.errors import LocalError
 from aggregator.local.options import DEFAULT_PRESET, PRESETS
+from aggregator.log import make_safe
 from aggregator.on_demand.commands import add_profile
 from aggregator.symbols.commands import add_symbols
 from wire.called_as import as_called
+from wire.terminal import printable_line
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -62,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_worker(commands)
     _add_db(commands)
     _add_token(commands)
+    add_node(commands, _add_centre_flags, _session, _load)
     add_symbols(commands, _add_centre_flags, _session)
     add_profile(commands)
     return parser
@@ -123,9 +127,8 @@ def _add_serve(commands: Any) -> None:
 
 def _run_serve(options: argparse.Namespace) -> int:
     config = _load(options, host=options.host, port=options.port)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO)
+    make_safe(logging.getLogger())
     logging.getLogger("alembic").setLevel(logging.WARNING)  # each /readyz would be two lines
     from aggregator.app import serve
 
@@ -264,7 +267,7 @@ def _run_token_revoke(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({**owner, "revoked": revoked}))
     else:
-        print(f"{revoked} token(s) of {next(iter(owner.values()))} revoked")
+        print(f"{revoked} token(s) of {printable_line(next(iter(owner.values())))} revoked")
     return 0
 
 

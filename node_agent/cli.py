@@ -12,6 +12,7 @@ from node_agent.errors import EXIT_IMPOSSIBLE, AgentError
 from node_agent.lean_imports import lean_imports
 from wire.called_as import as_called
 from wire.sentences import sentences
+from wire.terminal import printable
 
 # What reading the command line imports, and nothing else has a use for.
 _ONLY_TO_PARSE = ("node_agent.arguments", "argparse", "gettext", "locale")
@@ -71,7 +72,7 @@ def _render(command: str, error: AgentError) -> str:
         if os.geteuid() != 0:
             lines.append(as_called(f"  Or call it as root: `sudo flamefleet-agent {command}`."))
         lines.append(f"  {as_called(_CHECK)}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,16 @@ import re
 import sys
 from pathlib import Path
 
+from wire.terminal import printable
+
 # In backquotes, or where a remedy is nothing but the command.
 _COMMAND = re.compile(r"(?:(?<=`)|(?<=sudo )|^)(flamefleet(?:-agent)?)(?= [a-z]|`)")
 
 
 def as_called(text: str) -> str:
-    """`text` with its commands as they can be pasted into a shell here."""
-    return _COMMAND.sub(lambda found: called(found[1]), text)
+    """`text` with its commands as they can be pasted into a shell here, and what it has of others
+    escaped (`wire.terminal`)."""
+    return _COMMAND.sub(lambda found: called(found[1]), printable(text))
 
 
 def called(program: str, *, anywhere: bool = False) -> str:

@@ -5,7 +5,8 @@ its readers take a number before the count for a second count (differential flam
 would become `worker`. So what has a meaning in a name is written as in URLs, `%` and the two hex
 digits of each UTF-8 byte, and nothing else is:
 
-- `;`, line breaks, other control characters and Unicode's line separators;
+- `;`, and all that cannot be seen as it is: line breaks, other control characters, which a terminal
+  would obey, and marks that turn the direction of writing;
 - the blank before a number that ends the name, and blanks at either end;
 - `%` itself, where two hex digits follow.
 
@@ -19,16 +20,19 @@ from urllib.parse import quote
 
 from wire.pprof import Frame
 
-_MEANT = re.compile(
-    r"[;\x00-\x1f\x7f-\x9f\u2028\u2029]"
-    r"|\s(?=\d+(?:\.\d*)?\Z)|\A\s+|\s+\Z"
-    r"|%(?=[0-9a-fA-F]{2})"
-)
+_MEANT = re.compile(r";|\s(?=\d+(?:\.\d*)?\Z)|\A\s+|\s+\Z|%(?=[0-9a-fA-F]{2})")
 
 
 def escape(name: str) -> str:
     """A name as it stands in a folded line."""
-    return _MEANT.sub(lambda found: quote(found.group(), safe=""), name)
+    text = _MEANT.sub(lambda found: _quote(found.group()), name)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _quote(char) for char in text)
+
+
+def _quote(text: str) -> str:
+    return quote(text, safe="", errors="replace")
 
 
 def encode_folded(stacks: Iterable[tuple[Sequence[Frame], int, Mapping[str, str]]]) -> str:

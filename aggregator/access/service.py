@@ -51,7 +51,9 @@ def create_token(session: Session, node_name: str) -> str:
         )
     token = TOKEN_PREFIX + token_urlsafe(TOKEN_BYTES)
     with database_errors():
-        session.execute(insert(Node).values(name=node_name).on_conflict_do_nothing())
+        back = {"removed_at": None, "removed_by": None}
+        enrol = insert(Node).values(name=node_name)
+        session.execute(enrol.on_conflict_do_update(index_elements=["name"], set_=back))
         node_id = session.scalars(select(Node.id).where(Node.name == node_name)).one()
         session.add(NodeToken(node_id=node_id, token_sha256=_digest(token)))
         session.flush()

@@ -14,48 +14,49 @@ from aggregator.alerts.rules import (
     Excess,
     judge_recent,
 )
+from aggregator.fleet.removal import IS_PRESENT
 
 # Times of a node are brought to the centre's clock. What comes late, from a spool, is no alert.
 _PAUSES = text(
-    """
-    SELECT n.id AS node_id, firing.id AS alert_id, firing.detail, last.samples AS value,
+    f"""
+    SELECT nodes.id AS node_id, firing.id AS alert_id, firing.detail, last.samples AS value,
            0::float8 AS threshold, 'paused_samples' AS quantity, '' AS words,
            extract(epoch FROM now() - last.ended_at)::float8
-               - coalesce(n.clock_offset_ms, 0) / 1000.0::float8 AS ago_s
-    FROM nodes n
+               - coalesce(nodes.clock_offset_ms, 0) / 1000.0::float8 AS ago_s
+    FROM nodes
     LEFT JOIN alerts firing
-           ON firing.node_id = n.id AND firing.rule = :rule AND firing.state = 'firing'
+           ON firing.node_id = nodes.id AND firing.rule = :rule AND firing.state = 'firing'
     LEFT JOIN LATERAL (
         SELECT o.at + make_interval(secs => o.duration_s) AS ended_at,
                (o.detail->'lost'->>'paused')::float8 AS samples
         FROM node_overhead o
-        WHERE o.node_id = n.id AND o.detail->'lost' ? 'paused'
+        WHERE o.node_id = nodes.id AND o.detail->'lost' ? 'paused'
           AND o.at > now() - make_interval(
-              secs => 2 * :window_s + greatest(coalesce(n.clock_offset_ms, 0), 0) / 1000.0)
+              secs => 2 * :window_s + greatest(coalesce(nodes.clock_offset_ms, 0), 0) / 1000.0)
         ORDER BY o.at DESC LIMIT 1
     ) last ON true
-    WHERE firing.id IS NOT NULL OR last.ended_at IS NOT NULL
-    ORDER BY n.id
+    WHERE {IS_PRESENT} AND (firing.id IS NOT NULL OR last.ended_at IS NOT NULL)
+    ORDER BY nodes.id
     """
 )
 _LIMITS = text(
-    """
-    SELECT n.id AS node_id, firing.id AS alert_id, firing.detail, last.value,
+    f"""
+    SELECT nodes.id AS node_id, firing.id AS alert_id, firing.detail, last.value,
            last."limit" AS threshold, last.reason AS quantity, last.words,
            extract(epoch FROM now() - last.at)::float8
-               - coalesce(n.clock_offset_ms, 0) / 1000.0::float8 AS ago_s
-    FROM nodes n
+               - coalesce(nodes.clock_offset_ms, 0) / 1000.0::float8 AS ago_s
+    FROM nodes
     LEFT JOIN alerts firing
-           ON firing.node_id = n.id AND firing.rule = :rule AND firing.state = 'firing'
+           ON firing.node_id = nodes.id AND firing.rule = :rule AND firing.state = 'firing'
     LEFT JOIN LATERAL (
         SELECT e.at, e.reason, e.words, e.value, e."limit" FROM agent_events e
-        WHERE e.node_id = n.id AND e.kind = 'unit_limit'
+        WHERE e.node_id = nodes.id AND e.kind = 'unit_limit'
           AND e.at > now() - make_interval(
-              secs => :window_s + greatest(coalesce(n.clock_offset_ms, 0), 0) / 1000.0)
+              secs => :window_s + greatest(coalesce(nodes.clock_offset_ms, 0), 0) / 1000.0)
         ORDER BY e.at DESC, e.id DESC LIMIT 1
     ) last ON true
-    WHERE firing.id IS NOT NULL OR last.at IS NOT NULL
-    ORDER BY n.id
+    WHERE {IS_PRESENT} AND (firing.id IS NOT NULL OR last.at IS NOT NULL)
+    ORDER BY nodes.id
     """
 )
 

@@ -112,4 +112,5 @@ def _facts(alert: Alert, host: str, event: str) -> AlertFacts:
         threshold=alert.threshold,
         is_silent=bool(alert.detail.get("end", {}).get("silent")),
         words=str(alert.detail.get("words", "")),
+        is_removed=bool(alert.detail.get("end", {}).get("removed")),
     )

@@ -44,6 +44,7 @@ class AlertFacts:
     threshold: float
     is_silent: bool = False  # ended because the node was not heard of any more
     words: str = ""  # the agent's own, where it has any
+    is_removed: bool = False  # ended because the node is no part of the fleet any more
 
 
 def alert_message(facts: AlertFacts) -> bytes:
@@ -78,12 +79,14 @@ def alert_message(facts: AlertFacts) -> bytes:
 
 def _summary(facts: AlertFacts) -> str:
     is_end = facts.event == "resolved"
+    if is_end and facts.is_removed:
+        return f"{facts.host} was removed from the fleet"
     if facts.rule == CLONE_RULE:
         if is_end:
             return f"no clone of {facts.host} sends any more"
         return (
-            f"two hosts send as {facts.host}: give each its own token and restart both samplers; "
-            "what the clone sends is refused"
+            f"{facts.value + 1:.0f} hosts send as {facts.host}: give each its own name and token, "
+            "and restart their samplers; until then the figures of both are one host's"
         )
     if facts.rule == PAUSED_RULE:
         if is_end:

@@ -18,12 +18,13 @@ from aggregator.alerts.rules import (
     over_whole_window,
     worst_excess,
 )
+from aggregator.fleet.removal import IS_PRESENT
 
 # A report's time is the node's clock at the start of its batch; the rule means its end, by the
 # centre's clock. Batches longer than the window widen it, or they would never be two.
 _MEANS = text(
-    """
-    SELECT n.id AS node_id, count(recent.at) AS reports,
+    f"""
+    SELECT nodes.id AS node_id, count(recent.at) AS reports,
            coalesce(sum(recent.cpu_percent * recent.duration_s)
                     / nullif(sum(recent.duration_s), 0), 0)::float8 AS cpu_percent,
            coalesce(avg(recent.memory_bytes), 0)::float8 AS memory_bytes,
@@ -31,23 +32,24 @@ _MEANS = text(
                max(recent.at + make_interval(secs => recent.duration_s)) - min(recent.at)
            ), 0)::float8 AS span_s, coalesce(max(recent.duration_s), 0)::float8 AS report_s,
            firing.id AS alert_id, firing.detail
-    FROM nodes n
+    FROM nodes
     LEFT JOIN alerts firing
-           ON firing.node_id = n.id AND firing.rule = :rule AND firing.state = 'firing'
+           ON firing.node_id = nodes.id AND firing.rule = :rule AND firing.state = 'firing'
     LEFT JOIN LATERAL (
         SELECT o.duration_s FROM node_overhead o
-        WHERE o.node_id = n.id AND o.at > now() - interval '1 day'
+        WHERE o.node_id = nodes.id AND o.at > now() - interval '1 day'
         ORDER BY o.at DESC LIMIT 1
     ) latest ON true
     LEFT JOIN LATERAL (
         SELECT o.at, o.duration_s, o.cpu_percent, o.memory_bytes FROM node_overhead o
-        WHERE o.node_id = n.id AND o.at > now() - interval '1 day'
-          AND o.at + make_interval(secs => o.duration_s + coalesce(n.clock_offset_ms, 0) / 1000.0)
+        WHERE o.node_id = nodes.id AND o.at > now() - interval '1 day'
+          AND o.at
+              + make_interval(secs => o.duration_s + coalesce(nodes.clock_offset_ms, 0) / 1000.0)
               > now() - make_interval(secs => greatest(:window_s, 2.5 * latest.duration_s))
     ) recent ON true
-    WHERE firing.id IS NOT NULL OR n.last_seen_at > now() - interval '1 hour'
-    GROUP BY n.id, firing.id, firing.detail
-    ORDER BY n.id
+    WHERE {IS_PRESENT} AND (firing.id IS NOT NULL OR nodes.last_seen_at > now() - interval '1 hour')
+    GROUP BY nodes.id, firing.id, firing.detail
+    ORDER BY nodes.id
     """
 )
 

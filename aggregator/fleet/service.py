@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.fleet.machines import RECENT_RUNS, count_machines
+from aggregator.fleet.removal import IS_PRESENT
 from aggregator.profiles.errors import QueryError
 from aggregator.profiles.selector import HOST
 from aggregator.profiles.times import format_time, parse_time
@@ -20,9 +22,9 @@ _OVERHEAD_ROWS = 6  # one minute
 _LATEST = ("event_latency_us", "interrupt_ns", "interrupt_spread_ns")
 
 _NODES = text(
-    """
-SELECT n.name, n.created_at, n.last_seen_at, n.agent_version, n.facts, n.rate_millihertz,
-    n.online_cpus, n.clock_offset_ms, n.lost_batches, n.lost_samples,
+    f"""
+SELECT n.id, n.name, n.removed_at, n.removed_by, n.created_at, n.last_seen_at, n.agent_version,
+    n.facts, n.rate_millihertz, n.online_cpus, n.clock_offset_ms, n.lost_batches, n.lost_samples,
     o.cpu_percent, o.user_percent_of_core, o.memory_bytes, o.map_bytes, o.shipper_memory_bytes,
     o.at, o.losses, o.sampler, o.shipper, o.kernel, o.interrupt, o.python, o.latest, o.duration_s,
     (SELECT jsonb_object_agg(reason, jsonb_build_object('count', count, 'last_at', last_at))
@@ -30,7 +32,9 @@ SELECT n.name, n.created_at, n.last_seen_at, n.agent_version, n.facts, n.rate_mi
     (SELECT jsonb_agg(jsonb_build_object('rule', a.rule, 'value', a.value, 'threshold', a.threshold,
             'started_at', a.started_at) ORDER BY a.started_at)
         FROM alerts a WHERE a.node_id = n.id AND a.state = 'firing') AS alerts
-FROM nodes n LEFT JOIN LATERAL (
+FROM (
+    SELECT * FROM nodes WHERE CASE WHEN :removed THEN NOT {IS_PRESENT} ELSE {IS_PRESENT} END
+) AS n LEFT JOIN LATERAL (
     SELECT sum(r.cpu_percent * r.duration_s) / sum(r.duration_s) AS cpu_percent,
         sum(r.user_percent_of_core * r.duration_s) / sum(r.duration_s) AS user_percent_of_core,
         max(r.memory_bytes) AS memory_bytes, max(r.at) AS at,
@@ -76,8 +80,12 @@ def node_state(last_seen_at: datetime | None, now: datetime) -> str:
     return "late" if silent_s > LATE_S else "reporting"
 
 
-async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[str, Any]]:
-    """Every node; `overhead` is the mean over its last minute of reports within a day, or None.
+async def list_nodes(
+    connection: AsyncConnection, now: datetime, *, removed: bool = False
+) -> list[dict[str, Any]]:
+    """Every node of the fleet, or those `removed` from it; `overhead` is the mean over its last
+    minute of reports within a day, or None. `machines` is how many send as this node just now:
+    more than one is a mistake, and `online_cpus` is that of one of them.
 
     Of `cpu_percent` (of the host) `user_percent`, `kernel_percent` and `interrupt_percent` are the
     parts; `*_percent_of_core` are those of one core. `memory_bytes` is that minute's largest, with
@@ -87,7 +95,9 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
     `breaker` says why an agent stays detached: it measures nothing, so its overhead is not known.
     What an older agent does not tell is None.
     """
-    parameters = {"since": now - timedelta(days=1), "rows": _OVERHEAD_ROWS}
+    since = now - timedelta(days=1)
+    parameters = {"since": since, "rows": _OVERHEAD_ROWS, "removed": removed}
+    machines = count_machines(await connection.execute(text(RECENT_RUNS)))
     rows = await connection.execute(_NODES, parameters)
     return [
         {
@@ -100,6 +110,7 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
             "rate_hz": _rate_hz(row),
             **told_facts(row.facts, _rate_hz(row)),
             "online_cpus": row.online_cpus,
+            "machines": machines.get(row.id, 1),
             "clock_offset_ms": row.clock_offset_ms,
             "lost_batches": row.lost_batches,
             "lost_samples": row.lost_samples,
@@ -108,6 +119,7 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
             "alerts": row.alerts or [],
             "breaker": row.facts.get("breaker"),
             "overhead": None if row.at is None or "breaker" in row.facts else _overhead(row),
+            **({"removed_at": row.removed_at, "removed_by": row.removed_by} if removed else {}),
         }
         for row in rows
     ]

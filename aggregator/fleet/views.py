@@ -8,9 +8,11 @@ import msgspec
 from aiohttp import web
 
 from aggregator.access.errors import UnknownNodeError
-from aggregator.app_keys import CONFIG, QUESTION_DATABASE, QUESTION_WORKERS
-from aggregator.db import connection_scope
+from aggregator.access.requests import authenticate_operator
+from aggregator.app_keys import CONFIG, QUESTION_DATABASE, QUESTION_WORKERS, SESSIONS, TOKENS
+from aggregator.db import connection_scope, database_errors
 from aggregator.fleet.events import list_events, parse_place
+from aggregator.fleet.removal import remove_node
 from aggregator.fleet.service import list_labels, list_nodes
 from aggregator.fleet.stack_ends import read_service_ends
 from aggregator.ingest.times import AHEAD_NS
@@ -32,10 +34,34 @@ routes = web.RouteTableDef()
 
 @routes.get("/api/v1/nodes")
 async def get_nodes(request: web.Request) -> web.Response:
-    """Every node: state, agent, rate, overhead, losses (`aggregator.fleet.service.list_nodes`)."""
+    """Every node: state, agent, rate, overhead, losses (`aggregator.fleet.service.list_nodes`);
+    with `removed=1` those that were removed or forgotten."""
+    removed = parse_number(request.query, "removed", 0, 0, 1) == 1
     async with connection_scope(request.app[QUESTION_DATABASE]) as connection:
-        nodes = await list_nodes(connection, datetime.now(timezone.utc))
+        nodes = await list_nodes(connection, datetime.now(timezone.utc), removed=removed)
     return _json({"nodes": nodes})
+
+
+@routes.delete("/api/v1/nodes/{name}")
+async def delete_node(request: web.Request) -> web.Response:
+    """Remove a node from the fleet, as an operator: its tokens are revoked, its alerts end, and
+    what it sent stays readable until its retention is over."""
+    operator = await authenticate_operator(request)
+    urls = [webhook.url for webhook in request.app[CONFIG].webhooks]
+    name = request.match_info["name"]
+    if "\0" in name:
+        raise UnknownNodeError("no node has NUL in its name")
+    with database_errors():
+        async with request.app[SESSIONS]() as session, session.begin():
+            done = await session.run_sync(remove_node, name, operator, urls)
+    request.app[TOKENS].clear()
+    return _json(
+        {
+            "name": done.name,
+            "tokens_revoked": done.tokens_revoked,
+            "alerts_resolved": done.alerts_resolved,
+        }
+    )
 
 
 @routes.get("/api/v1/nodes/{name}/events")

@@ -3,7 +3,7 @@
 import msgspec
 from aiohttp import web
 
-from aggregator.app_keys import SESSIONS
+from aggregator.app_keys import QUESTION_SESSIONS
 from aggregator.db import database_errors
 from aggregator.jobs.service import list_dropped
 
@@ -14,7 +14,7 @@ routes = web.RouteTableDef()
 async def get_jobs(request: web.Request) -> web.Response:
     """What the workers met: {"dropped_messages": [{"reason", "messages", "last_at"}]}."""
     with database_errors():
-        async with request.app[SESSIONS]() as session:
+        async with request.app[QUESTION_SESSIONS]() as session:
             dropped = await list_dropped(session)
     body = msgspec.json.encode({"dropped_messages": dropped})
     return web.Response(body=body, content_type="application/json")

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aggregator.local.errors import InUseError
+from wire.terminal import printable_line
 
 _LISTENS = "0A"  # proc(5), /proc/net/tcp
 
@@ -32,8 +33,7 @@ def _holder(port: int) -> str:
             if str(descriptor.readlink()) in links:
                 process = descriptor.parents[1]
                 name = (process / "comm").read_text(errors="replace").strip()
-                words = "".join(c if c.isprintable() else "?" for c in name)
-                return f"{words} (process {process.name})"
+                return f"{printable_line(name)} (process {process.name})"
     return ""
 
 

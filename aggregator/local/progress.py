@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from wire.terminal import printable, printable_line
+
 _TELL_S = 10.0  # where nothing can be written again, a step that lasts is told so often
 
 
@@ -53,7 +55,7 @@ class Progress:
     def say(self, line: str) -> None:
         """A line of its own."""
         self._erase()
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
         self.tick()
 
     def _line(self) -> str:
@@ -69,6 +71,7 @@ class Progress:
         self.say(f"  {mark} {line}")
 
     def _draw(self, line: str) -> None:
+        line = printable_line(line)
         self._stream.write("\r" + line.ljust(self._width))
         self._stream.flush()
         self._width = len(line)

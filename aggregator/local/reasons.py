@@ -3,6 +3,7 @@
 import re
 
 from wire.sentences import sentences
+from wire.terminal import printable_line
 
 MOST_CHARACTERS = 400
 _ERROR_LINE = re.compile(
@@ -40,5 +41,5 @@ def _unquote(value: str) -> str:
 
 
 def _clip(text: str) -> str:
-    text = "".join(character if character.isprintable() else "?" for character in text.strip())
+    text = printable_line(text.strip())
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"

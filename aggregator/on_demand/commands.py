@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from aggregator.client import Centre, add_centre_address, read_centre
 from aggregator.errors import ConfigError
+from wire.terminal import printable_line
 
 EXIT_DONE, EXIT_REFUSED, EXIT_EXPIRED, EXIT_SHORTENED, EXIT_INTERRUPTED = 0, 3, 4, 5, 130
 EXITS = {
@@ -92,10 +93,10 @@ def _show(options: argparse.Namespace, centre: Centre, known: dict[str, Any], fo
         functions = [{"function": name, "self_ns": self_ns} for name, self_ns in top]
         print(json.dumps({**known, "page": page, "top": functions}))
     else:
-        print(f"flamegraph: {page}")
+        print(printable_line(f"flamegraph: {page}"))
         for name, self_ns in top:
             share = 100 * self_ns / max(answer["total_ns"], 1)
-            print(f"{share:6.1f} % {self_ns / 1e9:8.2f} s  {name}")
+            print(printable_line(f"{share:6.1f} % {self_ns / 1e9:8.2f} s  {name}"))
     if options.output is not None:
         data = centre.ask("GET", "/api/v1/flamegraph", {**span, "format": form})
         try:

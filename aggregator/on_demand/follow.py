@@ -6,6 +6,7 @@ from typing import Any, TextIO
 
 from aggregator.client import Centre, CentreError
 from aggregator.on_demand.progress import ACTIVE
+from wire.terminal import printable_line
 
 POLL_S = 1.0
 PATIENCE_S = 120.0  # with a centre that is away or fails: it may be starting again
@@ -49,7 +50,7 @@ class Follower:
         return known
 
     def _say(self, known: Mapping[str, Any]) -> None:
-        line = progress_line(known)
+        line = printable_line(progress_line(known))
         if self._is_live:
             self._stream.write("\r" + line.ljust(self._width))
             self._width = len(line)

@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.access.errors import UnknownNodeError
 from aggregator.fleet.models import Node
+from aggregator.fleet.removal import IS_PRESENT
 from aggregator.on_demand.asking import Asked, check_offer, near_names
 from aggregator.on_demand.errors import (
     BusyNodeError,
@@ -40,12 +41,12 @@ class KnownNode(NamedTuple):
 async def find_node(connection: AsyncConnection, name: str, *, lock: bool = False) -> KnownNode:
     """The node called `name`. Raises UnknownNodeError, which names the nearest ones."""
     columns = (Node.id, Node.name, Node.last_seen_at, Node.agent_version, Node.facts)
-    query = select(*columns).where(Node.name == name)
+    query = select(*columns).where(Node.name == name, text(IS_PRESENT))
     if lock:
         query = query.with_for_update()
     row = (await connection.execute(query)).one_or_none()
     if row is None:
-        names = (await connection.scalars(select(Node.name))).all()
+        names = (await connection.scalars(select(Node.name).where(text(IS_PRESENT)))).all()
         raise UnknownNodeError(
             f"no node is called {name[:253]!r}{near_names(name, names)}",
             remedy="GET /api/v1/nodes lists the nodes",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aggregator.client import add_centre_address, read_centre
 from aggregator.errors import AggregatorError
+from wire.terminal import printable_line
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -53,7 +54,8 @@ def _run_upload(options: argparse.Namespace) -> int:
             what = "functions, lines and inlined functions"
             if not answer["has_lines"]:
                 what = "functions only: the file has no debug information"
-            print(f"{path}: build {answer['build_id']}, {what}; {answer['frames']} frames waiting")
+            built = f"build {answer['build_id']}, {what}; {answer['frames']} frames waiting"
+            print(printable_line(f"{path}: {built}"))
     return 1 if failed else 0
 
 
@@ -70,6 +72,7 @@ def _run_list(options: argparse.Namespace, session: OpenSession) -> int:
         when = f"{row.since:%Y-%m-%d %H:%M}" if row.since else "-"
         lines = "lines" if row.has_lines else "-"
         words = row.refused_reason or f"{row.unnamed_frames} of {row.frames} frames without a name"
-        print(f"{row.build_id[:40]:40} {row.module:30} {row.state:9} {lines:5} {when:16} {where}")
-        print(f"{'':40} {words}")
+        state = f"{row.state:9} {lines:5} {when:16} {where}"
+        print(printable_line(f"{row.build_id[:40]:40} {row.module:30} {state}"))
+        print(printable_line(f"{'':40} {words}"))
     return 0

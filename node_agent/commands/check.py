@@ -9,6 +9,7 @@ from node_agent.commands.configured import config_of
 from node_agent.config import AgentConfig
 from node_agent.errors import EXIT_FAILED, EXIT_IMPOSSIBLE, ConfigError
 from node_agent.preflight import Check, Facts, is_possible, read_facts, render, run_checks
+from wire.terminal import printable
 
 
 def execute(arguments: SimpleNamespace) -> int:
@@ -52,9 +53,17 @@ def _production(
 
 def _print_tables(checks: list[Check], production: list[Check]) -> None:
     colour = sys.stdout.isatty()
+    checks, production = _for_terminal(checks), _for_terminal(production)
     print(render(checks, colour=colour))
     if production:
         from node_agent.preflight.table import render_production
 
         print()
         print(render_production(production, colour=colour))
+
+
+def _for_terminal(checks: list[Check]) -> list[Check]:
+    """What a check found may be another program's words."""
+    return [
+        check._replace(why=printable(check.why), remedy=printable(check.remedy)) for check in checks
+    ]

@@ -16,6 +16,7 @@ from node_agent.errors import EXIT_FAILED
 from node_agent.kernel.remains import Survey, survey
 from node_agent.processes.mappings import read_process_file
 from node_agent.spool import Spool
+from wire.terminal import printable, printable_line
 
 UNIT = "flamefleet-sampler.service"
 WAIT_S = 15.0  # a sampler writes its last batch first, and the kernel frees objects a while later
@@ -38,7 +39,7 @@ def execute(arguments: SimpleNamespace) -> int:
         left = [remnant._asdict() for remnant in found.found]
         print(json.dumps({"left": left, "unseen": found.unseen, "stopped": stopped}, indent=2))
     else:
-        print(render(found, stopped))
+        print(printable(render(found, stopped)))
     return 0 if found.is_clean else EXIT_FAILED
 
 
@@ -100,5 +101,5 @@ def _command(pid: int) -> str:
         line = read_process_file(pid, "cmdline").decode("utf-8", "replace")
     except OSError:
         return "ended"
-    text = "".join(c if c.isprintable() else " " for c in line.rstrip("\0"))
+    text = printable_line(line.rstrip("\0").replace("\0", " "))
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -13,6 +13,7 @@ from node_agent.record.name_children import ENDING
 from node_agent.record.output import choose_encoder
 from node_agent.record.record import WRITING
 from node_agent.settings import SETTINGS, SettingError, parse
+from wire.terminal import printable_line
 
 MAX_SECONDS = 3600.0
 
@@ -44,7 +45,7 @@ def execute(arguments: SimpleNamespace) -> int:
         arguments.python,
     )
     hints = advice(done.samples, done.unnamed_jit, done.stack_ends)
-    print("\n".join([describe(done), *hints]), file=sys.stderr)
+    print("\n".join(map(printable_line, [describe(done), *hints])), file=sys.stderr)
     return 0
 
 

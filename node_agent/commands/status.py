@@ -12,6 +12,7 @@ from node_agent.errors import EXIT_FAILED
 from node_agent.spool import Spool, Usage
 from node_agent.status import summarize
 from node_agent.status_words import render
+from wire.terminal import printable
 
 
 def execute(arguments: SimpleNamespace) -> int:
@@ -36,7 +37,7 @@ def execute(arguments: SimpleNamespace) -> int:
     status = summarize(
         sampler, shipper, usage, config.spool_limit_bytes, time.time(), _is_alive, trouble
     )
-    print(json.dumps(status, indent=2) if arguments.json else render(status))
+    print(json.dumps(status, indent=2) if arguments.json else printable(render(status)))
     return 0 if status["running"] else EXIT_FAILED
 
 

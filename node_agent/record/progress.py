@@ -4,6 +4,8 @@ again, elsewhere a line for each stage, and another one every few seconds while 
 import time
 from typing import TextIO
 
+from wire.terminal import printable_line
+
 _TELL_S = 5.0
 
 
@@ -39,13 +41,14 @@ class Progress:
     def say(self, words: str) -> None:
         """A line of its own."""
         self.end()
-        self._stream.write(f"flamefleet-agent record: {words}\n")
+        self._stream.write(f"flamefleet-agent record: {printable_line(words)}\n")
         self._stream.flush()
 
     def _write(self, words: str) -> None:
         if not self._live:
             self.say(words)
             return
+        words = printable_line(words)
         self._stream.write("\r" + words.ljust(self._width))
         self._stream.flush()
         self._width = len(words)

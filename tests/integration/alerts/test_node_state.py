@@ -3,7 +3,9 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.utils import formatdate
+from uuid import UUID, uuid4
 
 from aggregator.alerts.deliveries import Sent
 
@@ -43,7 +45,52 @@ async def test_a_cloned_node_is_told_once_and_once_that_it_is_over(
     assert rows("SELECT rule, state FROM alerts") == [("cloned_node", "resolved")]
     assert rows("SELECT sum(samples)::int FROM node_prof") == [(2,)]
     start = json.loads(receiver.requests[0][1])
-    assert "two hosts send as web-1" in start["commonAnnotations"]["summary"]
+    assert "2 hosts send as web-1" in start["commonAnnotations"]["summary"]
+
+
+async def test_machines_with_one_name_and_token_and_runs_of_their_own_are_told_and_counted(
+    client, node, stack_of, judge_all, deliver, receiver, rows
+):
+    machines = [replace(node, run=uuid4().bytes) for _ in range(3)]
+
+    async def send_by_turns(count):
+        for _ in range(count):
+            for machine in machines:
+                await machine.send(machine.batch({stack_of(1): 1}))
+
+    async def told():
+        async with client.get("/api/v1/nodes") as response:
+            [one] = (await response.json())["nodes"]
+        return one["machines"]
+
+    await send_by_turns(1)
+    assert (judge_all(), await told()) == (0, 1)  # three starts, one after the other
+    await send_by_turns(2)
+    assert (judge_all(), await told()) == (1, 3)
+    assert rows("SELECT rule, value FROM alerts") == [("cloned_node", 2)]
+    assert await deliver() == Sent(delivered=1)
+    start = json.loads(receiver.requests[0][1])
+    assert "3 hosts send as web-1" in start["commonAnnotations"]["summary"]
+
+    # WHEN one alone goes on THEN it is over, once the others were silent for the window
+    rows(
+        "UPDATE runs SET last_batch_at = last_batch_at - interval '10 minutes',"
+        " started_at = started_at - interval '10 minutes' WHERE run <> :run",
+        run=UUID(bytes=machines[0].run),
+    )
+    await machines[0].send(machines[0].batch({stack_of(1): 1}))
+    assert (judge_all(), await told()) == (1, 1)
+    assert rows("SELECT state FROM alerts") == [("resolved",)]
+
+
+async def test_a_sampler_that_starts_again_and_again_is_no_clone(node, stack_of, judge_all, rows):
+    for _ in range(4):
+        machine = replace(node, run=uuid4().bytes)
+        batches = [machine.batch({stack_of(1): 1}) for _ in range(3)]
+        for batch in batches:
+            await machine.send(batch)
+        assert (await machine.send(batches[-1])).status == "duplicate"
+    assert judge_all() == 0
 
 
 async def test_a_clone_that_lags_behind_is_told_too(node, stack_of, judge_all, rows):
@@ -82,7 +129,7 @@ async def test_a_wrong_clock_is_told_until_it_is_right(
     assert sorted(receiver.events()) == ["firing", "resolved"]
     # So wrong that no batch of the node is taken: its clock is known all the same.
     ahead_ns = time.time_ns() + 3600 * SECOND_NS
-    assert (await send(3600, ahead_ns), judge_all()) == (422, 1)
+    assert (await send(3600, ahead_ns), judge_all()) == (503, 1)
     [(state, value, threshold)] = rows(
         "SELECT state, value, threshold FROM alerts WHERE rule = 'clock_offset' ORDER BY id DESC "
         "LIMIT 1"

@@ -59,7 +59,7 @@ def test_a_message_that_is_sent_again_has_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("rule", "value", "name", "start", "end"),
     [
-        ("cloned_node", 1, "FlamefleetClonedNode", "two hosts send as web-1", "no clone of web-1"),
+        ("cloned_node", 1, "FlamefleetClonedNode", "2 hosts send as web-1", "no clone of web-1"),
         ("clock_offset", 12.5, "FlamefleetClockOffset", "12.5 s behind the", "right again"),
         ("clock_offset", -90, "FlamefleetClockOffset", "90 s ahead of the", "right again"),
         ("agent_paused", 110, "FlamefleetAgentPaused", "pauses sampling", "not paused any more"),

@@ -97,6 +97,10 @@ function facts(node, nowMs) {
   const about = [node.agent_version && `agent ${node.agent_version}`, node.facts.kernel, node.facts.preset];
   const nothingShed = isHeard ? "nothing" : "unknown";
   return [
+    node.machines > 1 && [
+      "Machines",
+      `${node.machines} send as this node: give each its own name and token. Cores are those of one.`,
+    ],
     node.breaker
       ? ["Detached", el("b", {}, plain(node.breaker)), el("div", { class: "dim" }, "It samples nothing.")]
       : shed || ["Given up", nothingShed],
