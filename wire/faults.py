@@ -9,7 +9,6 @@ import math
 from wire import limits
 from wire.schema import Event, Module, ModuleKind, Name
 
-MAX_LINE = 2**31
 _MAX_ID_BYTES = 64
 _KINDS = frozenset(ModuleKind)
 _EVENT_TEXTS = {
@@ -36,7 +35,7 @@ def name_fault(name: Name) -> str | None:
         return "name"
     if not _is_text(name.file, limits.MAX_NAME_BYTES):
         return "file"
-    return None if 0 <= name.line < MAX_LINE else "line"
+    return None if 0 <= name.line <= limits.MAX_LINE else "line"
 
 
 def is_label(name: str, value: str) -> bool:

@@ -23,6 +23,11 @@ def fit_name(name: Name) -> Name:
     return Name(fit_text(name.function, MAX_NAME_BYTES), fit_text(name.file, MAX_NAME_BYTES), line)
 
 
+def text_bytes(name: Name) -> int:
+    """What the texts of `name` take in a message."""
+    return len(name.function.encode()) + len(name.file.encode())
+
+
 def fit_module(module: Module) -> Module:
     """`module` with a name that fits; its id says what it is and stays."""
     return Module(module.kind, module.id, fit_text(module.name, MAX_LABEL_BYTES))

@@ -13,12 +13,15 @@ from node_agent.kernel.structs import (
 )
 from node_agent.normalize import Normalizer
 from node_agent.processes.identity import OTHER, Identities
-from wire.limits import MAX_SERIES
+from wire.limits import MAX_BATCH_ITEMS, MAX_BATCH_ROWS, MAX_SERIES, MAX_TEXTS_BYTES
 from wire.schema import PYTHON_ENDS, STACK_ENDS, Series
 
-# Hashes don't compress: more rows than this could pass the message's limit of 8 MiB.
-MAX_ROWS = 400_000
+MAX_ROWS = MAX_BATCH_ROWS
+# Of a message's room for texts and for items, the share that sets of labels may take.
+MAX_SERIES_TEXT_BYTES = MAX_TEXTS_BYTES // 2
+MAX_SERIES_ITEMS = MAX_BATCH_ITEMS // 2
 _MAX_COUNT = (1 << 32) - 1
+_OTHER = {"service": OTHER, "executable": OTHER}
 
 
 class Columns(NamedTuple):
@@ -43,8 +46,7 @@ def build_columns(
 ) -> Columns:
     """Rows of (stack, series, count): samples of all threads and processes with the same labels
     and the same stack share a row. What has no row is in no column, the ends included."""
-    series: list[Series] = []
-    series_rows: dict[tuple[tuple[str, str], ...], int] = {}
+    series = _SeriesTable()
     process_rows: dict[tuple[object, ...], int] = {}
     rows: dict[tuple[int, bytes], int] = {}
     ends: dict[tuple[int, int], int] = {}  # by end and series
@@ -60,7 +62,7 @@ def build_columns(
                 key.thread_name,
                 bool(key.flags & SAMPLE_KERNEL_THREAD),
             )
-            row = process_rows[process] = _series_row(labels, series, series_rows)
+            row = process_rows[process] = series.row(labels)
         place = (row, normalizer.find(key))
         known = rows.get(place)
         if known is None and len(rows) >= MAX_ROWS:
@@ -75,14 +77,14 @@ def build_columns(
         if end:
             python_ends[end, row] = python_ends.get((end, row), 0) + count
     return Columns(
-        series,
+        series.all,
         b"".join(stack_hash for _, stack_hash in rows),
         array("I", (row for row, _ in rows)).tobytes(),
         array("I", rows.values()).tobytes(),
         samples,
         lost,
-        _end_columns(ends, STACK_ENDS, len(series)),
-        _end_columns(python_ends, PYTHON_ENDS, len(series)),
+        _end_columns(ends, STACK_ENDS, len(series.all)),
+        _end_columns(python_ends, PYTHON_ENDS, len(series.all)),
     )
 
 
@@ -97,16 +99,31 @@ def _end_columns(
     return {reason: column.tobytes() for reason, column in columns.items()}
 
 
-def _series_row(
-    labels: dict[str, str],
-    series: list[Series],
-    known: dict[tuple[tuple[str, str], ...], int],
-) -> int:
-    if len(series) >= MAX_SERIES - 1:
-        labels = {"service": OTHER, "executable": OTHER}
-    key = tuple(sorted(labels.items()))
-    row = known.get(key)
-    if row is None:
-        row = known[key] = len(series)
-        series.append(Series(labels))
-    return row
+class _SeriesTable:
+    """The sets of labels of a batch, each once. Those that there is no room for are one: other."""
+
+    def __init__(self) -> None:
+        self.all: list[Series] = []
+        self._rows: dict[tuple[tuple[str, str], ...], int] = {}
+        self._text_bytes = self._items = 0
+
+    def row(self, labels: dict[str, str]) -> int:
+        """The index of `labels`."""
+        key = tuple(sorted(labels.items()))
+        row = self._rows.get(key)
+        if row is not None:
+            return row
+        text_bytes = sum(len(name.encode()) + len(value.encode()) for name, value in key)
+        items = 2 * len(key) + 3  # msgpack: a map with one key and a map
+        is_other = labels == _OTHER
+        if not is_other and (
+            len(self.all) >= MAX_SERIES - 1
+            or self._text_bytes + text_bytes > MAX_SERIES_TEXT_BYTES
+            or self._items + items > MAX_SERIES_ITEMS
+        ):
+            return self.row(_OTHER)
+        self._text_bytes += text_bytes
+        self._items += items
+        row = self._rows[key] = len(self.all)
+        self.all.append(Series(labels))
+        return row

@@ -2,17 +2,22 @@
 
 import struct
 from array import array
+from collections.abc import Iterator
 from typing import cast
 
 from node_agent.generations import GenerationCache
 from node_agent.symbols.modules import ModuleRegistry
+from wire.fit import text_bytes
+from wire.limits import MAX_TEXTS_BYTES
 from wire.schema import Definitions, Module, ModuleKind, Name
 
 # What is held until the batch is written costs memory three times over: an interval ends early
 # where it has so much to define. What one reading of the ring buffer (2 MiB) adds still fits.
 FULL_BYTES = 1536 << 10
 MAX_PENDING_BYTES = FULL_BYTES + (4 << 20)
+MAX_NAMES_BYTES = MAX_TEXTS_BYTES // 2  # of a message, which has other columns too
 _FRAME = struct.Struct("16s")
+_NUMBERS = struct.Struct("<QQ")
 
 
 class DefinitionBook:
@@ -45,6 +50,11 @@ class DefinitionBook:
         self._pending[stack_hash] = packed
         self._pending_bytes += len(packed)
 
+    def defer(self, hashes: list[bytes]) -> None:
+        """These had no room in the message."""
+        self.deferred += len(hashes)
+        self.forget(hashes)
+
     def forget(self, hashes: list[bytes]) -> None:
         """Define these stacks again when they are seen next."""
         for stack_hash in hashes:
@@ -62,6 +72,37 @@ class DefinitionBook:
         """The packed stacks by their hash that go with this batch."""
         pending, self._pending, self._pending_bytes = self._pending, {}, 0
         return pending
+
+
+def split_by_text(
+    stacks: dict[bytes, bytes], registry: ModuleRegistry
+) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """Of `stacks` (hash to packed frames) those whose names fit together in a message, and the
+    hashes of the others. Where not all do, those with the least text come first: a process with
+    names of kilobytes must not take the room of the others."""
+    if registry.names_bytes <= MAX_NAMES_BYTES:
+        return stacks, []
+    names = {stack_hash: set(_names(packed, registry)) for stack_hash, packed in stacks.items()}
+    sizes = {name: text_bytes(registry.names[name]) for held in names.values() for name in held}
+    order = sorted(stacks, key=lambda stack_hash: sum(map(sizes.__getitem__, names[stack_hash])))
+    taken: dict[bytes, bytes] = {}
+    counted: set[int] = set()
+    total = 0
+    for stack_hash in order:
+        new = names[stack_hash] - counted
+        total += sum(map(sizes.__getitem__, new))
+        if total > MAX_NAMES_BYTES:
+            break
+        counted |= new
+        taken[stack_hash] = stacks[stack_hash]
+    return taken, [stack_hash for stack_hash in stacks if stack_hash not in taken]
+
+
+def _names(packed: bytes, registry: ModuleRegistry) -> Iterator[int]:
+    """Hashes of the names in a stack."""
+    for hash64, offset in _NUMBERS.iter_unpack(packed):
+        if registry.modules[hash64].kind == ModuleKind.NAMED:
+            yield offset
 
 
 def build_definitions(

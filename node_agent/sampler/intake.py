@@ -25,7 +25,7 @@ from node_agent.normalize import MAX_CACHED_STACKS, Normalizer
 from node_agent.processes.excluded import ExcludedProcesses
 from node_agent.processes.identity import Identities
 from node_agent.sampler.batches import build_columns
-from node_agent.sampler.definitions import DefinitionBook, build_definitions
+from node_agent.sampler.definitions import DefinitionBook, build_definitions, split_by_text
 from node_agent.sampler.events import Events
 from node_agent.sampler.extraction import Extractor
 from node_agent.sampler.facts import config_facts
@@ -155,7 +155,8 @@ class Intake:
             self.programs.end_interval(interval)
         with using(*OTHER_PROCESSES):
             columns = build_columns(interval.counts, self.normalizer, self.identities)
-        stacks = self.definitions.take()
+        stacks, left = split_by_text(self.definitions.take(), self.registry)
+        self.definitions.defer(left)
         definitions = build_definitions(self._config.name, self.run, stacks, self.registry)
         self.sequence += 1
         lost = {reason: n for reason, n in interval.lost.items() if reason != "ring_full"}

@@ -19,13 +19,13 @@ from node_agent.symbols.kallsyms import read_chunks
 from node_agent.symbols.kernel_table import encode_table, kernel_table, module_table
 from node_agent.symbols.reduced_elf import reduce_elf
 from wire.codec import encode
-from wire.limits import MAX_EXTRACT_BYTES
+from wire.limits import MAX_EXTRACT_BYTES, MAX_EXTRACT_DECODED_BYTES
 from wire.schema import ModuleKind, SymbolExtract
 
 CPU_S = 60
 MEMORY_BYTES = 1 << 30
-# Symbol tables compress to about a third; the message's own limit is checked again below.
-MAX_SYMBOL_BYTES = 160 << 20
+# Symbol tables compress to about a third; the limit of that is checked again below.
+MAX_SYMBOL_BYTES = MAX_EXTRACT_DECODED_BYTES - (64 << 10)  # beside it are some words
 
 
 def main(arguments: list[str]) -> int:

@@ -17,7 +17,7 @@ from node_agent.processes.mappings import Mapping, file_bytes_at
 from node_agent.symbols.build_ids import read_build_id, read_note_build_id
 from node_agent.symbols.elf import file_reader
 from node_agent.symbols.errors import ElfError
-from wire.fit import fit_module, fit_name
+from wire.fit import fit_module, fit_name, text_bytes
 from wire.hashes import module_hash, name_hash, pack_frame
 from wire.schema import Module, ModuleKind, Name
 
@@ -46,6 +46,7 @@ class ModuleRegistry:
         self.faults = faults or Faults()
         self.modules: dict[int, Module] = {}
         self.names: dict[int, Name] = {}
+        self.names_bytes = 0  # of their texts
         self.sources: dict[int, Source] = {}
         self.lost: dict[str, int] = {}
         self._files: GenerationCache[tuple[int, ...], int] = GenerationCache(_FILE_CACHE)
@@ -85,6 +86,7 @@ class ModuleRegistry:
             self.names[hash64] = Name(
                 name.function, self._paths.setdefault(name.file, name.file), name.line
             )
+            self.names_bytes += text_bytes(name)
         return pack_frame(module_hash64, hash64)
 
     def native_module(self, tgid: int, mapping: Mapping) -> int | None:
@@ -137,6 +139,7 @@ class ModuleRegistry:
         }
         self.sources = {m: source for m, source in self.sources.items() if m in self.modules}
         self.names = {hash64: name for hash64, name in self.names.items() if hash64 in used_names}
+        self.names_bytes = sum(map(text_bytes, self.names.values()))
         self._paths = {name.file: name.file for name in self.names.values()}
         self._files.rotate()
         self._swept = len(self.modules) + len(self.names)

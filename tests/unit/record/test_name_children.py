@@ -73,11 +73,35 @@ def test_a_reader_that_hangs_is_ended_by_the_limit(
 
 
 def test_a_reader_that_fails_costs_the_names_of_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    fail = "print('[[]]', flush=True); raise SystemExit(1)"
+    fail = "print('[[], []]', flush=True); raise SystemExit(1)"
     monkeypatch.setattr(name_children, "child_command", lambda *_: [sys.executable, "-c", fail])
     stream = io.StringIO()
     entries = request(sys.executable, 4)
-    assert ask_children(entries, Progress(stream)) == [[[]], [], [[]], []]
+    assert ask_children(entries, Progress(stream)) == [[[], []], [], [[], []], []]
     assert "no names in file1" in stream.getvalue()
     assert "no names in file3" in stream.getvalue()
+    close(entries)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "while True: os.write(1, b'x' * 65536)",
+        "print('[[], [], []]')",
+        "print('[[[1, 2]], []]')",
+        "print('[' * 100_000)",
+        """print('[[["f", "", 1e999]], []]')""",
+    ],
+    ids=["endless", "too-many", "no-line", "nested", "infinite"],
+)
+def test_a_reader_that_says_anything_else_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setattr(name_children, "MAX_ANSWER_BYTES", 1 << 20)
+    command = [sys.executable, "-c", f"import os\n{says}"]
+    monkeypatch.setattr(name_children, "child_command", lambda *_: command)
+    stream = io.StringIO()
+    entries = request(sys.executable, 1)
+    assert ask_children(entries, Progress(stream)) == [[]]
+    assert "no names in file0" in stream.getvalue()
     close(entries)

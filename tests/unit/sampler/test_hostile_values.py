@@ -13,15 +13,25 @@ from node_agent.cpython.structs import PYTHON_FILE_BYTES, PYTHON_NAME_BYTES, Pyt
 from node_agent.processes import identity
 from node_agent.processes.identity import LABELS, Identities
 from node_agent.processes.mappings import Mapping, Mappings
+from node_agent.sampler import batches
 from node_agent.sampler.batches import build_columns
-from node_agent.sampler.definitions import build_definitions
+from node_agent.sampler.definitions import DefinitionBook, build_definitions, split_by_text
 from node_agent.sampler.detached import empty_batch
 from node_agent.sampler.events import Events
 from node_agent.sampler.facts import clip
+from node_agent.symbols.extract import MAX_SYMBOL_BYTES
 from node_agent.symbols.modules import JIT, UNKNOWN
 from node_agent.symbols.perf_map_names import clean_name
 from wire.codec import decode, encode
-from wire.limits import MAX_LABEL_BYTES, MAX_LINE, MAX_NAME_BYTES
+from wire.faults import event_fault, is_label, module_fault, name_fault
+from wire.limits import (
+    MAX_BATCH_ROWS,
+    MAX_DEFINITIONS_BYTES,
+    MAX_EXTRACT_DECODED_BYTES,
+    MAX_LABEL_BYTES,
+    MAX_LINE,
+    MAX_NAME_BYTES,
+)
 from wire.schema import Batch, Definitions, Module, ModuleKind, Name
 from wire.validate import check_batch, check_definitions
 
@@ -50,13 +60,8 @@ def checked_definitions(registry, frames: list[bytes]) -> Definitions:
     assert message is not None
     message = decode(encode(message), Definitions)
     assert check_definitions(message) == len(frames)
-    for name in message.names:
-        assert 0 <= name.line <= MAX_LINE
-        for text in (name.function, name.file):
-            assert "\0" not in text
-            assert len(text.encode()) <= MAX_NAME_BYTES
-    for module in message.modules:
-        assert "\0" not in module.name
+    assert {name_fault(name) for name in message.names} <= {None}
+    assert {module_fault(module) for module in message.modules} <= {None}
     return message
 
 
@@ -161,7 +166,7 @@ def test_labels(bench, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     assert check_batch(batch) == 1
     labels = batch.series[0].labels
     assert set(labels) <= {*LABELS, "team"}
-    assert all(len(value.encode()) <= MAX_LABEL_BYTES for value in labels.values())
+    assert all(is_label(name, value) for name, value in labels.items())
 
 
 def batch_with(**fields: object) -> Batch:
@@ -178,4 +183,59 @@ def test_events_and_facts(text: str) -> None:
     batch = batch_with(events=events.take(), facts={"breaker": clip(text)})
 
     check_batch(batch)
+    assert [event_fault(event) for event in batch.events] == [None]
     assert "\0" not in batch.facts["breaker"]
+
+
+def test_a_process_with_names_of_kilobytes_leaves_room_for_the_others(bench) -> None:
+    """GIVEN more text than a message may have, most of it one process's."""
+    registry, book = bench.registry, DefinitionBook(10_000)
+    for number in range(3_000):
+        name = Name(f"{number:04d}" + "n" * MAX_NAME_BYTES, f"{number:04d}" + "f" * MAX_NAME_BYTES)
+        frame = registry.name_frame(JIT, name)
+        book.add(number.to_bytes(16, "big"), frame)
+    small = [registry.named_frame(UNKNOWN, f"[program {number}]") for number in range(100)]
+    hashes = [number.to_bytes(16, "big") for number in range(3_000, 3_100)]
+    for stack_hash, frame in zip(hashes, small, strict=True):
+        book.add(stack_hash, frame)
+
+    stacks, left = split_by_text(book.take(), registry)
+    book.defer(left)
+    message = build_definitions("web-1", RUN, stacks, registry)
+
+    assert message is not None
+    encoded = encode(message)
+    assert len(encoded) <= MAX_DEFINITIONS_BYTES
+    assert check_definitions(decode(encoded, Definitions)) == len(stacks)
+    assert set(hashes) <= set(stacks)
+    assert len(stacks) + len(left) == 3_100
+    assert len(stacks) > 900
+    assert book.deferred == len(left)
+    assert not any(book.knows(stack_hash) for stack_hash in left)
+    assert all(book.knows(stack_hash) for stack_hash in stacks)
+
+
+@pytest.mark.parametrize("length", [3, MAX_LABEL_BYTES])
+def test_more_sets_of_labels_than_a_message_may_have(bench, length: int) -> None:
+    """GIVEN so many processes of different names and units."""
+
+    class Labels:
+        def labels(self, process: tuple[int, ...], *_: object) -> dict[str, str]:
+            names = ("service", "executable", "container", "runtime", "build_id")
+            return {name: f"{process[0]:x}".rjust(length, "l") for name in names}
+
+    counts = {SampleKey(number % 8_000, number, 1, 1, 1, "x", 0): 3 for number in range(1, 40_000)}
+
+    columns = build_columns(counts, bench.normalizer, Labels())  # type: ignore[arg-type]
+    names = ("series", "stack_hashes", "series_index", "counts", "stack_ends", "python_ends")
+    batch = batch_with(**{name: getattr(columns, name) for name in names})
+
+    assert check_batch(batch) == len(columns.counts) // 4
+    assert columns.samples == 3 * 39_999
+    assert batch.series[-1].labels == {"service": "other", "executable": "other"}
+    assert len(batch.series) > 3_000
+
+
+def test_a_batch_has_no_more_rows_than_are_taken() -> None:
+    assert batches.MAX_ROWS <= MAX_BATCH_ROWS
+    assert MAX_SYMBOL_BYTES < MAX_EXTRACT_DECODED_BYTES
