@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from aggregator.flamegraph.graph import Graph
+from aggregator.flamegraph.arrange import Graph
 from wire.folded import encode_folded
 from wire.pprof import Frame
 

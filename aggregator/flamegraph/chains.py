@@ -6,18 +6,20 @@ the same one called are one node. What is not inlined passes through without a r
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from aggregator.profiles.dictionary import Dictionary
-from aggregator.profiles.grouping import Ints
+from aggregator.profiles.grouping import Floats, Ints
 from aggregator.profiles.prefix_tree import Level
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """What stands on one level: the number of the node `above` that `put` gave, or the service's on
-    the first; `function` and its frame, at `position` of the frame's chain; the weights."""
+    the first; `function` and its frame, at `position` of the frame's chain; the weights and their
+    squares."""
 
     above: Ints
     function: Ints
@@ -25,6 +27,8 @@ class Rows:
     position: Ints
     total: Ints
     self_: Ints
+    square: Floats
+    self_square: Floats
 
 
 @dataclass(eq=False)
@@ -62,7 +66,7 @@ class Chains:
     def rows_at(self, depth: int) -> Rows:
         """The rows of the level `depth`, counted from 0 below the services."""
         self._taken = []
-        parts: list[tuple[Ints, ...]] = []
+        parts: list[tuple[Any, ...]] = []
         for number, each in enumerate(self._levels):
             if not each.first <= depth <= each.last:
                 continue
@@ -70,6 +74,7 @@ class Chains:
             begins = each.start[rows] == depth
             parents = each.level.parent[rows]
             outer = self._levels[number - 1].node[parents] if number else 1 + parents
+            ends = each.end[rows] == depth
             position = depth - each.start[rows]
             frame = each.frame[rows]
             parts.append(
@@ -79,7 +84,9 @@ class Chains:
                     frame,
                     position,
                     each.level.total[rows],
-                    np.where(each.end[rows] == depth, each.level.self_[rows], 0),
+                    np.where(ends, each.level.self_[rows], 0),
+                    each.level.square[rows],
+                    np.where(ends, each.level.self_square[rows], 0.0),
                 )
             )
             self._taken.append((each, rows))

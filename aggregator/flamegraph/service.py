@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aggregator.db import connection_scope, driver_connection
-from aggregator.flamegraph.graph import Folded, Graph, arrange, fold, prune
+from aggregator.flamegraph.arrange import Graph, arrange
+from aggregator.flamegraph.graph import Folded, fold
+from aggregator.flamegraph.prune import prune, rank_zoomed
+from aggregator.flamegraph.summary import Summary, summarize
 from aggregator.incarnation import Incarnation
 from aggregator.profiles.dictionary import MAX_TREE_NODES, Dictionary
 from aggregator.profiles.errors import TooMuchError
@@ -30,15 +34,19 @@ from aggregator.profiles.span import Span, resolve_span
 from aggregator.workers import Workers
 
 Result = TypeVar("Result")
+_CPUS = text("SELECT id, online_cpus FROM nodes")
 HOST_NAMES = 50
 MOST_STACKS = 500_000  # of one question
 STACKS_AT_ONCE = 5_000  # read and added; 1 KB each while that is done
+_ROWS_OF_NODES = 10  # of the functions a table lists by self and by total: max_nodes by this
 
 
 @dataclass(frozen=True)
 class Coverage:
     """How much an answer rests on. Shares are 0 to 1; the unsymbolized one is of frames, by time.
 
+    `cores` is the sum of what each host used while it was covered; `cpus` are all that these hosts
+    have, None where one has not told.
     `effective_rate_hz` is the sampling rate less what was lost; `undefined_stacks` counts distinct
     stacks whose frames no node has told yet, `refused_stacks` those whose frames had something
     wrong; samples of damaged blobs count as lost. `stack_ends` are the samples with a user part by
@@ -50,6 +58,8 @@ class Coverage:
     hosts: int
     host_names: list[str]
     host_seconds: float
+    cores: float
+    cpus: int | None
     samples: int
     lost_samples: int
     effective_rate_hz: float
@@ -65,9 +75,10 @@ class Coverage:
 
 @dataclass(frozen=True, eq=False)
 class Flamegraph:
-    """An answer: the graph, the effective times and the coverage."""
+    """An answer: the graph, its functions, the effective times and the coverage."""
 
     graph: Graph
+    summary: Summary
     span: Span
     coverage: Coverage
 
@@ -100,13 +111,16 @@ class FlamegraphService:
         """Stop the thread; what it works on is finished first."""
         await self._thread.close()
 
-    async def flamegraph(self, question: Question, max_nodes: int) -> Flamegraph:
-        """The flamegraph of a question, with at most `max_nodes` nodes."""
+    async def flamegraph(
+        self, question: Question, max_nodes: int, zoom: int | None = None
+    ) -> Flamegraph:
+        """The flamegraph of a question, with at most `max_nodes` nodes, those below the path `zoom`
+        first."""
         stacks, dictionary, placed = await self._answer(question)
         folded = await self.run(fold, placed.levels, stacks.services, dictionary)
-        graph = await self.run(_draw, folded, max_nodes, dictionary)
+        graph, summary = await self.run(_draw, folded, max_nodes, zoom, dictionary)
         coverage = _coverage(stacks, folded.unnamed_share, placed)
-        return Flamegraph(graph, stacks.span, coverage)
+        return Flamegraph(graph, summary, stacks.span, coverage)
 
     async def stacks(self, question: Question) -> tuple[Stacks, Dictionary]:
         """What a question found, unfolded, with the dictionary that knows all of it."""
@@ -141,6 +155,7 @@ class FlamegraphService:
         selector = question.selector
         span = resolve_span(question.from_s, question.until_s, question.now_s, self._keep_fine_s)
         nodes = await choose_nodes(connection, selector)
+        cpus = {row.id: row.online_cpus for row in await connection.execute(_CPUS)}
         only = _chooser(selector, series) if selector.labels else None
         sums = SampleSums(only)
         node_ids = sorted(nodes) if selector.hosts else None
@@ -165,6 +180,7 @@ class FlamegraphService:
             span,
             lambda series_id: series[series_id].service,
             lambda node_id: nodes.get(node_id, f"node {node_id}"),
+            cpus.get,
         )
 
     async def _define(
@@ -214,7 +230,9 @@ def _chooser(selector: Selector, series: SeriesCache) -> Callable[[int], bool]:
 
 def _place(dictionary: Dictionary, stacks: Stacks) -> Placed:
     leaves = dictionary.leaves(stacks.stack_ids)
-    levels = dictionary.tree.totals(stacks.service_index, leaves, stacks.weights)
+    # The samples of a row weigh the same, so that its square is weight² / count.
+    squares = stacks.weights.astype(np.float64) ** 2 / np.maximum(stacks.counts, 1)
+    levels = dictionary.tree.totals(stacks.service_index, leaves, stacks.weights, squares)
     absent = (np.unique(stacks.stack_ids[leaves == node]) for node in (UNDEFINED, REFUSED))
     return Placed(levels, *map(len, absent))
 
@@ -225,8 +243,15 @@ def _stale_frames(dictionary: Dictionary, levels: list[Level], now_s: float) -> 
     return dictionary.frames.stale_ids(numbers, now_s)
 
 
-def _draw(folded: Folded, max_nodes: int, dictionary: Dictionary) -> Graph:
-    return arrange(prune(folded, max_nodes), dictionary.frames)
+def _draw(
+    folded: Folded, max_nodes: int, zoom: int | None, dictionary: Dictionary
+) -> tuple[Graph, Summary]:
+    functions = dictionary.frames.functions
+    summary = summarize(folded, functions, max(1, max_nodes // _ROWS_OF_NODES))
+    is_cut = len(folded.code) > max_nodes
+    first = rank_zoomed(folded, zoom, functions) if zoom and is_cut else None
+    pruned = prune(folded, max_nodes, first)
+    return arrange(pruned, dictionary.frames, summary.listed, summary.groups), summary
 
 
 def _coverage(stacks: Stacks, unnamed_share: float, placed: Placed) -> Coverage:
@@ -235,6 +260,8 @@ def _coverage(stacks: Stacks, unnamed_share: float, placed: Placed) -> Coverage:
         hosts=len(totals.node_ids),
         host_names=stacks.host_names[:HOST_NAMES],
         host_seconds=totals.covered_ms / 1000,
+        cores=round(stacks.cores, 6),
+        cpus=stacks.cpus,
         samples=totals.samples,
         lost_samples=totals.lost,
         effective_rate_hz=round(totals.effective_rate_hz, 3),

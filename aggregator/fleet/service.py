@@ -26,7 +26,10 @@ SELECT n.name, n.created_at, n.last_seen_at, n.agent_version, n.facts, n.rate_mi
     o.cpu_percent, o.user_percent_of_core, o.memory_bytes, o.map_bytes, o.shipper_memory_bytes,
     o.at, o.losses, o.sampler, o.shipper, o.kernel, o.interrupt, o.python, o.latest, o.duration_s,
     (SELECT jsonb_object_agg(reason, jsonb_build_object('count', count, 'last_at', last_at))
-        FROM node_refusals WHERE node_id = n.id) AS refused
+        FROM node_refusals WHERE node_id = n.id) AS refused,
+    (SELECT jsonb_agg(jsonb_build_object('rule', a.rule, 'value', a.value, 'threshold', a.threshold,
+            'started_at', a.started_at) ORDER BY a.started_at)
+        FROM alerts a WHERE a.node_id = n.id AND a.state = 'firing') AS alerts
 FROM nodes n LEFT JOIN LATERAL (
     SELECT sum(r.cpu_percent * r.duration_s) / sum(r.duration_s) AS cpu_percent,
         sum(r.user_percent_of_core * r.duration_s) / sum(r.duration_s) AS user_percent_of_core,
@@ -80,8 +83,9 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
     parts; `*_percent_of_core` are those of one core. `memory_bytes` is that minute's largest, with
     the parts of that report. The delay of a sample and the calibration are those of the newest
     report. `lost` are the minute's samples by reason, `lost_samples` all ever. `refused` is what of
-    the node was not taken: by reason how often, and when last. What an older agent does not tell is
-    None.
+    the node was not taken: by reason how often, and when last. `alerts` are those that fire.
+    `breaker` says why an agent stays detached: it measures nothing, so its overhead is not known.
+    What an older agent does not tell is None.
     """
     parameters = {"since": now - timedelta(days=1), "rows": _OVERHEAD_ROWS}
     rows = await connection.execute(_NODES, parameters)
@@ -101,7 +105,9 @@ async def list_nodes(connection: AsyncConnection, now: datetime) -> list[dict[st
             "lost_samples": row.lost_samples,
             "lost": _sum_lost(row.losses or ()),
             "refused": row.refused or {},
-            "overhead": None if row.at is None else _overhead(row),
+            "alerts": row.alerts or [],
+            "breaker": row.facts.get("breaker"),
+            "overhead": None if row.at is None or "breaker" in row.facts else _overhead(row),
         }
         for row in rows
     ]
@@ -171,24 +177,28 @@ def _sum_lost(losses: Iterable[Mapping[str, int] | None]) -> dict[str, int]:
 
 
 def _overhead(row: Any) -> dict[str, Any]:
-    def of_core(cpu_ns: Any) -> float:
-        return float(cpu_ns or 0) / 1e7 / float(row.duration_s)
+    def of_core(cpu_ns: Any) -> float | None:
+        return of_host(cpu_ns, 1)
 
-    user = of_core((row.sampler or 0) + (row.shipper or 0))
-    cpus = row.online_cpus or 1
+    def of_host(cpu_ns: Any, cpus: int | None = row.online_cpus) -> float | None:
+        if cpu_ns is None or not cpus:
+            return None
+        return round(float(cpu_ns) / 1e7 / float(row.duration_s) / cpus, 4)
+
+    user = None if row.sampler is None else row.sampler + (row.shipper or 0)
     rest = row.memory_bytes - row.map_bytes - (row.shipper_memory_bytes or 0)
     return {
         "at": row.at,
         "cpu_percent": round(row.cpu_percent, 4),
-        "user_percent": round(user / cpus, 4),
-        "kernel_percent": round(of_core(row.kernel) / cpus, 4),
-        "interrupt_percent": round(of_core(row.interrupt) / cpus, 4),
-        "python_percent": None if row.python is None else round(of_core(row.python) / cpus, 4),
+        "user_percent": of_host(user),
+        "kernel_percent": of_host(row.kernel),
+        "interrupt_percent": of_host(row.interrupt),
+        "python_percent": of_host(row.python),
         "user_percent_of_core": round(row.user_percent_of_core, 4),
-        "sampler_percent_of_core": round(of_core(row.sampler), 4),
-        "shipper_percent_of_core": round(of_core(row.shipper), 4),
-        "kernel_percent_of_core": round(of_core(row.kernel), 4),
-        "interrupt_percent_of_core": round(of_core(row.interrupt), 4),
+        "sampler_percent_of_core": of_core(row.sampler),
+        "shipper_percent_of_core": of_core(row.shipper),
+        "kernel_percent_of_core": of_core(row.kernel),
+        "interrupt_percent_of_core": of_core(row.interrupt),
         "memory_bytes": row.memory_bytes,
         "map_bytes": row.map_bytes,
         "shipper_memory_bytes": row.shipper_memory_bytes,

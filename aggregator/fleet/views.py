@@ -71,7 +71,8 @@ async def get_labels(request: web.Request) -> web.Response:
 
 @routes.get("/api/v1/timeline")
 async def get_timeline(request: web.Request) -> web.Response:
-    """CPU time of `query` between `from` and `until`, in about `points` steps."""
+    """CPU time and cores of `query` between `from` and `until`, in about `points` steps; null where
+    no host was observed."""
     points = parse_number(request.query, "points", DEFAULT_POINTS, 1, MAX_POINTS)
     question = parse_question(request.query, time.time())
     keep_fine_s = request.app[CONFIG].retention.profiles_10s_s
@@ -84,6 +85,7 @@ async def get_timeline(request: web.Request) -> web.Response:
             "until": format_time(timeline.until_s),
             "step_s": timeline.step_s,
             "cpu_ns": timeline.cpu_ns,
+            "cores": timeline.cores,
         }
     )
 

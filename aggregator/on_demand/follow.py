@@ -1,7 +1,6 @@
 """Following a profile from a shell: polls the centre, says how far it is, cancels on Ctrl-C."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -91,12 +90,19 @@ def named_flamegraph(centre: Centre, span: Mapping[str, str]) -> dict[str, Any]:
 
 
 def top_functions(answer: Mapping[str, Any], most: int) -> list[tuple[str, int]]:
-    """The functions of a columnar flamegraph with most time of their own: name, nanoseconds. The
-    one at the root is no function. Pure."""
-    strings, functions, nodes = answer["strings"], answer["functions"], answer["nodes"]
-    own: Counter[str] = Counter()
-    for function, self_ns in zip(nodes["function"][1:], nodes["self"][1:], strict=True):
-        module = strings[functions["module"][function]]
-        name = strings[functions["name"][function]]
-        own[f"{name} ({module})" if module and module not in name else name] += self_ns
-    return [(name, self_ns) for name, self_ns in own.most_common(max(most, 0)) if self_ns]
+    """The functions of a columnar flamegraph with most time of their own: name, nanoseconds.
+    Addresses without a name are one a module. Pure."""
+    strings, functions = answer["strings"], answer["functions"]
+    columns = ("name", "module", "file", "kind", "group", "members", "self")
+    found = []
+    for name, module, file, kind, group, members, self_ns in zip(
+        *(functions[column] for column in columns), strict=True
+    ):
+        if not self_ns or group >= 0 or answer["kinds"][kind] in ("process", "other"):
+            continue
+        text, where = strings[name], [strings[file], strings[module]]
+        if members:
+            text, where = f"{members} without a name", [strings[module]]
+        where = [part for part in where if part and part not in text]
+        found.append((f"{text} ({', '.join(where)})" if where else text, self_ns))
+    return sorted(found, key=lambda one: -one[1])[: max(most, 0)]

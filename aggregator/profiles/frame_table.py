@@ -24,6 +24,7 @@ UNRESOLVED_FRESH_S = 5.0  # symbols come within seconds of a new build id
 SETTLED_FRESH_S = 600.0  # better symbols may replace others, rarely
 # By their numbers here, UNDEFINED_FRAME and REFUSED_FRAME of the prefix tree.
 _NO_FRAMES = ("[undefined]", "[refused]")
+_NO_BUILD = "none"  # the build of functions without a name in a module without a build id
 # Modules of frames that are known by name only, by their ids.
 _NAMED_KINDS = {b"python": "python", b"jit": "jit", b"[jit]": "jit", b"bpf": "kernel"}
 # Go's linker names are path/package.Function or path/package.(*Type).Method. C and C++ compilers
@@ -53,13 +54,13 @@ class FrameRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Function:
-    """What frames are folded to. `kind` is one of KINDS; `build` keeps unresolved ones apart, and
-    `file` the interpreted ones."""
+    """What frames are folded to. `kind` is one of KINDS; `build`, the build id in hex, keeps
+    functions without a name apart, and `file` the interpreted ones."""
 
     name: str
     module: str
     kind: str
-    build: int = 0
+    build: str = ""
     file: str = ""
 
 
@@ -252,7 +253,7 @@ def describe_frame(row: FrameRow) -> tuple[Function, bool]:
     if not row.function:
         name = f"{row.module}+0x{row.offset % (1 << 64):x}"
         kind = "kernel" if kernel else "unknown"
-        return Function(name, row.module, kind, row.module_id), True
+        return Function(name, row.module, kind, row.build_id.hex() or _NO_BUILD), True
     if kernel:
         return Function(row.function, row.module, "kernel"), False
     kind = "go" if _GO_NAME.match(row.function) else "native"

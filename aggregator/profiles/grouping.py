@@ -1,11 +1,14 @@
 """Sums by key over int64 columns: exact, unlike `bincount`, whose weights are doubles."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Numbers = TypeVar("Numbers", Ints, Floats)
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,11 +20,11 @@ class Groups:
     _order: Ints
     _starts: Ints
 
-    def sums(self, column: Ints) -> Ints:
+    def sums(self, column: Numbers) -> Numbers:
         """For each key the sum of `column`, which has the rows of the grouped column."""
         if not len(self.keys):
-            return np.zeros(0, np.int64)
-        sums: Ints = np.add.reduceat(column[self._order], self._starts)
+            return column[:0]
+        sums: Numbers = np.add.reduceat(column[self._order], self._starts)
         return sums
 
     def heaviest(self, column: Ints) -> Ints:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.profiles.columns import Column, SortedMap
-from aggregator.profiles.grouping import Ints, group
+from aggregator.profiles.grouping import Floats, Ints, group
 from aggregator.workers import checkpoint
 
 ROOT = 0
@@ -26,13 +26,16 @@ _LOW = (1 << 32) - 1
 class Level:
     """The nodes of one level that some weight reaches, once for each group they occur in.
 
-    `parent` is an index into the level above; into the groups on the first level.
+    `parent` is an index into the level above; into the groups on the first level. The squares are
+    those of `PrefixTree.totals`.
     """
 
     nodes: Ints
     parent: Ints
     total: Ints
     self_: Ints
+    square: Floats
+    self_square: Floats
 
 
 class PrefixTree:
@@ -94,17 +97,23 @@ class PrefixTree:
             node = int(parent[node])
         return frames[::-1]
 
-    def totals(self, groups: Ints, leaves: Ints, weights: Ints) -> list[Level]:
+    def totals(
+        self, groups: Ints, leaves: Ints, weights: Ints, squares: Floats | None = None
+    ) -> list[Level]:
         """The levels below the groups, from the first on, with exact total and self weights.
 
         Row i says: weight `weights[i]` ends at node `leaves[i]` (not the root) in `groups[i]`,
-        which count from 0 and stay below 2**31.
+        which count from 0 and stay below 2**31. `squares[i]` is added up beside it: the squared
+        weights of the row's samples, which say how sure its share is; without them all are 0.
         """
+        if squares is None:
+            squares = np.zeros(len(weights))
         depth = self._level.values[leaves].astype(np.int64)
         keys = (groups << 32) | leaves
         levels: list[Level] = []
         below = np.zeros(0, np.int64)  # keys of the parents of the level done before
         below_total = np.zeros(0, np.int64)
+        below_square = np.zeros(0)
         for level in range(int(depth.max()) if len(depth) else 0, 0, -1):
             checkpoint()
             ending = np.flatnonzero(depth == level)
@@ -114,10 +123,13 @@ class PrefixTree:
                 levels[-1].parent[:] = pairs.index[: len(below)]
             own = np.concatenate((np.zeros(len(below), np.int64), weights[ending]))
             total = pairs.sums(np.concatenate((below_total, weights[ending])))
+            own_square = np.concatenate((np.zeros(len(below)), squares[ending]))
+            square = pairs.sums(np.concatenate((below_square, squares[ending])))
             nodes = pairs.keys & _LOW
-            levels.append(Level(nodes, pairs.keys >> 32, total, pairs.sums(own)))
+            sums = (total, pairs.sums(own), square, pairs.sums(own_square))
+            levels.append(Level(nodes, pairs.keys >> 32, *sums))
             below = (pairs.keys & ~np.int64(_LOW)) | self._parent.values[nodes]
-            below_total = total
+            below_total, below_square = total, square
         return levels[::-1]
 
     def _extend(self, parent: object, frame: object, level: int) -> None:

@@ -46,6 +46,8 @@ class Stacks:
     """What a question found: `weights[i]` ns and `counts[i]` samples of stack `stack_ids[i]`.
 
     `service_index` indexes `services`; a (service, stack) may come once for each sampling rate.
+    `cores` is the sum of what each host used while it was covered, never more than it has; `cpus`
+    is what all of them have, None where one has not told.
     """
 
     span: Span
@@ -56,6 +58,8 @@ class Stacks:
     weights: Ints
     totals: Totals
     host_names: list[str]
+    cores: float
+    cpus: int | None
 
 
 class OpenedRows(NamedTuple):
@@ -78,9 +82,10 @@ def open_rows(rows: Sequence[StoredRow]) -> OpenedRows:
 
 @dataclass
 class _Node:
-    """What one host's rows cover."""
+    """What one host's rows cover, and how much of it was chosen."""
 
     covered_ms: int = 0
+    chosen_ns: float = 0.0
     samples: int = 0
     lost: int = 0
 
@@ -105,20 +110,23 @@ class SampleSums:
         checkpoint()
         data, rows = opened.data, opened.rows
         chosen = self._choose(data)
+        used_ns = np.zeros(len(rows), np.int64)
         for part in read_bodies(data, chosen):
             checkpoint()
             self._sums.add(data, part)
+            np.add.at(used_ns, data.blob[part.sections], weigh_sections(data, part))
         self._ends.add(opened.stack_ends, left_out=data.damaged)
         self._damaged += int((data.damaged | opened.stack_ends.damaged).sum())
         has_chosen = np.zeros(len(rows), bool)
         has_chosen[data.blob[chosen]] = True
         if self._only is None:
-            has_chosen[:] = True
-        for row, is_damaged, is_chosen in zip(
-            rows, data.damaged.tolist(), has_chosen.tolist(), strict=True
+            has_chosen |= np.array([row.covered_ms > 0 for row in rows], bool)
+        for row, is_damaged, is_chosen, chosen_ns in zip(
+            rows, data.damaged.tolist(), has_chosen.tolist(), used_ns.tolist(), strict=True
         ):
             node = self._nodes.setdefault(row.node_id, _Node())
             node.covered_ms += row.covered_ms
+            node.chosen_ns += chosen_ns
             node.lost += row.lost
             if is_damaged:
                 node.lost += row.samples
@@ -151,6 +159,14 @@ class SampleSums:
         )
         return sections, totals
 
+    def cores_of(self) -> dict[int, float]:
+        """The CPU time that was chosen of each covered host, over the time it was covered for."""
+        nodes = {node_id: self._nodes[node_id] for node_id in self._chosen_nodes}
+        return {
+            node_id: node.chosen_ns / 1e6 / node.covered_ms if node.covered_ms else 0.0
+            for node_id, node in nodes.items()
+        }
+
 
 def weigh(section: Section) -> Ints:
     """CPU time of each row, rounded to nanoseconds: count x 10**12 / rate in millihertz."""
@@ -173,7 +189,11 @@ def _weigh(counts: Ints, rate: Ints | np.int64) -> Ints:
 
 
 def list_stacks(
-    sums: SampleSums, span: Span, service_of: Callable[[int], str], host_of: Callable[[int], str]
+    sums: SampleSums,
+    span: Span,
+    service_of: Callable[[int], str],
+    host_of: Callable[[int], str],
+    cpus_of: Callable[[int], int | None] = lambda _node_id: None,
 ) -> Stacks:
     """What was summed, as columns; services and hosts by name, sorted."""
     sections, totals = sums.finish()
@@ -182,6 +202,9 @@ def list_stacks(
     number = {service: index for index, service in enumerate(services)}
     sizes = [len(section.ids) for section in sections]
     empty = np.zeros(0, np.int64)
+    cpus = {node_id: cpus_of(node_id) for node_id in totals.node_ids}
+    cores = [min(used, cpus[node_id] or used) for node_id, used in sums.cores_of().items()]
+    known = [number for number in cpus.values() if number]
     return Stacks(
         span=span,
         services=services,
@@ -191,4 +214,6 @@ def list_stacks(
         weights=np.concatenate([empty, *(weigh(section) for section in sections)]),
         totals=totals,
         host_names=sorted(host_of(node_id) for node_id in totals.node_ids),
+        cores=sum(cores),
+        cpus=sum(known) if len(known) == len(cpus) else None,
     )

@@ -2,7 +2,8 @@
 
 A label that a series lacks counts as the empty string. Regular expressions match the whole value
 and are RE2's (linear time, so no value of a label can hang a query). Names outside
-[A-Za-z0-9_.:/-] are written in quotes. Source: https://prometheus.io/docs/prometheus/latest/querying/
+[A-Za-z0-9_.:/-] are written in quotes. The page reads links by the same grammar
+(`dashboard/static/js/selector.js`). Source: https://prometheus.io/docs/prometheus/latest/querying/
 """
 
 import re
@@ -20,7 +21,7 @@ MAX_MATCHERS = 32
 MAX_REGEX_CHARS = 512
 _REGEX_MEMORY_BYTES = 1 << 20
 
-_SPACE = re.compile(r"\s*")
+_SPACE = re.compile(r"[ \t\r\n]*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]*")
 _OPERATOR = re.compile(r"=~|!~|!=|=")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|`[^`]*`', re.DOTALL)
@@ -67,7 +68,7 @@ def parse_selector(text: str) -> Selector:
     """
     if len(text) > MAX_SELECTOR_CHARS:
         raise QueryError(f"query has {len(text)} characters; at most {MAX_SELECTOR_CHARS}")
-    if not text.strip():
+    if _skip(text, 0) == len(text):
         return Selector()
     matchers = list(_parse_matchers(text))
     if len(matchers) > MAX_MATCHERS:

@@ -1,6 +1,7 @@
 """A frame that gets its name while somebody looks at it keeps its place on the page."""
 
 import json
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,22 +13,38 @@ Run = Callable[[str], Awaitable[Any]]
 def tree(*frames: tuple[str, str, int, int, int]) -> dict[str, Any]:
     """An answer of frames (name, module, parent, level, total), breadth first."""
     names, modules, parents, levels, totals = (list(column) for column in zip(*frames, strict=True))
-    strings = sorted({*names, *modules})
+    builds = ["ab" if "+0x" in name else "" for name in names]
+    strings = sorted({*names, *modules, *builds, ""})
+    count = len(frames)
+    texts = {"name": names, "module": modules, "build": builds, "file": [""] * count}
     functions = {
-        "name": [strings.index(name) for name in names],
-        "module": [strings.index(module) for module in modules],
-        "kind": [0] * len(frames),
+        **{key: [strings.index(text) for text in column] for key, column in texts.items()},
+        "id": [zlib.crc32(f"{name}/{module}".encode()) for name, module, *_ in frames],
+        "kind": [0] * count,
+        "group": [-1] * count,
+        "members": [0] * count,
+        "self": [0] * count,
+        "total": totals,
+        "places": [1] * count,
+        **{f"{key}_{end}": [0] * count for key in ("self", "total") for end in ("low", "high")},
     }
     nodes = {
-        "function": list(range(len(frames))),
+        "function": list(range(count)),
         "parent": parents,
         "total": totals,
-        "self": [0] * len(frames),
         "level": levels,
+        "self": [0] * count,
+        "low": [0] * count,
+        "high": [0] * count,
+        "file": [-1] * count,
+        "line": [0] * count,
     }
     return {
-        "version": 1,
+        "version": 2,
         "kinds": ["native"],
+        "kind_shares": [],
+        "functions_found": count,
+        "other_ns": 0,
         "strings": strings,
         "functions": functions,
         "nodes": nodes,

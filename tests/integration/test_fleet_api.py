@@ -171,20 +171,63 @@ async def test_timeline(get, new_node, stack_of, database):
 
     second = 10**9
     for _ in range(2):  # before and after the minutes are rolled up
-        assert await check("", [0, 66 * second, 66 * second, 0], points=4) == 60
-        assert await check('{host="web-1"}', [0, 6 * second, 6 * second, 0], points=4) == 60
-        assert await check('{service="db"}', [0, 60 * second, 60 * second, 0], points=4) == 60
-        fine = [0] * 6 + [11 * second] * 12 + [0] * 6
-        assert await check("", fine, points=24) == 10
-        assert await check('{service="nginx"}', [n // 11 for n in fine], points=24) == 10
-        assert await check('{service="none"}', [0] * 4, points=4) == 60
+        assert await check("", [None, 66 * second, 66 * second, None], points=4) == 60
+        assert await check('{host="web-1"}', [None, 6 * second, 6 * second, None], points=4) == 60
+        only_db = [None, 60 * second, 60 * second, None]
+        assert await check('{service="db"}', only_db, points=4) == 60
+
+        def fine(seconds):
+            return [None] * 6 + [seconds * second] * 12 + [None] * 6
+
+        assert await check("", fine(11), points=24) == 10
+        assert await check('{service="nginx"}', fine(1), points=24) == 10
+        assert await check('{service="none"}', [None, 0, 0, None], points=4) == 60
         compact(database)
+
+
+async def test_a_gap_in_the_timeline_is_no_idle_time(get, new_node, stack_of):
+    # web-1 is silent for 30 s of its second minute, db-1 is idle and then gone.
+    start_s = minute_start(10)
+    web, db = new_node("web-1"), new_node("db-1")
+    for step in (0, 1, 2, 3, 4, 5, 6, 7, 8, 18):
+        start_ns = (start_s + 10 * step) * 10**9
+        await web.send(web.batch({stack_of(1): 190}, {"service": "nginx"}, start_ns=start_ns))
+    for step in range(6):
+        start_ns = (start_s + 10 * step) * 10**9
+        await db.send(db.batch({}, {"service": "db"}, start_ns=start_ns))
+    times = {"from": str(start_s), "until": str(start_s + 240), "points": 4}
+    for query in ("", '{service="nginx"}'):
+        answer = await get("/api/v1/timeline", query=query, **times)
+        assert answer["cores"] == [pytest.approx(1), pytest.approx(1), None, pytest.approx(1)]
+        assert answer["cpu_ns"] == [60 * 10**9, 30 * 10**9, None, 10 * 10**9]
+    idle = await get("/api/v1/timeline", query='{host="db-1"}', **times)
+    assert idle["cores"] == [0, None, None, None]
+
+
+async def test_a_detached_agent_and_firing_alerts_are_told(get, new_node, stack_of, rows):
+    web, db = new_node("web-1"), new_node("db-1")
+    detached = {"breaker": "crashes: 3 crashes within 10 minutes"}
+    nothing = Overhead(0, 0, 0, 0, 0, 0, 0.0, 0.0)
+    await web.send(web.batch({}, facts=detached, overhead=nothing))
+    await db.send(db.batch({stack_of(1): 1}))
+    rows(
+        "INSERT INTO alerts (rule, node_id, state, value, threshold) "
+        "SELECT rule, id, state, 12, 10 FROM nodes, (VALUES ('clock_offset', 'firing'), "
+        "('agent_overhead', 'resolved')) AS a (rule, state) WHERE name = 'db-1'"
+    )
+    db_node, web_node = (await get("/api/v1/nodes"))["nodes"]
+    assert web_node["breaker"] == "crashes: 3 crashes within 10 minutes"
+    assert web_node["overhead"] is None, "what is not measured is no 0.00 %"
+    assert (db_node["breaker"], web_node["alerts"]) == (None, [])
+    [alert] = db_node["alerts"]
+    assert (alert["rule"], alert["value"], alert["threshold"]) == ("clock_offset", 12, 10)
+    assert datetime.fromisoformat(alert["started_at"]) <= datetime.now(timezone.utc)
 
 
 async def test_timeline_defaults(get):
     answer = await get("/api/v1/timeline")
     assert answer["step_s"] == 10
-    assert set(answer["cpu_ns"]) == {0}
+    assert set(answer["cpu_ns"]) == {None}
     assert len(answer["cpu_ns"]) in (90, 91)
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from aggregator.export.folded import encode_graph
 from aggregator.export.pprof import encode_stacks
-from aggregator.flamegraph.graph import arrange, fold
+from aggregator.flamegraph.arrange import arrange
+from aggregator.flamegraph.graph import fold
 from aggregator.profiles.codec import Section, encode_sections
 from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.frame_table import FrameRow
@@ -52,9 +53,9 @@ def test_folded_lines_sum_up_to_everything(dictionary):
     graph = arrange(fold(levels, stacks.services, dictionary), dictionary.frames)
     assert encode_graph(graph).splitlines() == [
         "cron;main;app+0x20;app+0x20 200000000",
-        "shop:web;[undefined] 100000000",
-        "shop:web;main 100000000",
-        "shop:web;main;app+0x20 300000000",
+        "shop%3Bweb;[undefined] 100000000",
+        "shop%3Bweb;main 100000000",
+        "shop%3Bweb;main;app+0x20 300000000",
     ]
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from aggregator.export.folded import encode_graph
 from aggregator.export.pprof import _frame
-from aggregator.flamegraph.graph import arrange, fold, prune
+from aggregator.flamegraph.arrange import arrange
+from aggregator.flamegraph.graph import fold
+from aggregator.flamegraph.prune import prune
 from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.frame_table import FrameRow
 from wire.pprof import encode_profile

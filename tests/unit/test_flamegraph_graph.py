@@ -3,7 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from aggregator.flamegraph.graph import arrange, fold, prune
+from aggregator.flamegraph.arrange import arrange
+from aggregator.flamegraph.graph import fold
+from aggregator.flamegraph.prune import prune
 from aggregator.profiles.dictionary import Dictionary
 from aggregator.profiles.frame_table import FrameRow
 

@@ -48,9 +48,17 @@ DONE = {
 FLAMEGRAPH = {
     "total_ns": 4_000_000_000,
     "coverage": {"undefined_stacks": 0},
-    "strings": ["", "nginx", "ngx_worker", "libc.so.6", "memcpy", "libc.so.6+0x10"],
-    "functions": {"name": [1, 2, 4, 5], "module": [0, 1, 3, 3]},
-    "nodes": {"function": [0, 1, 2, 2, 3], "self": [9, 0, 2_000_000_000, 10**9, 10**9]},
+    "strings": ["", "nginx", "run", "libc.so.6", "memcpy", "libc.so.6+0x10", "[unnamed]", "/a.py"],
+    "kinds": ["process", "native", "python", "unknown"],
+    "functions": {
+        "name": [1, 4, 5, 6, 2, 2],
+        "module": [0, 3, 3, 3, 0, 0],
+        "file": [0, 0, 0, 0, 7, 0],
+        "kind": [0, 1, 3, 3, 2, 2],
+        "group": [-1, -1, 3, -1, -1, -1],
+        "members": [0, 0, 0, 1, 0, 0],
+        "self": [9, 3_000_000_000, 10**9, 10**9, 5 * 10**8, 2 * 10**8],
+    },
 }
 
 
@@ -130,7 +138,9 @@ def test_it_is_followed_to_its_flamegraph(
     assert out.splitlines() == [
         f"flamegraph: {url}/?from=x",
         "  75.0 %     3.00 s  memcpy (libc.so.6)",
-        "  25.0 %     1.00 s  libc.so.6+0x10",
+        "  25.0 %     1.00 s  1 without a name (libc.so.6)",
+        "  12.5 %     0.50 s  run (/a.py)",
+        "   5.0 %     0.20 s  run",
     ]
     assert words.splitlines() == [
         "profile 7 of web-1: waiting, the node is told with the answer to its next batch",
@@ -224,8 +234,11 @@ def test_lines() -> None:
     assert progress_line(first) == "profile 7 of web-1: running, 199 Hz, 0 samples, 0 s left"
 
 
-def test_top_functions_leave_the_root_out() -> None:
+def test_top_functions_are_those_of_the_whole_graph_by_name_file_and_module() -> None:
     assert top_functions(FLAMEGRAPH, 1) == [("memcpy (libc.so.6)", 3_000_000_000)]
+    assert [name for name, _ in top_functions(FLAMEGRAPH, 9)] == [
+        *("memcpy (libc.so.6)", "1 without a name (libc.so.6)", "run (/a.py)", "run"),
+    ]
     assert top_functions(FLAMEGRAPH, 0) == []
 
 

@@ -43,14 +43,18 @@ def row(id_, function=None, **changes):
     ("frame", "function", "unnamed"),
     [
         (row(1, "malloc"), Function("malloc", "libc.so.6", "native"), False),
-        (row(1), Function("libc.so.6+0x1001", "libc.so.6", "unknown", 7), True),
-        (row(1, ""), Function("libc.so.6+0x1001", "libc.so.6", "unknown", 7), True),
+        (row(1), Function("libc.so.6+0x1001", "libc.so.6", "unknown", BUILD.hex()), True),
+        (row(1, ""), Function("libc.so.6+0x1001", "libc.so.6", "unknown", BUILD.hex()), True),
         (
             row(1, resolved=True),  # looked up, and no symbol covers it
-            Function("libc.so.6+0x1001", "libc.so.6", "unknown", 7),
+            Function("libc.so.6+0x1001", "libc.so.6", "unknown", BUILD.hex()),
             True,
         ),
-        (row(1, offset=-1), Function("libc.so.6+0xffffffffffffffff", "libc.so.6", "unknown", 7), 1),
+        (
+            row(1, offset=-1),
+            Function("libc.so.6+0xffffffffffffffff", "libc.so.6", "unknown", BUILD.hex()),
+            1,
+        ),
         (
             row(1, "ksys_read", kind=ModuleKind.KERNEL, module="vmlinux"),
             Function("ksys_read", "vmlinux", "kernel"),
@@ -58,7 +62,7 @@ def row(id_, function=None, **changes):
         ),
         (
             row(1, kind=ModuleKind.KERNEL, module="vmlinux"),
-            Function("vmlinux+0x1001", "vmlinux", "kernel", 7),
+            Function("vmlinux+0x1001", "vmlinux", "kernel", BUILD.hex()),
             True,
         ),
         (

@@ -91,3 +91,29 @@ def test_merging_on_the_way_changes_nothing(monkeypatch):
     whole = run()
     monkeypatch.setattr("aggregator.profiles.column_sums._SUM_AT_ROWS", 100)
     assert run() == whole
+
+
+def test_cores_are_those_of_each_host_while_it_was_covered():
+    # A 10-core host covered for 15 min, an idle 2-core host for 10 s.
+    sums = SampleSums()
+    sums.add(open_rows([stored(1, [section(1, 10_000, {5: 990})])] * 90))
+    sums.add(open_rows([stored(2, [section(1, 10_000, {5: 1})])]))
+    stacks = list_stacks(sums, SPAN, str, str, {1: 10, 2: 2}.get)
+    assert stacks.cores == pytest.approx(9.9 + 0.01)
+    assert stacks.cpus == 12
+
+
+def test_cores_are_never_more_than_there_are():
+    sums = SampleSums()
+    sums.add(open_rows([stored(1, [section(1, 10_000, {5: 205})])]))
+    assert list_stacks(sums, SPAN, str, str, {1: 2}.get).cores == 2
+    unknown = list_stacks(sums, SPAN, str, str)
+    assert unknown.cores == pytest.approx(2.05)
+    assert unknown.cpus is None
+
+
+def test_cores_of_a_service_are_of_its_samples_over_the_time_of_its_hosts():
+    sums = SampleSums(lambda series_id: series_id == 1)
+    for sections in ([section(1, 10_000, {5: 100})], [section(2, 10_000, {5: 100})]):
+        sums.add(open_rows([stored(1, sections)]))
+    assert list_stacks(sums, SPAN, str, str).cores == pytest.approx(0.5)

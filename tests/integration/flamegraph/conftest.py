@@ -68,7 +68,5 @@ def _paths(answer):
         known.append(path)
         if own:
             found[";".join(path)] = own
-    kinds = {
-        name: answer["kinds"][kind] for name, kind in zip(names, functions["kind"], strict=True)
-    }
+    kinds = {names[i]: answer["kinds"][functions["kind"][i]] for i in set(nodes["function"])}
     return found, kinds

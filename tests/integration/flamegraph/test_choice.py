@@ -106,5 +106,5 @@ async def test_all_times_may_be_asked_for(client, send_at, path, until, minutes_
     async with client.get(f"/api/v1/{path}", params=parameters) as response:
         assert response.status == 200, await response.text()
         answer = await response.json()
-    found = answer["total_ns"] if path == "flamegraph" else sum(answer["cpu_ns"])
+    found = answer["total_ns"] if path == "flamegraph" else sum(filter(None, answer["cpu_ns"]))
     assert found == 10**9

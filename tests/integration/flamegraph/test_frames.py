@@ -22,6 +22,8 @@ async def test_nothing_is_a_root_alone(ask):
         "parent": [-1],
         "total": [0],
         "self": [0],
+        "low": [0],
+        "high": [1_000_000],
         "level": [0],
         "file": [-1],
         "line": [0],

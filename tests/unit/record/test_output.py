@@ -17,7 +17,7 @@ TIMES = Times(10**18, 10**9, 10_000_000)
 
 def test_folded_has_the_process_as_root_and_no_threads() -> None:
     data = choose_encoder(Path("a.folded"))(STACKS, TIMES)
-    assert data == b"db:1;libc.so.6+0x10 1\nweb;main;serve 5\n"
+    assert data == b"db%3B1;libc.so.6+0x10 1\nweb;main;serve 5\n"
 
 
 def test_pprof_has_process_and_thread_as_labels() -> None:

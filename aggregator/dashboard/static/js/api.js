@@ -1,7 +1,9 @@
 // The aggregator's HTTP interface. Everything that goes wrong becomes an ApiError in words.
 
 const TIMEOUT_MS = 30_000;
+export const REFRESH_TIMEOUT_MS = 5000; // of a page that follows now: a hung server must be noticed
 const MAX_NODES = 20_000;
+const MORE_NODES = 200_000;
 
 export class ApiError extends Error {
   constructor(message, remedy = "") {
@@ -20,15 +22,16 @@ export const serverNow = () => Date.now() + clockOffsetMs;
 
 function noteServerTime(response) {
   const offset = Date.parse(response.headers.get("Date")) - Date.now();
+  if (Number.isNaN(offset)) return;
   clockOffsetMs = Math.abs(offset) > 2000 ? offset : 0; // the header counts whole seconds
 }
 
 // signal: aborts the request; an abort by the caller is rethrown as it is (name "AbortError").
-// options: method, headers and body of fetch.
-async function call(path, params, signal, options = {}) {
+// options: method, headers and body of fetch, and timeoutMs.
+async function call(path, params, signal, { timeoutMs = TIMEOUT_MS, ...options } = {}) {
   const query = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== "" && v != null));
   const url = below(query.size ? `${path}?${query}` : path);
-  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const timeout = AbortSignal.timeout(timeoutMs);
   const either = signal ? AbortSignal.any([signal, timeout]) : timeout;
   let response;
   let body;
@@ -38,7 +41,7 @@ async function call(path, params, signal, options = {}) {
     noteServerTime(response);
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (timeout.aborted) throw new ApiError("No answer for 30 s.");
+    if (timeout.aborted) throw new ApiError(`No answer for ${timeoutMs / 1000} s.`);
     throw new ApiError("The server can't be reached.", "Is it still running?");
   }
   let json;
@@ -54,15 +57,24 @@ async function call(path, params, signal, options = {}) {
   return json;
 }
 
-export const fetchFlamegraph = ({ from, until, query }, signal) =>
-  call("/api/v1/flamegraph", { from, until, query, max_nodes: MAX_NODES, format: "columnar" }, signal);
+// zoom: number of the path whose frames come first, 0 for none; more: many more frames than usual
+export const fetchFlamegraph = ({ from, until, query, zoom, more }, signal, timeoutMs) => {
+  const max_nodes = more ? MORE_NODES : MAX_NODES;
+  const path = zoom ? zoom.toString(16) : "";
+  const params = { from, until, query, zoom: path, max_nodes, format: "columnar" };
+  return call("/api/v1/flamegraph", params, signal, { timeoutMs });
+};
 
-export const fetchTimeline = ({ from, until, query, points }, signal) =>
-  call("/api/v1/timeline", { from, until, query, points }, signal);
+export const fetchTimeline = ({ from, until, query, points }, signal, timeoutMs) =>
+  call("/api/v1/timeline", { from, until, query, points }, signal, { timeoutMs });
+
+// Learns the server's time; without an answer this machine's is taken.
+export const learnTime = () => call("/healthz", {}, null, { timeoutMs: REFRESH_TIMEOUT_MS }).catch(() => {});
 
 export const fetchLabels = async () => (await call("/api/v1/labels", {})).labels;
 
-export const fetchNodes = async (signal) => (await call("/api/v1/nodes", {}, signal)).nodes;
+export const fetchNodes = async (signal, timeoutMs) =>
+  (await call("/api/v1/nodes", {}, signal, { timeoutMs })).nodes;
 
 // → {events, older}, newest first; `olderThan` is `older` of the page before
 export const fetchEvents = (name, { olderThan = "", limit }, signal) =>

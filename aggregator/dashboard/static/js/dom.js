@@ -59,7 +59,7 @@ export function tooltip() {
   document.body.append(box);
   return {
     show(pointer, ...children) {
-      box.replaceChildren(...children.flat(9).filter((c) => c != null));
+      box.replaceChildren(...children.flat(9).filter((c) => c != null && c !== false));
       box.hidden = false;
       const { width, height } = box.getBoundingClientRect();
       const left = Math.max(8, Math.min(pointer.clientX + 14, innerWidth - width - 12));

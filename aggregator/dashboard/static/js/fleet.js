@@ -1,25 +1,94 @@
 // What the fleet's answer means: states, budgets, parts of the cost. No DOM here.
 
-import { bytes, cores, cost, plural } from "./format.js";
+import { bytes, cores, cost, duration, plural } from "./format.js";
 
 export const MEMORY_BUDGET_BYTES = 50 * 2 ** 20;
+export const CLOCK_OFF_S = 10; // beyond it an alert fires, too
 const PAUSED = "sampling (paused)";
 const STATES = {
-  offline: { rank: 0, tone: "bad", word: "Offline" },
-  paused: { rank: 1, tone: "warn", word: "Paused" },
-  reduced: { rank: 2, tone: "warn", word: "Reduced" },
-  late: { rank: 3, tone: "warn", word: "Late" },
-  reporting: { rank: 4, tone: "calm", word: "Reporting" },
-  new: { rank: 5, tone: "", word: "Waiting" },
+  detached: { rank: 0, tone: "bad", word: "Detached" },
+  offline: { rank: 1, tone: "bad", word: "Offline" },
+  paused: { rank: 3, tone: "warn", word: "Paused" },
+  reduced: { rank: 4, tone: "warn", word: "Reduced" },
+  late: { rank: 5, tone: "warn", word: "Late" },
+  over: { rank: 6, tone: "warn", word: "Over budget" },
+  learning: { rank: 7, tone: "warn", word: "Learning" },
+  clock: { rank: 8, tone: "warn", word: "Wrong clock" },
+  reporting: { rank: 9, tone: "calm", word: "Reporting" },
+  new: { rank: 10, tone: "", word: "Waiting" },
+};
+const ALERT_WORDS = {
+  agent_overhead: "its agent costs too much",
+  cloned_node: "two hosts use its name",
+  clock_offset: "its clock is wrong",
+  agent_paused: "sampling was paused",
+  agent_limited: "its agent met a limit of its unit",
 };
 
 export const isPaused = (node) => node.shed.includes(PAUSED);
+export const alertWords = ({ rule }) => ALERT_WORDS[rule] ?? rule;
 
-// {rank, tone, word}: what a node's pill says. Silence is more than a lower rate.
+// The centre's clock minus the node's, in seconds; null where it was not read.
+const clockOffset = (node) => (node.clock_offset_ms == null ? null : node.clock_offset_ms / 1000);
+
+// "12 s behind", "right", or null where it is not known.
+export function clockWords(node) {
+  const offset = clockOffset(node);
+  if (offset === null) return null;
+  if (Math.abs(offset) < 1) return "right";
+  return `${duration(Math.abs(offset))} ${offset > 0 ? "behind" : "ahead"}`;
+}
+
+// What its agent costs beyond its budget: ["CPU"], ["user CPU", "memory"], …
+export function overBudget({ overhead, budget }) {
+  if (!overhead) return [];
+  const isOver = (value, most) => value != null && most != null && value > most;
+  return [
+    isOver(overhead.cpu_percent, budget.cpu_percent) && "CPU",
+    isOver(overhead.user_percent_of_core, budget.user_percent_of_core) && "user CPU",
+    isOver(overhead.memory_bytes, MEMORY_BUDGET_BYTES) && "memory",
+  ].filter(Boolean);
+}
+
+// What needs somebody on this host, or changes what its figures mean: names of STATES, worst first.
+export function stateNames(node) {
+  if (node.breaker) return ["detached"];
+  if (node.state !== "reporting") return [node.state];
+  const offset = clockOffset(node);
+  const over = overBudget(node).length > 0;
+  const names = [
+    node.shed.length > 0 && (isPaused(node) ? "paused" : "reduced"),
+    over && (node.facts.learning ? "learning" : "over"),
+    offset !== null && Math.abs(offset) > CLOCK_OFF_S && "clock",
+  ].filter(Boolean);
+  return names.length ? names : ["reporting"];
+}
+
+// {rank, tone, word}: what a node's pill says. A firing alert is red, whatever the state.
 export function stateOf(node) {
-  const name =
-    node.state !== "reporting" || !node.shed.length ? node.state : isPaused(node) ? "paused" : "reduced";
-  return STATES[name] ?? { rank: 4, tone: "", word: node.state };
+  const [name] = stateNames(node);
+  const state = STATES[name] ?? { rank: 9, tone: "", word: node.state };
+  if (!node.alerts.length || state.tone === "bad") return state;
+  return { ...state, rank: Math.min(2, state.rank), tone: "bad" };
+}
+
+// How all hosts are: {tone: "ok" | "warn" | "bad" | "idle", reporting, words: ["1 detached", …]}
+export function healthOf(nodes) {
+  const counts = new Map();
+  const count = (word, n = 1) => counts.set(word, (counts.get(word) ?? 0) + n);
+  const byRank = [...nodes].sort((a, b) => stateOf(a).rank - stateOf(b).rank);
+  for (const node of byRank) {
+    for (const name of stateNames(node)) {
+      if (name !== "reporting") count(STATES[name]?.word.toLowerCase() ?? name);
+    }
+  }
+  const alerts = nodes.reduce((sum, n) => sum + n.alerts.length, 0);
+  const words = [...counts].map(([word, n]) => `${n} ${word}`);
+  if (alerts) words.unshift(plural(alerts, "alert"));
+  const tones = nodes.map((n) => stateOf(n).tone);
+  const rest = nodes.length && !words.length ? "ok" : nodes.length ? "warn" : "idle";
+  const reporting = nodes.filter((n) => n.state === "reporting" && !n.breaker).length;
+  return { tone: tones.includes("bad") ? "bad" : rest, reporting, words };
 }
 
 // Those that need somebody first; otherwise by name, so that rows stay where they are.
@@ -49,13 +118,14 @@ export const memoryParts = (overhead) =>
     ["BPF maps", overhead.map_bytes],
   ].filter(([, value]) => value != null);
 
-const listed = (parts, format) => parts.map(([words, value]) => `${words} ${format(value)}`).join("\n");
+const listed = (parts, format) =>
+  parts.map(([words, value]) => `${words} ${value == null ? "–" : format(value)}`).join("\n");
 export const cpuWords = (overhead) => listed(cpuParts(overhead), (v) => `${cost(v)} % of the host`);
 export const memoryWords = (overhead) => listed(memoryParts(overhead), bytes);
 
-// "19 of 99 Hz", "Paused", "99 Hz"; null where a node has not told.
+// "19 of 99 Hz", "Paused", "99 Hz"; null where a node has not told, or samples nothing.
 export function rateWords(node) {
-  if (node.rate_hz == null) return null;
+  if (node.rate_hz == null || node.breaker) return null;
   if (isPaused(node)) return "Paused";
   const reduced = node.asked_rate_hz != null && node.rate_hz < node.asked_rate_hz;
   return reduced ? `${node.rate_hz} of ${node.asked_rate_hz} Hz` : `${node.rate_hz} Hz`;
@@ -72,11 +142,7 @@ export function costOf(nodes) {
 }
 
 // Hosts whose agent still reads their programs' files, each once, and costs more than its budget.
-export const learning = (nodes) =>
-  nodes.filter(({ state, facts, overhead, budget }) => {
-    const isOver = overhead && budget.cpu_percent && overhead.cpu_percent > budget.cpu_percent;
-    return state === "reporting" && facts.learning && isOver;
-  });
+export const learning = (nodes) => nodes.filter((node) => stateNames(node).includes("learning"));
 
 // The heading of the list.
 export function answer(nodes) {

@@ -55,12 +55,31 @@ export function duration(seconds) {
 const two = (v) => String(v).padStart(2, "0");
 const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
-// Local time of day; seconds below ten minutes of span, the weekday beyond today's range.
+// Minutes east of UTC of this browser's zone at a time.
+export const zoneOffset = (ms) => -new Date(ms).getTimezoneOffset();
+
+// 120 → "UTC+02:00"
+export function zoneName(offset) {
+  const size = Math.abs(offset);
+  return offset ? `UTC${offset < 0 ? "−" : "+"}${two(Math.floor(size / 60))}:${two(size % 60)}` : "UTC";
+}
+
+// The times that a clock in this zone shows `wallMs` at, as if it were UTC: two in the hour that comes
+// twice when summer time ends, none in the one that is left out when it begins.
+export function timesOfWall(wallMs) {
+  const offsets = new Set([wallMs - 8.64e7, wallMs + 8.64e7].map(zoneOffset));
+  return [...offsets].map((o) => [wallMs - o * 6e4, o]).filter(([ms, o]) => zoneOffset(ms) === o).map(([ms]) => ms);
+}
+
+// Local time of day; seconds below ten minutes of span, the weekday beyond today's range, and the
+// offset where the same time of day comes twice.
 export function clock(ms, { spanMs = 3.6e6, day = false } = {}) {
   const t = new Date(ms);
   const time = `${two(t.getHours())}:${two(t.getMinutes())}`;
   const seconds = spanMs < 6e5 ? ":" + two(t.getSeconds()) : "";
-  return (day ? `${DAYS[t.getDay()]} ` : "") + time + seconds;
+  const offset = zoneOffset(ms);
+  const zone = timesOfWall(ms + offset * 6e4).length > 1 ? ` ${zoneName(offset)}` : "";
+  return (day ? `${DAYS[t.getDay()]} ` : "") + time + seconds + zone;
 }
 
 // The last part of a path-like or namespaced name; separators inside brackets belong to arguments

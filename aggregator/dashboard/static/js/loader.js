@@ -1,11 +1,12 @@
 // Asks the server: once for a new question, and again and again while the page follows now. One
 // question at a time; a newer one replaces an older one. What to do with the answers is the caller's.
 
-import { fetchFlamegraph, fetchNodes, fetchTimeline } from "./api.js";
+import { fetchFlamegraph, fetchNodes, fetchTimeline, REFRESH_TIMEOUT_MS } from "./api.js";
 
 const SLOW_MS = 400; // below this a "loading" card would only flicker
 const FIRST_RUN_MS = 2000;
 const TIMELINE_POINTS = 240;
+const PATIENCE = 3; // a refresh may take this many times what the last answer took
 
 // A refresh costs the server more the longer the range is, and changes less.
 export function refreshMs(widthMs) {
@@ -14,14 +15,15 @@ export function refreshMs(widthMs) {
 }
 
 // question() → {from, until, query, context: {from, until}, widthMs, live}
-// on: {answer(flamegraph, nodes), empty(nodes) → true to keep asking, timeline(answer), slow(elapsedS),
-//      failure(error, quiet)}
+// on: {answer(flamegraph, nodes), empty(nodes) → true to keep asking, timeline(answer),
+//      noTimeline(error), slow(elapsedS), failure(error, quiet)}
 export class Loader {
   constructor(question, on) {
     this.question = question;
     this.on = on;
     this.running = null;
     this.timer = 0;
+    this.tookMs = 0; // the last answer
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && this.timer) this.load({ quiet: true });
     });
@@ -34,13 +36,16 @@ export class Loader {
     const run = new AbortController();
     this.running = run;
     const slow = quiet ? 0 : this.watchSlow();
+    const timeoutMs = quiet ? Math.max(REFRESH_TIMEOUT_MS, PATIENCE * this.tookMs) : undefined;
+    const began = performance.now();
+    const timeline = this.loadTimeline(asked, run.signal, timeoutMs);
     let keepAsking = false;
     try {
       const [answer, nodes] = await Promise.all([
-        fetchFlamegraph(asked, run.signal),
-        fetchNodes(run.signal),
-        this.loadTimeline(asked, run.signal),
+        fetchFlamegraph(asked, run.signal, timeoutMs),
+        fetchNodes(run.signal, timeoutMs),
       ]);
+      this.tookMs = performance.now() - began;
       clearInterval(slow);
       if (run.signal.aborted) return;
       if (answer.total_ns > 0) this.on.answer(answer, nodes);
@@ -50,6 +55,7 @@ export class Loader {
       this.on.failure(error, quiet);
     } finally {
       clearInterval(slow);
+      await timeline;
       if (this.running === run) {
         this.running = null;
         if (asked.live || keepAsking) this.again(keepAsking ? FIRST_RUN_MS : refreshMs(asked.widthMs));
@@ -57,13 +63,14 @@ export class Loader {
     }
   }
 
-  // A timeline that fails must not take the flamegraph with it.
-  async loadTimeline({ query, context }, signal) {
+  // A timeline that fails, or takes long, must not take the flamegraph with it.
+  async loadTimeline({ query, context }, signal, timeoutMs) {
     try {
-      const answer = await fetchTimeline({ ...context, query, points: TIMELINE_POINTS }, signal);
+      const asked = { ...context, query, points: TIMELINE_POINTS };
+      const answer = await fetchTimeline(asked, signal, timeoutMs);
       if (!signal.aborted) this.on.timeline(answer);
     } catch (error) {
-      if (!signal.aborted) console.warn(`timeline: ${error.message}`);
+      if (!signal.aborted) this.on.noTimeline(error);
     }
   }
 

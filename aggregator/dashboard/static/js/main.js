@@ -1,6 +1,6 @@
 // Puts the page together: the view (what is asked for, = the URL), the loader, the screen.
 
-import { fetchLabels, serverNow } from "./api.js";
+import { fetchLabels, learnTime, serverNow } from "./api.js";
 import { $, copyText, icon, toast } from "./dom.js";
 import { clock } from "./format.js";
 import { listenForKeys, showHelp } from "./keys.js";
@@ -10,25 +10,32 @@ import { clearAnswer } from "./panels/answer.js";
 import { createExport } from "./panels/export.js";
 import { createFilters } from "./panels/filters.js";
 import { createFleet } from "./panels/fleet.js";
-import { lateness, showHealth } from "./panels/hosts.js";
+import { attention, showHealth, showHealthUnknown } from "./panels/hosts.js";
 import { clearState, showNotice, showState } from "./panels/state.js";
 import { createTime } from "./panels/time.js";
 import { createTimeline } from "./panels/timeline.js";
-import { contextOf, followsNow, presetRange, resolve } from "./range.js";
+import { contextOf, followsNow, isRelative, presetRange, resolve } from "./range.js";
 import { createScreen } from "./screen.js";
 import { print } from "./selector.js";
 import { readView, writeView } from "./view.js";
 
+const NO_SERVICE = "[no service]"; // what the server calls processes without one
 const page = document.documentElement;
 let view = readView(location.search);
 let nodes = [];
+let more = false; // the zoomed frame has more below it than is usually drawn
 let shownTimes = null; // {from, until} of the shown answer
 const began = Date.now();
 
 const screen = createScreen({
-  onZoom: (zoom) => remember({ zoom }),
+  onZoom: showZoom,
+  onMore: () => {
+    more = true;
+    loader.load();
+  },
   onSearch: (search) => remember({ search }),
-  onService: (value) => filters.add({ label: "service", op: "=", value }),
+  onPick: (picked) => remember({ picked }),
+  onService: (name) => filters.add({ label: "service", op: "=", value: name === NO_SERVICE ? "" : name }),
 });
 const filters = createFilters($("#filters"), {
   loadLabels: fetchLabels,
@@ -41,6 +48,7 @@ const loader = new Loader(question, {
   answer: showAnswer,
   empty: showEmpty,
   timeline: showTimeline,
+  noTimeline: (error) => timeline.fail(`No timeline. ${wordsOf(error)}`, timelineContext()),
   slow: showSlow,
   failure: showFailure,
 });
@@ -58,7 +66,16 @@ function question() {
   const context = followsNow(view.range)
     ? { from: `now-${Math.round((around.until - around.from) / 1000)}s`, until: "now" }
     : { from: iso(around.from), until: iso(around.until) };
-  return { ...view.range, query: print(view.matchers), context, widthMs: until - from, live: view.live };
+  const { zoom, live, matchers } = view;
+  return { ...view.range, query: print(matchers), context, widthMs: until - from, live, zoom, more };
+}
+
+// Frames below the zoomed one that were too small to draw are asked for.
+function showZoom(zoom, isFolded) {
+  if (zoom === view.zoom) return;
+  remember({ zoom });
+  more = false;
+  if (isFolded) loader.load({ quiet: true });
 }
 
 // A new question: a new entry in the history.
@@ -88,13 +105,13 @@ function setLive(live) {
 }
 
 function showAnswer(answer, nextNodes) {
+  time.setStalled(false);
   showNodes(nextNodes);
   clearState();
   shownTimes = { from: answer.effective_from, until: answer.effective_until };
   screen.show(answer, { matchers: view.matchers, nodes });
   document.title = `${$("#answer").textContent} · Flamefleet`;
-  const late = view.live ? lateness(nodes, serverNow()) : null;
-  showNotice(late);
+  showNotice(attention(nodes, serverNow(), view.live));
   page.dataset.answers = Number(page.dataset.answers ?? 0) + 1;
   page.dataset.ready = "true";
   $("#export").disabled = false;
@@ -122,10 +139,18 @@ function showTimeline(answer) {
   timeline.setData(answer);
 }
 
+// What the timeline would be about: its axis and brush are of use without its curve.
+function timelineContext() {
+  const now = serverNow();
+  const endsNow = followsNow(view.range);
+  return { context: { ...contextOf(view.range, now), endsNow }, chosen: resolve(view.range, now) };
+}
+
 // → true to keep asking: the first samples are on their way
 function showEmpty(nextNodes) {
+  time.setStalled(false);
   showNodes(nextNodes);
-  showNotice(null);
+  showNotice(attention(nodes, serverNow(), view.live));
   const seen = nodes.some((n) => n.last_seen);
   clearAnswer(seen ? "No CPU was sampled" : "No host has reported yet");
   if (seen) {
@@ -151,7 +176,9 @@ function cancel() {
 const loadAgain = () => loader.load();
 
 function showFailure(error, quiet) {
+  time.setStalled(true);
   fleet.problem(`These figures may be old. ${wordsOf(error)}`);
+  showHealthUnknown();
   if (quiet && screen.hasAnswer()) {
     const at = clock(Date.parse(shownTimes.until), { spanMs: 0 });
     showNotice({ text: `Showing ${at}. ${wordsOf(error)}`, action: { label: "Try again", run: loadAgain } });
@@ -220,11 +247,13 @@ addEventListener("popstate", () => {
   start();
 });
 
-function start() {
+async function start() {
   view.problems.forEach(toast);
+  if (isRelative(view.range).includes(false)) await learnTime();
   applyView();
   screen.setWantedZoom(view.zoom);
   screen.setSearch(view.search);
+  screen.setPicked(view.picked);
   screen.setLayout(view.layout);
   loader.load();
 }

@@ -1,33 +1,32 @@
-// The columnar answer of /api/v1/flamegraph, made ready to draw: positions, level index, sums a
-// function. No DOM here. Weights are CPU nanoseconds; a frame is its index in breadth-first order.
+// The columnar answer of /api/v1/flamegraph, made ready to draw: positions, level index, labels. No
+// DOM here. Weights are CPU nanoseconds; a frame is its index in breadth-first order. What functions
+// used comes from the server, which has every frame; the drawn ones are the heaviest.
 
-export const KINDS = ["process", "kernel", "native", "python", "go", "jit", "unknown"];
+import { percent, plain, plural } from "./format.js";
+
+export const KINDS = ["process", "kernel", "native", "python", "go", "jit", "unknown", "other"];
+export const OTHER = KINDS.indexOf("other"); // what was folded to keep the answer small: no function
+const PROCESS = KINDS.indexOf("process");
 
 export class AnswerError extends Error {}
 
-// Two 32-bit multiplicative hashes (FNV-1a and a variant) joined to 52 bits, so that a path keeps
-// its identity between answers although frame indexes change.
-function hashText(seed, text) {
-  let h = seed;
-  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 16777619);
-  return h >>> 0;
+const ROOT_PATH = 1n;
+const FACTOR = 0x9e3779b97f4a7n;
+const BITS = 52;
+
+// A path keeps its number between answers although frame indexes change: aggregator/flamegraph/identity.py
+function extendPath(path, functionId) {
+  const mixed = BigInt.asUintN(BITS, (path ^ functionId) * FACTOR);
+  return mixed ^ (mixed >> 26n);
 }
 
-function mixPath(parentHash, functionHash) {
-  const high = Math.imul((parentHash / 2 ** 32) ^ (functionHash >>> 7), 2654435761) >>> 12;
-  const low = Math.imul((parentHash >>> 0) ^ functionHash, 2246822519) >>> 0;
-  return high * 2 ** 32 + ((low ^ (low >>> 15)) >>> 0);
-}
-
-// What was cut to keep the answer small is no function: neutral, and in no list of functions.
-function kindOf(kind, name, module) {
-  if (name === "(other)" && module === "") return KINDS.indexOf("process");
+function kindOf(kind) {
   const known = KINDS.indexOf(kind);
   return known < 0 ? KINDS.indexOf("unknown") : known;
 }
 
 export function decode(answer) {
-  if (answer?.version !== 1) {
+  if (answer?.version !== 2) {
     throw new AnswerError("This page is older than the server. Reload it.");
   }
   const { strings, functions, nodes } = answer;
@@ -37,52 +36,114 @@ export function decode(answer) {
   const start = new Uint32Array(depth + 1); // frames of level l: start[l] … start[l + 1] - 1
   for (let i = 0; i < n; i++) start[level[i] + 1] = i + 1;
 
-  const names = functions.name.map((i) => strings[i]);
-  const modules = functions.module.map((i) => strings[i]);
-  const kinds = functions.kind.map((i, f) => kindOf(answer.kinds[i], names[f], modules[f]));
-  const functionHash = names.map((name, i) => hashText(hashText(2166136261, modules[i]), name));
-
   const fn = Uint32Array.from(nodes.function);
   const parent = Int32Array.from(nodes.parent);
   const total = Float64Array.from(nodes.total);
   const self = Float64Array.from(nodes.self);
+  const bigIds = functions.id.map(BigInt);
+  const paths = new Array(n);
   const x = new Float64Array(n);
-  const pathHash = new Float64Array(n);
   const filled = new Float64Array(n); // how much of a frame its earlier children cover
-  if (n) {
-    parent[0] = -1;
-    pathHash[0] = 1;
-  }
-  for (let i = 1; i < n; i++) {
+  const drawn = new Uint32Array(functions.id.length); // frames of each function
+  for (let i = 0; i < n; i++) {
     const p = parent[i];
+    drawn[fn[i]]++;
+    paths[i] = p < 0 ? ROOT_PATH : extendPath(paths[p], bigIds[fn[i]]);
+    if (p < 0) continue;
     x[i] = x[p] + filled[p];
     filled[p] += total[i];
-    pathHash[i] = mixPath(pathHash[p], functionHash[fn[i]]);
   }
-  const sums = sumFunctions({ n, fn, parent, total, self, count: names.length });
-  const model = { n, depth, start, level, parent, fn, total, self, x, pathHash, functionHash };
-  // "path:line" of a frame's heaviest line, empty where no debug information tells it.
-  const place = (i) => {
-    if (!(nodes.file?.[i] >= 0)) return "";
-    return strings[nodes.file[i]] + (nodes.line[i] ? `:${nodes.line[i]}` : "");
+  const named = describe(answer);
+  const millionths = (column) => Float64Array.from(column, (v) => v / 1e6);
+  return {
+    ...{ n, depth, start, level, parent, fn, total, self, x, drawn, ...named },
+    pathHash: Float64Array.from(paths, Number),
+    low: millionths(nodes.low),
+    high: millionths(nodes.high),
+    sum: n ? total[0] : 0,
+    otherNs: answer.other_ns,
+    functionsFound: answer.functions_found,
+    kindShares: answer.kind_shares,
+    fnSelf: functions.self,
+    fnTotal: functions.total,
+    fnPlaces: functions.places,
+    bounds: {
+      fnSelf: [millionths(functions.self_low), millionths(functions.self_high)],
+      fnTotal: [millionths(functions.total_low), millionths(functions.total_high)],
+    },
+    // "path:line" of a frame's heaviest line, empty where no debug information tells it.
+    place: (i) => {
+      if (!(nodes.file[i] >= 0)) return "";
+      return strings[nodes.file[i]] + (nodes.line[i] ? `:${nodes.line[i]}` : "");
+    },
   };
-  return { ...model, ...sums, names, modules, kinds, place, sum: n ? total[0] : 0 };
 }
 
-// Self, total and number of places of each function; recursion counts once.
-function sumFunctions({ n, fn, parent, total, self, count }) {
-  const fnSelf = new Float64Array(count);
-  const fnTotal = new Float64Array(count);
-  const fnPlaces = new Uint32Array(count);
-  for (let i = 0; i < n; i++) {
-    const f = fn[i];
-    fnSelf[f] += self[i];
-    fnPlaces[f]++;
-    let p = parent[i];
-    while (p >= 0 && fn[p] !== f) p = parent[p];
-    if (p < 0) fnTotal[f] += total[i];
+// The functions of an answer: names, modules, files, kinds; `groups` has the row that a function
+// without a name belongs to, or -1; `apart` tells functions of one name apart, `labels` have both.
+function describe({ strings, functions, kinds: kindNames }) {
+  const text = (column) => column.map((i) => strings[i]);
+  const [names, modules, files, builds] = ["name", "module", "file", "build"].map((c) => text(functions[c]));
+  const kinds = functions.kind.map((i) => kindOf(kindNames[i]));
+  const { id: ids, group: groups, members } = functions;
+  const isRow = (f) => kinds[f] !== PROCESS && kinds[f] !== OTHER && groups[f] < 0;
+  const apart = tellApart({ names, modules, files, builds, kinds, members });
+  const labels = names.map((name, f) => {
+    if (members[f]) return `${modules[f] || "?"}: ${plural(members[f], "address", "addresses")} without a name`;
+    return apart[f] ? `${name} (${apart[f]})` : name;
+  });
+  return { names, modules, files, builds, kinds, ids, groups, members, apart, labels, isRow };
+}
+
+const baseName = (path) => path.slice(path.lastIndexOf("/") + 1);
+
+function tellApart({ names, modules, files, builds, kinds, members }) {
+  const alike = new Map();
+  names.forEach((name, f) => {
+    if (kinds[f] === PROCESS || kinds[f] === OTHER || members[f]) return;
+    if (alike.has(name)) alike.get(name).push(f);
+    else alike.set(name, [f]);
+  });
+  const apart = names.map(() => "");
+  const several = (fs, column) => new Set(fs.map((f) => column[f])).size > 1;
+  for (const fs of alike.values()) {
+    if (fs.length < 2) continue;
+    const shortFiles = files.map(baseName);
+    const file = new Set(fs.map((f) => files[f])).size === new Set(fs.map((f) => shortFiles[f])).size;
+    const build = fs.some((f) => fs.some((g) => g !== f && sameBut(f, g)));
+    for (const f of fs) {
+      const parts = [
+        several(fs, modules) && modules[f],
+        several(fs, files) && (file ? shortFiles[f] : files[f]),
+        build && builds[f] && `build ${builds[f].slice(0, 8)}`,
+      ];
+      apart[f] = parts.filter(Boolean).join(", ");
+    }
   }
-  return { fnSelf, fnTotal, fnPlaces };
+  return apart;
+
+  function sameBut(f, g) {
+    return modules[f] === modules[g] && files[f] === files[g];
+  }
+}
+
+// The row of the table of functions that a function is in.
+export const rowOf = (m, f) => (m.groups[f] >= 0 ? m.groups[f] : f);
+
+// What a frame is called where it is drawn.
+export function labelOf(m, i) {
+  const f = m.fn[i];
+  return m.kinds[f] === OTHER ? `other, ${percent(m.total[i] / m.sum)} %: too small to draw` : plain(m.labels[f]);
+}
+
+export const isOther = (m, i) => m.kinds[m.fn[i]] === OTHER;
+
+// Is there anything below a frame that is not drawn?
+export function isFolded(m, i) {
+  for (let j = m.start[m.level[i] + 1] ?? m.n; j < m.n; j++) {
+    if (isOther(m, j) && m.x[j] >= m.x[i] && m.x[j] + m.total[j] <= m.x[i] + m.total[i]) return true;
+  }
+  return false;
 }
 
 // First frame of a level that ends after x.
@@ -131,14 +192,11 @@ export function frameOfHash(m, hash) {
   return m.pathHash.indexOf(hash);
 }
 
-export function heaviestFrameOf(m, f) {
+// The heaviest frame in a row of the table of functions, -1 where none is drawn.
+export function heaviestFrameOf(m, row) {
   let best = -1;
-  for (let i = 0; i < m.n; i++) if (m.fn[i] === f && (best < 0 || m.total[i] > m.total[best])) best = i;
+  for (let i = 0; i < m.n; i++) {
+    if (rowOf(m, m.fn[i]) === row && (best < 0 || m.total[i] > m.total[best])) best = i;
+  }
   return best;
-}
-
-export function selfByKind(m) {
-  const out = new Float64Array(KINDS.length);
-  for (let f = 0; f < m.names.length; f++) out[m.kinds[f]] += m.fnSelf[f];
-  return out;
 }

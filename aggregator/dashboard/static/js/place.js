@@ -4,9 +4,9 @@
 
 import { children, pathTo } from "./model.js";
 
-const hashOf = (m, i) => m.functionHash[m.fn[i]];
+const hashOf = (m, i) => m.ids[m.fn[i]];
 const moduleOf = (m, i) => m.modules[m.fn[i]];
-const isUnnamed = (m, i) => m.names[m.fn[i]].startsWith(moduleOf(m, i) + "+0x");
+const isUnnamed = (m, i) => m.builds[m.fn[i]] !== "";
 const hashesIn = (m, i) => new Set(children(m, i).map((j) => hashOf(m, j)));
 
 export function placeOf(m, i) {

@@ -1,33 +1,32 @@
 // Everything that shows one answer: graph, minimap, heading, legend, functions, callers. It keeps
 // its place (zoom, selection, search) when the next answer comes.
 
-import { $, $$, tooltip } from "./dom.js";
-import { percent } from "./format.js";
+import { $, $$, toast, tooltip } from "./dom.js";
+import { percent, plain } from "./format.js";
 import { FlameGraph } from "./flame/graph.js";
 import { goToMatch, listen } from "./flame/input.js";
 import { createMinimap } from "./flame/minimap.js";
-import { decode, frameOfHash, heaviestFrameOf } from "./model.js";
-import { meanCores, showAnswer } from "./panels/answer.js";
+import { decode, frameOfHash, heaviestFrameOf, isFolded, isOther, rowOf } from "./model.js";
+import { showAnswer } from "./panels/answer.js";
 import { showCallers } from "./panels/callers.js";
 import { showCrumbs, showSelected, tooltipOf } from "./panels/details.js";
 import { createFunctions } from "./panels/functions.js";
 import { hitOfKind, showLegend } from "./panels/legend.js";
 import { match } from "./search.js";
-import { samplesBehind } from "./statistics.js";
 
-// onZoom(hash), onSearch(text), onService(name)
-export function createScreen({ onZoom, onSearch, onService }) {
+// onZoom(hash, isFolded: something below is not drawn), onSearch(text), onService(name), onPick(function id
+// or 0), onMore(): more than usual should be drawn below the zoomed frame
+export function createScreen({ onZoom, onSearch, onService, onPick, onMore }) {
   const graph = new FlameGraph($("#flame"));
   const minimap = createMinimap(graph, $("#mini"));
   const tip = tooltip();
   const functions = createFunctions($("#functions"), { onPick: pickFunction, onCallers: openCallers });
-  let shown = null; // {m, samples, coresOf(ns)}
+  let shown = null; // {m, coresOf(ns)}
   let search = "";
   let kind = -1;
-  let callersOf = ""; // key of a function, kept over refreshes
+  let picked = 0; // id of the function whose row was clicked: it alone is not dimmed
+  let callersOf = 0; // id of a function, kept over refreshes
   let wantedZoom = null; // hash of a path (0: whole graph) to be shown with the next answer
-
-  const keyOf = (f) => shown.m.modules[f] + "\n" + shown.m.names[f];
 
   graph.addEventListener("hover", ({ detail: { frame, pointer } }) => {
     if (frame < 0 || !pointer) tip.hide();
@@ -35,13 +34,19 @@ export function createScreen({ onZoom, onSearch, onService }) {
   });
   graph.addEventListener("select", ({ detail: { frame } }) => {
     showSelected(shown, frame, { callers: openCallers, onlyService: onService });
-    functions.mark(shown.m.fn[frame]);
+    functions.mark(rowOf(shown.m, shown.m.fn[frame]));
   });
   graph.addEventListener("zoom", ({ detail: { frame } }) => {
     showCrumbs(shown.m, frame, zoomTo);
-    if (wantedZoom === null) onZoom(graph.zoomPlace.at(-1)?.path ?? 0);
+    if (wantedZoom === null) onZoom(graph.zoomPlace.at(-1)?.path ?? 0, isFolded(shown.m, frame));
   });
   listen(graph);
+
+  graph.addEventListener("other", ({ detail: { frame } }) => {
+    const parent = shown.m.parent[frame];
+    if (parent === graph.zoomed) onMore();
+    else zoomTo(parent);
+  });
 
   function zoomTo(i) {
     graph.select(i);
@@ -51,12 +56,7 @@ export function createScreen({ onZoom, onSearch, onService }) {
 
   function show(answer, { matchers, nodes }) {
     const m = decode(answer);
-    const perCore = answer.total_ns / meanCores(answer);
-    const rates = nodes
-      .filter((n) => answer.coverage.host_names.includes(n.name) && n.rate_hz > 0)
-      .map((n) => n.rate_hz);
-    const samples = samplesBehind(answer.total_ns, answer.coverage.samples, Math.min(...rates));
-    shown = { m, samples, coresOf: (ns) => ns / perCore };
+    shown = { m, coresOf: (ns) => (ns / answer.total_ns) * answer.coverage.cores };
     speak(false);
     graph.setModel(m);
     if (wantedZoom !== null) restoreZoom();
@@ -80,19 +80,22 @@ export function createScreen({ onZoom, onSearch, onService }) {
     graph.zoom(i, { remember: false, animate: false });
   }
 
-  // Search and kind together decide what is not dimmed.
+  // A row that was clicked, else search and kind together decide what is not dimmed. The search stays.
   function highlight() {
     if (!shown) return;
     const { m } = shown;
     const found = match(m, search);
     const output = $("#hits");
-    output.textContent = !found ? "" : found.error ? "not a regex" : percent(found.share) + " %";
-    output.title = !found ? "" : (found.error ?? `${found.frames} frames of ${found.functions} functions`);
+    const share = found && !found.error && `${found.atLeast ? "≥ " : ""}${percent(found.share)} %`;
+    output.textContent = !found ? "" : found.error ? "not a regex" : share;
+    const atLeast = found?.atLeast ? ", of the frames that are drawn" : "";
+    output.title = !found ? "" : (found.error ?? `${found.frames} frames of ${found.functions} functions${atLeast}`);
     const byKind = kind >= 0 ? hitOfKind(m, kind) : null;
     const bySearch = found?.hit ?? null;
     const both = byKind && bySearch ? byKind.map((h, f) => h & bySearch[f]) : (byKind ?? bySearch);
-    graph.setHit(both);
-    functions.show(shown, both);
+    const row = picked ? m.ids.indexOf(picked) : -1;
+    graph.setHit(row >= 0 ? hitOfRow(m, row) : both);
+    functions.show(shown, both, row);
     showLegend(m, kind, (next) => {
       kind = next;
       highlight();
@@ -106,22 +109,41 @@ export function createScreen({ onZoom, onSearch, onService }) {
     highlight();
   }
 
-  function pickFunction(f) {
-    setSearch(shown.m.names[f]);
-    onSearch(search);
-    graph.select(heaviestFrameOf(shown.m, f));
+  const hitOfRow = (m, row) => Uint8Array.from(m.ids, (_, f) => (rowOf(m, f) === row ? 1 : 0));
+
+  // A click on a row means that function and no other; the same row again lets go of it.
+  function pickFunction(row) {
+    const { m } = shown;
+    setPicked(picked === m.ids[row] ? 0 : m.ids[row]);
+    onPick(picked);
+    if (!picked) return;
+    const frame = heaviestFrameOf(m, row);
+    if (frame >= 0) graph.select(frame);
+    else toast(`${plain(m.labels[row])} is too small to draw in each of its places. Zoom in to see them.`);
+  }
+
+  function letGo() {
+    if (!picked) return;
+    setPicked(0);
+    onPick(0);
+  }
+
+  function setPicked(id) {
+    picked = id;
+    highlight();
   }
 
   function openCallers(f) {
-    callersOf = keyOf(f);
+    const row = rowOf(shown.m, f);
+    callersOf = shown.m.ids[row];
     showTab("callers");
     refreshCallers();
-    functions.mark(f);
+    functions.mark(row);
   }
 
   function refreshCallers() {
-    const f = shown.m.names.findIndex((_, g) => keyOf(g) === callersOf && shown.m.fnPlaces[g] > 0);
-    if (f >= 0) showCallers($("#callers"), shown, f, openCallers);
+    const row = callersOf ? shown.m.ids.indexOf(callersOf) : -1;
+    if (row >= 0) showCallers($("#callers"), shown, row, openCallers);
   }
 
   function showTab(name) {
@@ -142,6 +164,7 @@ export function createScreen({ onZoom, onSearch, onService }) {
     if (event.key === "Escape") event.target.blur();
     if (event.key !== "Enter" || !shown) return;
     clearTimeout(wait);
+    letGo();
     setSearch(event.target.value);
     graph.box.focus();
     goToMatch(graph, 1);
@@ -150,19 +173,24 @@ export function createScreen({ onZoom, onSearch, onService }) {
   $("#tab-callers").addEventListener("click", callersOfSelected);
 
   function callersOfSelected() {
-    if (shown) openCallers(shown.m.fn[graph.selected]);
+    if (shown && !isOther(shown.m, graph.selected)) openCallers(shown.m.fn[graph.selected]);
   }
 
   return {
     show,
     setSearch,
+    setPicked,
     callersOfSelected,
     canvas: graph.canvas,
     hasAnswer: () => shown !== null,
     setWantedZoom: (hash) => {
       wantedZoom = hash;
     },
-    resetZoom: () => shown && zoomTo(0),
+    resetZoom() {
+      if (!shown) return;
+      letGo();
+      zoomTo(0);
+    },
     nextMatch: (step) => shown && goToMatch(graph, step),
     setLayout(layout) {
       graph.setIcicle(layout === "icicle");

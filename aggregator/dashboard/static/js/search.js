@@ -1,5 +1,7 @@
 // Search over function names: plain text (any case) or /regex/. No DOM here.
 
+import { OTHER } from "./model.js";
+
 export function parseQuery(query) {
   const regex = /^\/(.+)\/$/.exec(query);
   if (regex) {
@@ -11,7 +13,8 @@ export function parseQuery(query) {
 }
 
 // → null for no query, {error} for a bad regex, else
-// {hit: one byte a function, share: of all CPU under a match (nested matches once), frames, functions}
+// {hit: one byte a function, share: of all CPU under a drawn match (nested matches once), atLeast: there
+// may be more among what is not drawn, frames, functions: rows of their table}
 export function match(m, query) {
   if (!query) return null;
   let test;
@@ -20,7 +23,15 @@ export function match(m, query) {
   } catch (error) {
     return { error: error.message };
   }
-  const hit = Uint8Array.from(m.names, (name) => (test(name) ? 1 : 0));
+  const hit = Uint8Array.from(m.names, (name, f) => (m.kinds[f] !== OTHER && test(name) ? 1 : 0));
+  // A row of addresses matches by its module, and where one of its addresses does.
+  m.groups.forEach((row, f) => {
+    if (m.members[f]) hit[f] = test(m.labels[f]) ? 1 : 0;
+    if (row >= 0 && test(m.labels[row])) hit[f] = 1;
+  });
+  m.groups.forEach((row, f) => {
+    if (row >= 0 && hit[f]) hit[row] = 1;
+  });
   return { hit, ...matched(m, hit) };
 }
 
@@ -37,8 +48,8 @@ function matched(m, hit) {
     }
     under[i] = inside || hit[m.fn[i]] ? 1 : 0;
   }
-  const functions = hit.reduce((sum, h) => sum + h, 0);
-  return { share: m.sum ? weight / m.sum : 0, frames, functions };
+  const functions = hit.reduce((sum, h, f) => sum + (h && m.isRow(f) ? 1 : 0), 0);
+  return { share: m.sum ? weight / m.sum : 0, atLeast: m.otherNs > 0, frames, functions };
 }
 
 // Next (step 1) or previous (-1) matching frame in drawing order, wrapping round; -1 if none is

@@ -2,7 +2,7 @@
 // selection are kept as places, so a new answer (refresh) shows the same ones although its frames
 // have other indexes and names. Emits "hover", "select" and "zoom" (detail: frame, pointer).
 
-import { firstAt } from "../model.js";
+import { firstAt, labelOf } from "../model.js";
 import { follow, placeOf } from "../place.js";
 import { LabelFitter } from "./labels.js";
 import { outline, paint } from "./paint.js";
@@ -142,7 +142,7 @@ export class FlameGraph extends EventTarget {
     const i = this.selected;
     const share = m.sum ? (100 * m.total[i]) / m.sum : 0;
     this.item.setAttribute("aria-level", m.level[i] + 1);
-    this.item.textContent = `${m.names[m.fn[i]]}, ${share.toFixed(2)} percent of CPU`;
+    this.item.textContent = `${labelOf(m, i)}, ${share.toFixed(2)} percent of CPU`;
   }
 
   select(i) {

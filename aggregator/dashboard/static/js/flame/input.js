@@ -1,6 +1,6 @@
 // Pointer and keyboard of the flamegraph. Arrows move by sight: deeper is down in icicle, up in flame.
 
-import { heaviestChild, sibling } from "../model.js";
+import { heaviestChild, isOther, sibling } from "../model.js";
 import { nextMatch } from "../search.js";
 
 export function listen(graph) {
@@ -12,13 +12,19 @@ export function listen(graph) {
   box.addEventListener("click", (event) => {
     const i = graph.frameAt(event);
     if (i < 0) return;
-    graph.select(i);
-    graph.zoom(i);
+    open(graph, i);
   });
   box.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !graph.m?.n) return;
     if (act(graph, event.key)) event.preventDefault();
   });
+}
+
+// Zooms into a frame. What stands for frames that are not drawn is none: it asks for them.
+function open(graph, i) {
+  graph.select(i);
+  if (isOther(graph.m, i)) graph.emit("other", i);
+  else graph.zoom(i);
 }
 
 // → true where the key meant something here.
@@ -39,7 +45,7 @@ export function act(graph, key) {
       return go(graph, 0);
     case "Enter":
     case " ":
-      graph.zoom(selected);
+      open(graph, selected);
       return true;
     case "Backspace":
       graph.back();

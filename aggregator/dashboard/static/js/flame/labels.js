@@ -1,6 +1,6 @@
 // Which part of a name fits into a frame. Widths of ASCII are measured once a font.
 
-import { plain, shortName } from "../format.js";
+import { shortName } from "../format.js";
 
 const WIDE = 12; // anything that is not ASCII: roughly one em at 12 px
 
@@ -27,8 +27,7 @@ export class LabelFitter {
   }
 
   // The whole name, else its last part, else its beginning and "…", else nothing.
-  fit(name, room) {
-    const text = plain(name);
+  fit(text, room) {
     if (this.fitting(text, room) >= text.length) return text;
     const short = shortName(text);
     if (this.fitting(short, room) >= short.length) return short;

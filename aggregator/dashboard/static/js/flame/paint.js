@@ -1,6 +1,6 @@
 // Draws the visible frames of a level-ordered model onto a canvas. Stateless: everything comes in.
 
-import { firstAt } from "../model.js";
+import { firstAt, labelOf } from "../model.js";
 
 const MELT_PX = 0.9; // narrower frames melt into one run, or a wide graph would draw thousands of them
 const LABEL_PX = 26;
@@ -57,7 +57,7 @@ export function paint(g, scene) {
   g.font = tokens.font;
   g.textBaseline = "middle";
   for (const { i, from, y, width, faded } of labels) {
-    const text = fitter.fit(m.names[m.fn[i]], width - 2 * LABEL_PADDING - 1);
+    const text = fitter.fit(labelOf(m, i), width - 2 * LABEL_PADDING - 1);
     if (!text) continue;
     g.globalAlpha = faded ? 0.62 : 1;
     g.fillStyle = faded ? tokens.ink : tokens.frameInk;

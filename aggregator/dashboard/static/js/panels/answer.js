@@ -16,25 +16,11 @@ export function subject(matchers, coverage) {
   return { who: hosts, where: "" };
 }
 
-// Mean CPU while the hosts were observed. Where all of the time is covered this is total ÷ duration;
-// where it is not (an agent started a minute ago) the time without data doesn't count as idle.
-export function meanCores(answer) {
-  const { hosts, host_seconds: hostSeconds } = answer.coverage;
-  return hostSeconds > 0 ? (answer.total_ns / 1e9 / hostSeconds) * hosts : 0;
-}
-
-// All CPUs of the hosts in the answer, or 0 where that is not known or not what was asked about.
-function cpusOf(nodes, matchers, coverage) {
-  if (matchers.some((m) => m.label !== "host")) return 0;
-  const cpus = nodes.filter((n) => coverage.host_names.includes(n.name)).map((n) => n.online_cpus ?? 0);
-  const known = cpus.length === coverage.hosts && cpus.every((n) => n > 0);
-  return known ? cpus.reduce((a, b) => a + b, 0) : 0;
-}
-
 export function showAnswer({ answer, matchers, nodes }) {
   const { who, where } = subject(matchers, answer.coverage);
-  const cpus = cpusOf(nodes, matchers, answer.coverage);
-  const used = `${cores(meanCores(answer))} ${cpus ? `of ${cpus} ` : ""}cores`;
+  const { cores: mean, cpus } = answer.coverage;
+  const wholeHosts = matchers.every((m) => m.label === "host");
+  const used = `${cores(mean)} ${cpus && wholeHosts ? `of ${cpus} ` : ""}cores`;
   $("#answer").textContent = `${who} used ${used}${where}`;
   const items = coverageItems(
     answer,
@@ -95,6 +81,10 @@ function coverageItems(answer, matchers, knownHosts) {
       ),
     c.damaged_blobs > 0 && item(count(c.damaged_blobs), "damaged blobs", "Left out: they could not be read"),
     answer.other_nodes > 0 &&
-      item(count(answer.other_nodes), "small frames folded", "They are inside “(other)”"),
+      item(
+        percent(answer.other_ns / answer.total_ns) + " %",
+        "too small to draw",
+        `${plural(answer.other_nodes, "frame")}; zoom into a frame to have what is below it drawn`,
+      ),
   ].filter(Boolean);
 }

@@ -4,12 +4,13 @@ import { neighbours } from "../callers.js";
 import { el, swatch } from "../dom.js";
 import { percent, plain, plural } from "../format.js";
 import { KINDS } from "../model.js";
-import { shareWithInterval } from "./details.js";
+import { functionShare } from "./details.js";
 
 const MOST_LINES = 12;
 
-export function showCallers(box, { m, samples }, f, onChoose) {
-  const { callers, callees } = neighbours(m, f);
+// f: a row of the table of functions
+export function showCallers(box, { m }, f, onChoose) {
+  const { callers, callees, untold } = neighbours(m, f);
   const whole = m.fnTotal[f] || 1;
   const line = ([g, weight]) =>
     el(
@@ -19,7 +20,7 @@ export function showCallers(box, { m, samples }, f, onChoose) {
         "div",
         { class: "fn" },
         swatch(KINDS[m.kinds[g]]),
-        el("button", { class: "link", title: m.modules[g], onclick: () => onChoose(g) }, plain(m.names[g])),
+        el("button", { class: "link", title: m.modules[g], onclick: () => onChoose(g) }, plain(m.labels[g])),
       ),
       el("span", { class: "v" }, percent(weight / whole, 0) + " %"),
       el("span", { class: "track" }, el("i", { vars: { v: Math.min(100, (100 * weight) / whole) + "%" } })),
@@ -33,15 +34,17 @@ export function showCallers(box, { m, samples }, f, onChoose) {
     ...[
       el("h3", {}, `Called by ${callers.length}`),
       lines(callers),
+      untold > 0 &&
+        el("p", { class: "dim untold" }, `${percent(untold / whole)} % in frames that are too small to draw`),
       el(
         "div",
         { class: "me" },
-        el("b", {}, plain(m.names[f])),
+        el("b", {}, plain(m.labels[f])),
         el("div", { class: "dim" }, [
           "total ",
-          shareWithInterval(m.fnTotal[f] / m.sum, samples),
+          functionShare(m, "fnTotal", f),
           " · self ",
-          shareWithInterval(m.fnSelf[f] / m.sum, samples),
+          functionShare(m, "fnSelf", f),
           facts,
         ]),
       ),

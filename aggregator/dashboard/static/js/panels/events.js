@@ -1,6 +1,6 @@
 // The last events of one host, newest first, page by page.
 
-import { fetchEvents } from "../api.js";
+import { fetchEvents, serverNow } from "../api.js";
 import { el } from "../dom.js";
 import { clock, plain } from "../format.js";
 import { wordsOf } from "../messages.js";
@@ -98,7 +98,7 @@ export function createEvents(name) {
     }
   }
 
-  more.addEventListener("click", () => ask({ olderThan: older }, Date.now(), showOlder));
+  more.addEventListener("click", () => ask({ olderThan: older }, serverNow(), showOlder));
   return {
     box,
     refresh(nowMs) {

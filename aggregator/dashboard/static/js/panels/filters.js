@@ -1,8 +1,8 @@
 // Filter chips and the field that adds one, completing label names and values (WAI-ARIA combobox).
 
-import { $, el } from "../dom.js";
+import { $, el, toast } from "../dom.js";
 import { plural } from "../format.js";
-import { OPERATORS, opposite, parseTyped, wordFor } from "../selector.js";
+import { OPERATORS, opposite, parse, parseTyped, wordFor } from "../selector.js";
 
 const MOST_OPTIONS = 12;
 
@@ -52,11 +52,12 @@ export function createFilters(box, { onChange, loadLabels }) {
     if (!matchers.some(same)) change([...matchers, matcher]);
   }
 
-  // Options for the text so far: names of labels, then values of the chosen one. Plain text also
-  // finds values, so that typing "nginx" is enough.
+  // Options for the text so far: names of labels, then values of the chosen one, what equals the text
+  // first. Plain text also finds values, so that typing "nginx" is enough.
   function optionsFor(text) {
     const { label, op, value } = parseTyped(text);
     const holds = (candidate, part) => candidate.toLowerCase().includes(part.toLowerCase());
+    const equalFirst = (part) => (a, b) => (b.value === part) - (a.value === part);
     const valueOption = (name, operator, v) => ({
       text: op ? v.value : `${name} ${wordFor(operator)} ${v.value}`,
       note: v.series > 1 ? `${v.series} series` : "",
@@ -64,12 +65,14 @@ export function createFilters(box, { onChange, loadLabels }) {
     });
     if (op) {
       const values = labels.find((l) => l.name === label)?.values ?? [];
-      return values.filter((v) => holds(v.value, value)).map((v) => valueOption(label, op, v));
+      const found = values.filter((v) => holds(v.value, value)).sort(equalFirst(value));
+      return found.map((v) => ({ ...valueOption(label, op, v), isExact: v.value === value }));
     }
     const names = labels
       .filter((l) => holds(l.name, label))
       .map((l) => ({
         text: l.name,
+        isExact: l.name === label,
         note: plural(l.values.length, "value"),
         choose: () => {
           input.value = l.name + "=";
@@ -78,9 +81,11 @@ export function createFilters(box, { onChange, loadLabels }) {
       }));
     if (!label) return names;
     const values = labels.flatMap((l) =>
-      l.values.filter((v) => holds(v.value, label)).map((v) => valueOption(l.name, "=", v)),
+      l.values
+        .filter((v) => holds(v.value, label))
+        .map((v) => ({ ...valueOption(l.name, "=", v), isExact: v.value === label })),
     );
-    return [...names, ...values];
+    return [...names, ...values].sort((a, b) => b.isExact - a.isExact);
   }
 
   function open() {
@@ -95,7 +100,10 @@ export function createFilters(box, { onChange, loadLabels }) {
         ),
       ),
     );
-    activate(input.value.trim() && options.length ? 0 : -1);
+    // What Enter takes is marked. With a value typed that is the value as it stands.
+    const { op, isWhole } = parseTyped(input.value);
+    const isTaken = options.length > 0 && input.value.trim() && !(op && isWhole);
+    activate(isTaken || options[0]?.isExact ? 0 : -1);
     list.hidden = !options.length;
     input.setAttribute("aria-expanded", String(!list.hidden));
   }
@@ -119,11 +127,23 @@ export function createFilters(box, { onChange, loadLabels }) {
     input.removeAttribute("aria-activedescendant");
   }
 
+  // A whole selector as in links, the marked option, else what was typed, exactly.
   function enter() {
-    const { label, op, value } = parseTyped(input.value);
-    const regex = op === "=~" || op === "!~";
-    if (active >= 0 && !(regex && value)) options[active].choose();
-    else if (op && label) add({ label, op, value });
+    const { label, op, value, isWhole } = parseTyped(input.value);
+    if (input.value.trim().startsWith("{")) return addAll(input.value);
+    if (active >= 0) return options[active].choose();
+    if (isWhole) add({ label, op, value });
+  }
+
+  function addAll(text) {
+    try {
+      const typed = parse(text);
+      input.value = "";
+      close();
+      if (typed.length) change([...matchers, ...typed]);
+    } catch (error) {
+      toast(error.message);
+    }
   }
 
   const KEYS = {
@@ -134,7 +154,9 @@ export function createFilters(box, { onChange, loadLabels }) {
   };
   input.addEventListener("keydown", (event) => {
     if (event.key === "Backspace" && !input.value && matchers.length) change(matchers.slice(0, -1));
-    if (event.key === "Tab" && active >= 0 && input.value) enter();
+    if (event.key === "Tab" && options.length && input.value.trim() && !list.hidden) {
+      options[Math.max(0, active)].choose(); // completes
+    }
     else if (KEYS[event.key]) KEYS[event.key]();
     else return;
     event.preventDefault();
@@ -147,6 +169,6 @@ export function createFilters(box, { onChange, loadLabels }) {
     labels = await loadLabels().catch(() => labels);
     if (document.activeElement === input) open();
   });
-  input.title = `label, then one of ${OPERATORS.toReversed().join(" ")}, then a value`;
+  input.title = `Enter takes what is typed or marked, Tab completes. A label, then one of ${OPERATORS.toReversed().join(" ")}, then a value`;
   return { set, add, focus: () => input.focus() };
 }

@@ -2,11 +2,11 @@
 
 import { $, el } from "../dom.js";
 import * as fleet from "../fleet.js";
-import { bytes, cost, duration, plain } from "../format.js";
+import { bytes, cost, duration, plain, plural } from "../format.js";
 import { createDetail } from "./host.js";
 import { ageOf } from "./hosts.js";
 
-const HEADS = ["Host", "State", "Rate", "CPU of host", "Memory", "Lost samples", "Last seen", "Agent"];
+const HEADS = ["Host", "State", "Rate", "CPU of host", "Memory", "Lost", "Last seen", "Agent"];
 const TICK = 75; // where a gauge has its budget, percent of its width
 
 const gaugeOf = (value, budget) => {
@@ -22,9 +22,16 @@ function cells(node, nowMs) {
   const age = Math.max(0, Math.floor(ageOf(node, nowMs)));
   const cell = (name, title, ...content) => el("td", { class: `num ${name}`, title }, ...content);
   const { cpu_percent: budget } = node.budget;
+  const clock = fleet.clockWords(node);
+  const isClockOff = clock !== null && clock !== "right";
   const over = budget != null && o.cpu_percent > budget;
   return [
-    el("td", { class: "c-state" }, el("span", { class: `pill ${tone}`, title: node.shed.join("\n") }, word)),
+    el(
+      "td",
+      { class: "c-state" },
+      el("span", { class: `pill ${tone}`, title: node.breaker ?? node.shed.join("\n") }, word),
+      node.alerts.map((alert) => el("div", { class: "alert" }, `Alert: ${fleet.alertWords(alert)}`)),
+    ),
     cell("c-rate", null, fleet.rateWords(node) ?? "–"),
     cell(
       "c-cpu",
@@ -39,8 +46,18 @@ function cells(node, nowMs) {
       node.overhead ? fleet.memoryWords(o) : null,
       o.memory_bytes == null ? "–" : bytes(o.memory_bytes),
     ),
-    cell("opt", null, node.lost_samples.toLocaleString("en")),
-    cell("opt", null, node.last_seen ? `${duration(age)} ago` : "–"),
+    cell(
+      "opt c-lost",
+      null,
+      node.last_seen ? node.lost_samples.toLocaleString("en") : "–",
+      node.lost_batches > 0 && el("div", { class: "warn" }, plural(node.lost_batches, "batch", "batches")),
+    ),
+    cell(
+      "opt c-seen",
+      null,
+      node.last_seen ? `${duration(age)} ago` : "–",
+      isClockOff && el("div", { class: "warn" }, `clock ${clock}`),
+    ),
     el("td", { class: "dim opt" }, plain(node.agent_version ?? "")),
   ];
 }

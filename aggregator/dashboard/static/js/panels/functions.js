@@ -3,25 +3,33 @@
 import { $, el, setVars, swatch } from "../dom.js";
 import { plain, plural } from "../format.js";
 import { KINDS } from "../model.js";
-import { shareWithInterval } from "./details.js";
+import { functionShare } from "./details.js";
 
 const MOST_ROWS = 150;
 const NOTE =
   "± is the 95 % interval from sampling: these hosts and minutes. Other minutes and other hosts differ by more.";
 
-// onPick(function), onCallers(function)
+// Rows are functions; addresses without a name are one row a module. onPick(row), onCallers(row)
+const titleOf = (m, f) => [m.names[f], m.files[f], m.modules[f]].filter(Boolean).map(plain).join("\n");
+
+// The name, and what tells it from others of that name.
+function nameOf(m, f) {
+  if (m.members[f]) return el("span", {}, plain(m.labels[f]));
+  const apart = m.apart[f] && el("small", { class: "dim" }, ` ${plain(m.apart[f])}`);
+  return [el("span", {}, plain(m.names[f])), apart];
+}
+
 export function createFunctions(box, { onPick, onCallers }) {
   let sort = "fnSelf";
   let context = null;
   let hit = null;
   let marked = -1;
+  let picked = -1; // the row that alone is not dimmed
   let rows = new Map();
 
   function render() {
     const { m } = context;
-    const functions = m.names
-      .map((_, f) => f)
-      .filter((f) => KINDS[m.kinds[f]] !== "process" && m.fnPlaces[f]);
+    const functions = m.names.map((_, f) => f).filter((f) => m.isRow(f) && m.fnPlaces[f]);
     const matching = hit ? functions.filter((f) => hit[f]) : functions;
     const shown = matching.sort((a, b) => m[sort][b] - m[sort][a]).slice(0, MOST_ROWS);
     const widest = { fnSelf: 0, fnTotal: 0 };
@@ -34,9 +42,11 @@ export function createFunctions(box, { onPick, onCallers }) {
       table([...rows.values()]),
       el("p", { class: "foot" }, shown.length ? NOTE : "No function matches."),
     );
-    $("#function-count").textContent = hit
-      ? `${matching.length.toLocaleString("en")} of ${plural(functions.length, "function")}`
-      : plural(functions.length, "function");
+    const all = plural(m.functionsFound, "function");
+    const note = $("#function-count");
+    note.textContent = hit ? `${matching.length.toLocaleString("en")} of ${all}` : all;
+    const left = m.functionsFound - functions.length;
+    note.title = left > 0 ? `The ${plural(left, "smallest one")} can’t be searched here` : "";
     mark(marked);
     if (focused) [...rows.values()].find((tr) => tr.dataset.key === focused)?.focus();
   }
@@ -64,20 +74,20 @@ export function createFunctions(box, { onPick, onCallers }) {
   }
 
   function row(f, first, widest) {
-    const { m, samples } = context;
+    const { m } = context;
     const cell = (key) => {
-      const td = el("td", { class: "num bar" }, shareWithInterval(m[key][f] / m.sum, samples));
+      const td = el("td", { class: "num bar" }, functionShare(m, key, f));
       setVars(td, { v: (widest[key] ? (100 * m[key][f]) / widest[key] : 0) + "%" });
       return td;
     };
     return el(
       "tr",
       {
-        ...{ class: "row", tabindex: first ? 0 : -1, "data-key": m.modules[f] + "\n" + m.names[f] },
-        ...{ title: `${plain(m.names[f])}\n${m.modules[f]}`, onclick: () => onPick(f) },
+        ...{ class: "row", tabindex: first ? 0 : -1, "data-key": m.ids[f] },
+        ...{ title: titleOf(m, f), onclick: () => onPick(f) },
         onkeydown: (event) => key(event, f),
       },
-      el("td", {}, el("div", { class: "fn" }, swatch(KINDS[m.kinds[f]]), el("span", {}, plain(m.names[f])))),
+      el("td", {}, el("div", { class: "fn" }, swatch(KINDS[m.kinds[f]]), nameOf(m, f))),
       cell("fnSelf"),
       cell("fnTotal"),
     );
@@ -107,13 +117,16 @@ export function createFunctions(box, { onPick, onCallers }) {
     rows.get(marked)?.classList.remove("on");
     marked = f;
     rows.get(f)?.classList.add("on");
+    for (const [g, tr] of rows) tr.setAttribute("aria-selected", String(g === picked));
   }
 
   return {
     mark,
-    show(nextContext, nextHit) {
+    // nextHit: one byte a function; nextPicked: a row or -1
+    show(nextContext, nextHit, nextPicked) {
       context = nextContext;
       hit = nextHit;
+      picked = nextPicked;
       render();
     },
   };

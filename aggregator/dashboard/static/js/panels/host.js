@@ -8,15 +8,15 @@ import { createEvents, timeOf } from "./events.js";
 import { createProfiles } from "./profiles.js";
 
 const micros = (ns) => (ns / 1000).toFixed(1);
-const ofHost = (value) => `${cost(value)} %`;
+const ofHost = (value) => (value == null ? "–" : `${cost(value)} %`);
 
 function partsBar(parts) {
-  const total = parts.reduce((sum, [, value]) => sum + value, 0);
+  const total = parts.reduce((sum, [, value]) => sum + (value ?? 0), 0);
   if (!total) return null;
   return el(
     "div",
     { class: "stack", "aria-hidden": "true" },
-    parts.map(([, value], i) => el("i", { class: `part-${i}`, vars: { v: value / total } })),
+    parts.map(([, value], i) => el("i", { class: `part-${i}`, vars: { v: (value ?? 0) / total } })),
   );
 }
 
@@ -32,7 +32,7 @@ const partsList = (parts, format) =>
 
 function costs(node) {
   const o = node.overhead;
-  if (!o) return [["Cost", "Not measured yet"]];
+  if (!o) return [["Cost", node.last_seen ? "unknown: its agent has measured nothing lately" : "Not measured yet"]];
   const { cpu_percent: cpu, user_percent_of_core: user } = node.budget;
   const of = (budget, unit) => budget != null && el("span", { class: "dim" }, ` of ${budget}${unit}`);
   const cpuParts = fleet.cpuParts(o);
@@ -77,6 +77,7 @@ function facts(node, nowMs) {
     node.rate_hz != null && (fleet.isPaused(node) ? "paused" : `allowed ${node.rate_hz} Hz`),
     node.effective_rate_hz != null && `effective ${node.effective_rate_hz} Hz`,
   ].filter(Boolean);
+  const isHeard = node.state === "reporting" && !node.breaker;
   const lost = Object.entries(node.lost).map(
     ([reason, n]) => `${n.toLocaleString("en")} ${plain(reason).replaceAll("_", " ")}`,
   );
@@ -86,6 +87,7 @@ function facts(node, nowMs) {
       const last = ago(Date.parse(last_at), nowMs);
       return `${count.toLocaleString("en")} ${plain(reason).replaceAll("_", " ")} (last ${last} ago)`;
     });
+  const nothingLost = isHeard && node.overhead ? "no samples" : "unknown";
   const since = Date.parse(node.shed_since);
   const shed = node.shed.length > 0 && [
     "Given up",
@@ -93,14 +95,28 @@ function facts(node, nowMs) {
     !Number.isNaN(since) && [" since ", timeOf(since, nowMs), ` (${ago(since, nowMs)})`],
   ];
   const about = [node.agent_version && `agent ${node.agent_version}`, node.facts.kernel, node.facts.preset];
+  const nothingShed = isHeard ? "nothing" : "unknown";
   return [
-    shed || ["Given up", "nothing"],
+    node.breaker
+      ? ["Detached", el("b", {}, plain(node.breaker)), el("div", { class: "dim" }, "It samples nothing.")]
+      : shed || ["Given up", nothingShed],
+    node.alerts.length > 0 && ["Alerts", node.alerts.map((alert) => alertLine(alert, nowMs))],
     learns(node),
     rates.length > 0 && ["Rate", rates.join(" · ")],
-    ["Lost, last minute", lost.length ? lost.join(" · ") : "no samples"],
+    ["Lost, last minute", lost.length ? lost.join(" · ") : nothingLost],
     refused.length > 0 && ["Refused by the centre", refused.join(" · ")],
+    ["Lost ever", node.last_seen ? lostEver(node) : "unknown"],
+    ["Clock", fleet.clockWords(node) ?? "unknown"],
     ["Host", plain(about.filter(Boolean).join(" · ")) || "has not reported yet"],
   ];
+}
+
+const lostEver = ({ lost_samples: samples, lost_batches: batches }) =>
+  `${plural(samples, "sample")} · ${plural(batches, "batch", "batches")}`;
+
+function alertLine(alert, nowMs) {
+  const at = Date.parse(alert.started_at);
+  return el("div", {}, el("b", {}, fleet.alertWords(alert)), " since ", timeOf(at, nowMs), ` (${ago(at, nowMs)})`);
 }
 
 export function createDetail(name) {

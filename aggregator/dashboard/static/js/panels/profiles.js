@@ -1,7 +1,7 @@
 // Profiles on demand of one host: ask for one, follow it, end it (docs/on-demand.md). Who asks is an
 // operator, whose token stays in its field: it is sent with these requests and kept nowhere.
 
-import { askProfile, below, endProfile, fetchProfiles } from "../api.js";
+import { askProfile, below, endProfile, fetchProfiles, serverNow } from "../api.js";
 import { el } from "../dom.js";
 import { count, duration, plain } from "../format.js";
 import { wordsOf } from "../messages.js";
@@ -84,7 +84,7 @@ export function createProfiles(name) {
     return el("li", {}, timeOf(Date.parse(profile.created_at), nowMs), el("span", {}, rest));
   }
 
-  async function load(nowMs = Date.now()) {
+  async function load(nowMs = serverNow()) {
     clearTimeout(timer);
     askedAt = performance.now();
     let again = false;
@@ -100,7 +100,7 @@ export function createProfiles(name) {
       again = true;
     }
     clearTimeout(timer);
-    if (again && isOpen) timer = setTimeout(load, FOLLOW_MS);
+    if (again && isOpen) timer = setTimeout(() => load(), FOLLOW_MS);
   }
 
   return {

@@ -1,6 +1,7 @@
 // CPU over a wider time than the chosen one, with the chosen range as a brush that can be dragged.
 
-import { $, el, setVars } from "../dom.js";
+import { serverNow } from "../api.js";
+import { el, setVars } from "../dom.js";
 import { clock, cores } from "../format.js";
 import { absoluteRange, ticks } from "../range.js";
 
@@ -17,11 +18,11 @@ function roundUp(v) {
   return [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].map((k) => k * size).find((k) => k >= v);
 }
 
-// Runs of steps with data: [{from, until}], indexes, until excluded.
-function runsOf(values) {
+// Runs of steps with data: [{from, until}], indexes, until excluded. Zero is idle, null a gap.
+export function runsOf(values) {
   const runs = [];
   values.forEach((v, k) => {
-    if (!(v > 0)) return;
+    if (v == null) return;
     if (runs.at(-1)?.until === k) runs.at(-1).until++;
     else runs.push({ from: k, until: k + 1 });
   });
@@ -39,6 +40,7 @@ export function createTimeline(box, { onRange }) {
     line,
   );
   const top = el("span", { class: "tl-max" });
+  const failure = el("p", { class: "tl-failure", role: "status", hidden: true });
   const handles = ["start", "end"].map((side) =>
     el("span", {
       ...{ class: `handle ${side}`, role: "slider", tabindex: 0 },
@@ -47,7 +49,7 @@ export function createTimeline(box, { onRange }) {
     }),
   );
   const brush = el("div", { class: "tl-brush", hidden: true }, handles);
-  const plot = el("div", { class: "tl-plot" }, svg, top, brush);
+  const plot = el("div", { class: "tl-plot" }, svg, top, failure, brush);
   const axis = el("div", { class: "tl-axis", "aria-hidden": "true" });
   box.append(plot, axis);
 
@@ -126,9 +128,10 @@ export function createTimeline(box, { onRange }) {
     settle = setTimeout(choose, 400);
   }
 
-  // answer: {from, until, step_s, cpu_ns}. A step without CPU is one without data: a gap, no zero.
+  // answer: {from, until, step_s, cores}. Where no host was observed there are none: a gap, no zero.
   function setData(answer) {
-    const values = answer.cpu_ns.map((ns) => (ns ?? 0) / answer.step_s / 1e9);
+    const values = answer.cores;
+    failure.hidden = true;
     const from = Date.parse(answer.from);
     const max = roundUp(Math.max(...values, 0) * 1.05);
     const x = (k) => (W * fraction(from + k * answer.step_s * 1000)).toFixed(1);
@@ -153,7 +156,7 @@ export function createTimeline(box, { onRange }) {
     chosen = nextChosen;
     placeBrush();
     const span = context.until - context.from;
-    const day = context.from < Date.now() - 8.64e7;
+    const day = context.from < serverNow() - 8.64e7;
     const room = NOW_PX / Math.max(1, box.clientWidth);
     const times = ticks(context.from, context.until, Math.max(2, box.clientWidth / TICK_PX));
     const end = context.endsNow ? 1 - room : 1 - room / 3;
@@ -165,5 +168,14 @@ export function createTimeline(box, { onRange }) {
     );
   }
 
-  return { setData, setContext, dragging: () => drag !== null };
+  // No curve is better than one of another question or of before.
+  function fail(words, { context: nextContext, chosen: nextChosen }) {
+    setContext(nextContext, nextChosen);
+    for (const path of [area, line]) path.removeAttribute("d");
+    top.textContent = "";
+    failure.textContent = words;
+    failure.hidden = false;
+  }
+
+  return { setData, setContext, fail, dragging: () => drag !== null };
 }
