@@ -94,7 +94,8 @@ class SampleSums:
     """Sums of samples by (series, rate) and stack, in memory bounded by what is distinct.
 
     `only` chooses series by id; None takes all. Hosts with a chosen sample are covered with all of
-    their rows, so coverage does not depend on the tier; without `only` every host is.
+    their rows, so coverage does not depend on the tier; without `only` every host is that was observed
+    at all.
     """
 
     def __init__(self, only: Callable[[int], bool] | None = None) -> None:

@@ -117,3 +117,11 @@ def test_cores_of_a_service_are_of_its_samples_over_the_time_of_its_hosts():
     for sections in ([section(1, 10_000, {5: 100})], [section(2, 10_000, {5: 100})]):
         sums.add(open_rows([stored(1, sections)]))
     assert list_stacks(sums, SPAN, str, str).cores == pytest.approx(0.5)
+
+
+def test_a_host_that_was_not_observed_is_not_covered():
+    sums = SampleSums()
+    sums.add(open_rows([stored(1, [section(1, 10_000, {5: 5})])]))
+    sums.add(open_rows([stored(2, [])._replace(covered_ms=0)]))
+    stacks = list_stacks(sums, SPAN, str, str, {1: 4, 2: 2}.get)
+    assert (stacks.host_names, stacks.cpus) == (["1"], 4)

@@ -83,7 +83,7 @@ export function createEvents(name) {
   }
 
   function sayNone() {
-    say("No events in the last 7 days: the agent changed nothing and met no limit.");
+    say("No events in the last 7 days.");
   }
 
   function showOlder(page, nowMs) {

@@ -102,7 +102,7 @@ function facts(node, nowMs) {
       : shed || ["Given up", nothingShed],
     node.alerts.length > 0 && ["Alerts", node.alerts.map((alert) => alertLine(alert, nowMs))],
     learns(node),
-    rates.length > 0 && ["Rate", rates.join(" · ")],
+    node.breaker ? ["Rate", "none"] : rates.length > 0 && ["Rate", rates.join(" · ")],
     ["Lost, last minute", lost.length ? lost.join(" · ") : nothingLost],
     refused.length > 0 && ["Refused by the centre", refused.join(" · ")],
     ["Lost ever", node.last_seen ? lostEver(node) : "unknown"],

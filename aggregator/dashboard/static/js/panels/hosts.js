@@ -26,7 +26,7 @@ function write(tone, text, words, costWords) {
   const health = $("#health");
   health.className = `health ghost push ${tone}`;
   $(".text", health).textContent = text;
-  $(".news", health).textContent = words.map((w) => `\u00a0· ${w}`).join("");
+  $(".news", health).textContent = words.join(" · ");
   $(".cost", health).textContent = costWords;
   health.title = [text, ...words, "", "Opens the hosts, and what profiling costs them"].join("\n");
 }
