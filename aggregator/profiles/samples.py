@@ -94,8 +94,7 @@ class SampleSums:
     """Sums of samples by (series, rate) and stack, in memory bounded by what is distinct.
 
     `only` chooses series by id; None takes all. Hosts with a chosen sample are covered with all of
-    their rows, so coverage does not depend on the tier; without `only` every host is that was observed
-    at all.
+    their rows, so coverage does not depend on the tier; without `only` every observed host is.
     """
 
     def __init__(self, only: Callable[[int], bool] | None = None) -> None:
