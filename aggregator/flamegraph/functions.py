@@ -1,12 +1,11 @@
 """What each function used, from every node of a folded graph. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aggregator.flamegraph.graph import Folded
-from aggregator.profiles.grouping import Floats, Ints, group
+from aggregator.profiles.grouping import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,32 +48,36 @@ class Nesting:
             before = np.cumsum(size[first:end]) - size[first:end]
             eldest = np.searchsorted(parents, parents)  # siblings stand side by side
             enter[first:end] = enter[parents] + 1 + before - before[eldest]
-        self._enter, self._size = enter, size
-
-    def outermost(self, key: Ints) -> NDArray[np.bool_]:
-        """The nodes that have no caller with their own key."""
-        nodes = len(key)
-        order = np.lexsort((self._enter, key))
-        enter = self._enter[order]
-        ordered = key[order]
-        rank = np.zeros(nodes, np.int64)
-        rank[1:] = np.cumsum(ordered[1:] != ordered[:-1])
-        base = rank * (nodes + 1)  # ends of one key never reach into the next
-        end = np.maximum.accumulate(base + enter + self._size[order])
-        outer = np.ones(nodes, bool)
-        outer[order[1:]] = end[:-1] <= base[1:] + enter[1:]
-        return outer
+        self.enter, self.size = enter, size
 
 
-def sum_functions(folded: Folded, nesting: Nesting, key: Ints) -> FunctionSums:
-    """The sums of nodes with the same `key` (one a node)."""
-    groups = group(key)
-    outer = nesting.outermost(key)
+def sum_functions(folded: Folded, nesting: Nesting, key: Ints, nodes: Ints) -> FunctionSums:
+    """The sums of those `nodes` that have the same `key` (one for each of them)."""
+    if not len(nodes):
+        none = np.zeros(0, np.int64)
+        return FunctionSums(none, none, np.zeros(0), none, np.zeros(0), none)
+    # By key, and as one walks through the graph: what is below a node follows it at once.
+    order = np.argsort(key * len(folded.code) + nesting.enter[nodes])
+    nodes, key = nodes[order], key[order]
+    first = np.ones(len(nodes), bool)
+    first[1:] = key[1:] != key[:-1]
+    starts = np.flatnonzero(first)
+    enter = nesting.enter[nodes] + (np.cumsum(first) - 1) * (len(folded.code) + 1)
+    ends = np.maximum.accumulate(enter + nesting.size[nodes])  # of one key: never into the next
+    outer = np.ones(len(nodes), bool)
+    outer[1:] = ends[:-1] <= enter[1:]  # recursion: below a node with the same key
     return FunctionSums(
-        groups.keys,
-        groups.sums(folded.self_),
-        groups.sums(folded.self_square),
-        groups.sums(np.where(outer, folded.total, 0)),
-        groups.sums(np.where(outer, folded.square, 0.0)),
-        groups.sums(np.ones(len(key), np.int64)),
+        key[starts],
+        np.add.reduceat(folded.self_[nodes], starts),
+        np.add.reduceat(folded.self_square[nodes], starts),
+        np.add.reduceat(np.where(outer, folded.total[nodes], 0), starts),
+        np.add.reduceat(np.where(outer, folded.square[nodes], 0.0), starts),
+        np.diff(np.append(starts, len(nodes))),
     )
+
+
+def join(sums: FunctionSums, without: Ints, more: FunctionSums) -> FunctionSums:
+    """Sums without some of their keys, and those of more keys, all of which are higher."""
+    kept = ~np.isin(sums.keys, without)
+    columns = [(getattr(sums, f.name), getattr(more, f.name)) for f in fields(FunctionSums)]
+    return FunctionSums(*(np.concatenate((one[kept], other)) for one, other in columns))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aggregator.flamegraph.functions import FunctionSums, Nesting, sum_functions
+from aggregator.flamegraph.functions import FunctionSums, Nesting, join, sum_functions
 from aggregator.flamegraph.graph import Folded
 from aggregator.profiles.frame_table import KINDS, Function
 from aggregator.profiles.grouping import Ints
@@ -63,7 +63,7 @@ def summarize(folded: Folded, functions: Sequence[Function], most_rows: int) -> 
     """Sum up a graph before it is pruned; `functions` are the dictionary's. At most `most_rows`
     rows are listed by their own time, and as many by their total."""
     nesting = Nesting(folded)
-    by_function = sum_functions(folded, nesting, folded.code)
+    by_function = sum_functions(folded, nesting, folded.code, np.arange(len(folded.code)))
     first_group = folded.shift + len(functions)
     groups: list[Function] = []
     group_of: dict[int, int] = {}
@@ -77,12 +77,11 @@ def summarize(folded: Folded, functions: Sequence[Function], most_rows: int) -> 
             numbers[key] = first_group + len(groups)
             groups.append(Function(UNNAMED, *key, _ANY_BUILD))
         group_of[code] = numbers[key]
-    by_row = by_function
-    if group_of:
-        rows = np.array([group_of.get(code, code) for code in by_function.keys.tolist()])
-        by_row = sum_functions(
-            folded, nesting, rows[np.searchsorted(by_function.keys, folded.code)]
-        )
+    unnamed = np.array(sorted(group_of), np.int64)
+    nodes = np.flatnonzero(np.isin(folded.code, unnamed))
+    rows = np.array([group_of[code] for code in unnamed.tolist()], np.int64)
+    row_of_nodes = rows[np.searchsorted(unnamed, folded.code[nodes])]
+    by_row = join(by_function, unnamed, sum_functions(folded, nesting, row_of_nodes, nodes))
     return Summary(
         by_function,
         by_row,
