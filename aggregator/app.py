@@ -96,7 +96,9 @@ def create_app(config: CentreConfig) -> web.Application:
     app[TOKENS] = TokenCache(app[DATABASE])
     app[INCARNATION] = Incarnation()
     app[INCARNATION].on_end(app[TOKENS].clear)
-    app[INGEST] = GroupCommit(app[DATABASE], app[METRICS], config.retention, app[INCARNATION])
+    app[INGEST] = GroupCommit(
+        app[DATABASE], app[METRICS], config.retention, config.quotas, app[INCARNATION]
+    )
     bounds.setup(app)
     app.cleanup_ctx.append(_database)
     app.cleanup_ctx.append(_workers)

@@ -40,6 +40,20 @@ class Retention:
 
 
 @dataclass(frozen=True)
+class Quotas:
+    """What one node may send a second for ever, 0 for without limit; `aggregator.ingest.quotas`
+    says how much at once."""
+
+    requests: float = 25.0  # two a batch; a spool that is caught up with sends up to these
+    megabytes: float = 2.0  # as decoded: 12,736 rows are 0.3 MB, their definitions 1
+    rows: float = 25_600.0  # twice the samples of 64 CPUs at 199 Hz
+    new_stacks: float = 1_300.0  # a tenth of these samples
+    new_frames: float = 1_300.0
+    new_series: float = 10.0  # sets of labels, each 512 bytes of them
+    extract_megabytes: float = 2.0  # of symbols that it was asked for
+
+
+@dataclass(frozen=True)
 class CentreConfig:
     """Everything that aggregator, worker and beat need to know."""
 
@@ -51,6 +65,7 @@ class CentreConfig:
     allowed_hosts: tuple[str, ...] = ()  # further names that questions are answered under
     webhooks: tuple[Webhook, ...] = ()
     retention: Retention = Retention()
+    quotas: Quotas = Quotas()
     read_token_file: str = ""  # holds the token that questions and the page need; "": none needed
     overhead_cpu_percent: float = 1.0  # share of the host above which the overhead alert fires
     overhead_memory_bytes: int = 50 << 20
@@ -96,8 +111,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         if not isinstance(values["webhooks"], list):
             raise ConfigError("webhooks must be a list of tables: [[webhooks]]")
         values["webhooks"] = tuple(_table(Webhook, "webhooks", v) for v in values["webhooks"])
-    if "retention" in values:
-        values["retention"] = _table(Retention, "retention", values["retention"])
+    for name, kind in (("retention", Retention), ("quotas", Quotas)):
+        if name in values:
+            values[name] = _table(kind, name, values[name])
     return values
 
 
@@ -114,7 +130,7 @@ def _table(kind: type[Any], name: str, values: object) -> Any:
 def _apply_environment(values: dict[str, Any], environ: Mapping[str, str]) -> None:
     for setting in fields(CentreConfig):
         text = environ.get(ENVIRONMENT_PREFIX + setting.name.upper())
-        if text and setting.name not in ("webhooks", "retention"):
+        if text and setting.name not in ("webhooks", "retention", "quotas"):
             values[setting.name] = text
     url = environ.get(ENVIRONMENT_PREFIX + "WEBHOOK_URL")
     if url:
@@ -154,6 +170,8 @@ def _build(values: dict[str, Any]) -> CentreConfig:
         _check_range(f"retention.{setting.name}", seconds, HOUR_S, 3_660 * DAY_S)
     if "://" not in config.broker_url:
         raise ConfigError("broker_url must be a URL such as redis://HOST:6379/0")
+    for setting in fields(Quotas):
+        _check_range(f"quotas.{setting.name}", getattr(config.quotas, setting.name), 0, 1e9)
     for webhook in config.webhooks:
         if not webhook.url.startswith(("http://", "https://")):
             raise ConfigError(f"webhooks.url must start with http:// or https://: {webhook.url!r}")

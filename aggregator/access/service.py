@@ -27,7 +27,7 @@ MAX_TOKEN_LENGTH = 128
 MAX_NAME_BYTES = 253
 KNOWN_FOR_S = 30.0  # so long may a revoked token still be taken
 UNKNOWN_FOR_S = 5.0
-CACHE_SIZE = 10_000
+CACHE_SIZE = 10_000  # of known tokens, and as many unknown ones: each is a digest and two texts
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,16 @@ class TokenCache:
     def __init__(self, database: AsyncEngine, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
+        # Apart, so that whoever tries tokens pushes out none that is good.
         self._known: OrderedDict[bytes, tuple[float, NodeIdentity | None]] = OrderedDict()
+        self._unknown: OrderedDict[bytes, tuple[float, NodeIdentity | None]] = OrderedDict()
 
     async def identify(self, token: str) -> NodeIdentity:
         """The node of `token`. Raises UnknownTokenError, also for a revoked one."""
         if not token or len(token) > MAX_TOKEN_LENGTH:
             raise UnknownTokenError("the token is empty or too long to be one")
         digest = _digest(token)
-        expires, node = self._known.get(digest, (0.0, None))
+        expires, node = self._known.get(digest) or self._unknown.get(digest) or (0.0, None)
         if expires <= self._clock():
             node = await self._look_up(digest)
             self._remember(digest, node)
@@ -99,9 +101,10 @@ class TokenCache:
     def clear(self) -> None:
         """Look every token up again."""
         self._known.clear()
+        self._unknown.clear()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + len(self._unknown)
 
     async def _look_up(self, digest: bytes) -> NodeIdentity | None:
         query = (
@@ -116,10 +119,14 @@ class TokenCache:
 
     def _remember(self, digest: bytes, node: NodeIdentity | None) -> None:
         lasts = KNOWN_FOR_S if node is not None else UNKNOWN_FOR_S
-        self._known[digest] = (self._clock() + lasts, node)
-        self._known.move_to_end(digest)
-        while len(self._known) > CACHE_SIZE:
-            self._known.popitem(last=False)
+        table, other = self._known, self._unknown
+        if node is None:
+            table, other = other, table
+        other.pop(digest, None)
+        table[digest] = (self._clock() + lasts, node)
+        table.move_to_end(digest)
+        while len(table) > CACHE_SIZE:
+            table.popitem(last=False)
 
 
 def _digest(token: str) -> bytes:

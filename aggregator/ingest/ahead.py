@@ -6,8 +6,8 @@ that came once do. More than MAX_AHEAD of them without a batch is refused, and t
 nodes did before: its batch first, then what the answer wants.
 """
 
-from aggregator.ingest.dictionary import Recent
 from aggregator.ingest.errors import TooFarAheadError
+from aggregator.ingest.recent import Recent
 
 MAX_AHEAD = 65_536  # stacks of a node, of this process
 _NODES_REMEMBERED = 100_000

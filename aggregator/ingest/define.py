@@ -6,7 +6,7 @@ stacks that a batch has brought and that have no frames yet are defined; the fir
 A stack that has no frames yet and is refused of a node notes that, and is not wanted of it again.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
@@ -68,15 +68,22 @@ _REFUSE_STACKS = """
 Driver = psycopg.AsyncConnection[Any]
 
 
+class Defined(NamedTuple):
+    """What definitions brought."""
+
+    stacks: int
+    new_frames: int
+
+
 async def define_stacks(
     database: AsyncEngine,
     incarnation: Incarnation,
     epoch: int,
     node_id: int,
     given: CheckedDefinitions,
-) -> int:
-    """Store what of `given` is still wanted, and note what is refused; returns the number of stacks
-    defined. The node was identified in `epoch` of the database: RestoredError after its end."""
+) -> Defined:
+    """Store what of `given` is still wanted, and note what is refused. The node was identified in
+    `epoch` of the database: RestoredError after its end."""
     async with connection_scope(database) as connection:
         driver = await driver_connection(connection)
         await incarnation.check(driver, epoch)
@@ -89,15 +96,16 @@ async def define_stacks(
         return defined
 
 
-async def _define(driver: Driver, node_id: int, given: CheckedDefinitions) -> int:
+async def _define(driver: Driver, node_id: int, given: CheckedDefinitions) -> Defined:
     rows = await _fetch(driver, _FIND_WANTED, uuid_array(given.hashes))
     if not rows:
-        return 0
+        return Defined(0, 0)
     wanted = np.array(rows, np.int64).reshape(-1)
     used = _used_frames(given, wanted)
     modules = await _store_modules(driver, node_id, given, np.unique(given.frame_module[used]))
-    frame_ids = await _store_frames(driver, given, used, modules)
-    return await _store_stacks(driver, node_id, given, wanted, frame_ids)
+    frame_ids, new_frames = await _store_frames(driver, given, used, modules)
+    stacks = await _store_stacks(driver, node_id, given, wanted, frame_ids)
+    return Defined(stacks, new_frames)
 
 
 def _used_frames(given: CheckedDefinitions, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -146,12 +154,13 @@ async def _store_frames(
     given: CheckedDefinitions,
     used: NDArray[np.int64],
     modules: NDArray[np.int64],
-) -> NDArray[np.uint32]:
-    """Database ids by index into the frames of `given` (0 where unused)."""
+) -> tuple[NDArray[np.uint32], int]:
+    """Database ids by index into the frames of `given` (0 where unused), and how many are new."""
     module_ids = modules[given.frame_module[used]].tolist()
     offsets = given.frame_offset[used].tolist()
     rows = await _fetch(driver, _FIND_FRAMES, module_ids, offsets)
-    if len(rows) < len(used):
+    new_frames = len(used) - len(rows)
+    if new_frames:
         found = {row[0] for row in rows}
         new = [i for i in range(len(used)) if i not in found]
         names = [given.names[n] if n >= 0 else None for n in given.frame_name[used[new]].tolist()]
@@ -169,7 +178,7 @@ async def _store_frames(
     ids = np.zeros(len(given.frame_module), np.uint32)
     positions = np.array(rows, np.int64).reshape(-1, 2)
     ids[used[positions[:, 0]]] = positions[:, 1]
-    return ids
+    return ids, new_frames
 
 
 async def _store_stacks(

@@ -4,9 +4,10 @@ Ids are looked up before anything is inserted, because an insert that conflicts 
 are inserted in order, so that two aggregators never wait for each other in a circle.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import psycopg
@@ -17,13 +18,14 @@ from aggregator.db import connection_scope, driver_connection
 from aggregator.incarnation import Incarnation
 from aggregator.ingest.batches import HASH_BYTES, split_hashes
 from aggregator.ingest.errors import UnknownNumberError
+from aggregator.ingest.recent import Recent
 from aggregator.ingest.series import SeriesKey
 
 STACKS_REMEMBERED = 200_000  # about 150 bytes each
 SERIES_REMEMBERED = 50_000
-LABELS_REMEMBERED = 20_000  # about 600 bytes each
+LABEL_BYTES_REMEMBERED = 16 << 20  # a set of labels has 600 bytes, or as many as a node makes it
+STACKS_AT_ONCE = 8_192  # in a transaction
 MOST_REFUSALS = 8  # nodes; a stack whose frames were refused of so many is wanted of none
-Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 _FIND_STACKS = """
@@ -54,38 +56,13 @@ class KnownStack(NamedTuple):
     id: int
     is_defined: bool
     refused_by: Sequence[int] | None = None
+    is_new: bool = False  # came up just now
 
     def is_wanted_of(self, node_id: int) -> bool:
         """Whether this node shall define it. What was refused of it comes no better."""
         if self.is_defined or self.refused_by is None:
             return not self.is_defined
         return node_id not in self.refused_by and len(self.refused_by) < MOST_REFUSALS
-
-
-class Recent(Generic[Key, Value]):
-    """A bounded cache in two generations: cheaper than strict least-recently-used order."""
-
-    def __init__(self, size: int) -> None:
-        self._half = max(1, size // 2)
-        self._young: dict[Key, Value] = {}
-        self._old: dict[Key, Value] = {}
-
-    def get(self, key: Key) -> Value | None:
-        value = self._young.get(key)
-        if value is None and (value := self._old.get(key)) is not None:
-            self.put(key, value)
-        return value
-
-    def put(self, key: Key, value: Value) -> None:
-        if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
-
-    def clear(self) -> None:
-        self._young, self._old = {}, {}
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
 
 
 class Dictionary:
@@ -103,37 +80,52 @@ class Dictionary:
         self._stacks: Recent[bytes, int] = Recent(stacks_remembered)
         self._series: Recent[bytes, int] = Recent(series_remembered)
         self._hashes: Recent[int, bytes] = Recent(stacks_remembered)
-        self._labels: Recent[int, dict[str, str]] = Recent(LABELS_REMEMBERED)
+        self._labels: Recent[int, dict[str, str]] = Recent(LABEL_BYTES_REMEMBERED, _weigh_labels)
         for table in (self._stacks, self._series, self._hashes, self._labels):
             incarnation.on_end(table.clear)
 
     async def stack_ids(self, hashes: Collection[bytes]) -> dict[bytes, KnownStack]:
-        """What is known of each 16-byte hash. New hashes get an id."""
+        """What is known of each 16-byte hash. New hashes get an id.
+
+        Other work of the event loop goes on between any STACKS_AT_ONCE of them.
+        """
+        ordered = sorted(hashes)
         found: dict[bytes, KnownStack] = {}
-        unsettled = []
-        for stack_hash in sorted(hashes):
-            known = self._stacks.get(stack_hash)
-            if known is None:
-                unsettled.append(stack_hash)
-            else:
-                found[stack_hash] = KnownStack(known, is_defined=True)
-        if unsettled:
-            for stack_hash, stack in zip(unsettled, await self._settle(unsettled), strict=True):
-                found[stack_hash] = stack
-                self._hashes.put(stack.id, stack_hash)
-                self._incarnation.saw_stack(stack.id, stack_hash)
-                if stack.is_defined:
-                    self._stacks.put(stack_hash, stack.id)
+        for start in range(0, len(ordered), STACKS_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            unsettled = []
+            for stack_hash in ordered[start : start + STACKS_AT_ONCE]:
+                known = self._stacks.get(stack_hash)
+                if known is None:
+                    unsettled.append(stack_hash)
+                else:
+                    found[stack_hash] = KnownStack(known, is_defined=True)
+            if unsettled:
+                found.update(zip(unsettled, await self._settle(unsettled), strict=True))
         return found
 
     async def _settle(self, hashes: list[bytes]) -> list[KnownStack]:
+        stacks = await self._find_or_add(hashes)
+        for stack_hash, stack in zip(hashes, stacks, strict=True):
+            self._hashes.put(stack.id, stack_hash)
+            self._incarnation.saw_stack(stack.id, stack_hash)
+            if stack.is_defined:
+                self._stacks.put(stack_hash, stack.id)
+        return stacks
+
+    async def _find_or_add(self, hashes: list[bytes]) -> list[KnownStack]:
         async with self._transaction() as driver:
             rows = await _find_stacks(driver, hashes)
             new = [h for h, row in zip(hashes, rows, strict=True) if row[0] is None]
             if new:
                 await driver.execute(_ADD_STACKS, (uuid_array(b"".join(new)),))
                 rows = await _find_stacks(driver, hashes)
-            return [KnownStack(*row) for row in rows]
+            added = set(new)
+            return [
+                KnownStack(row[0], row[1], row[2], h in added)
+                for h, row in zip(hashes, rows, strict=True)
+            ]
 
     async def stack_hashes(self, numbers: Sequence[int]) -> list[bytes]:
         """The hashes of the stacks with these ids. Raises UnknownNumberError."""
@@ -160,8 +152,11 @@ class Dictionary:
                 self._labels.put(number, found[number])
         return found
 
-    async def series_ids(self, series: Collection[SeriesKey]) -> dict[bytes, int]:
-        """Id of each set of labels, by its key hash. New sets get an id."""
+    async def series_ids(
+        self, series: Collection[SeriesKey]
+    ) -> tuple[dict[bytes, int], set[bytes]]:
+        """Id of each set of labels, by its key hash, and the hashes of those that are new and got
+        one."""
         keys = {key.key_hash: key for key in series}
         found: dict[bytes, int] = {}
         for key_hash in keys:
@@ -169,19 +164,21 @@ class Dictionary:
             if known is not None:
                 found[key_hash] = known
         missing = sorted(keys.keys() - found.keys())
+        new: set[bytes] = set()
         if missing:
             async with self._transaction() as driver:
-                settled = await self._settle_series(driver, [keys[k] for k in missing])
+                settled, new = await self._settle_series(driver, [keys[k] for k in missing])
             for key_hash, series_id in settled.items():
                 self._series.put(key_hash, series_id)
                 self._incarnation.saw_series(series_id, key_hash)
             found.update(settled)
-        return found
+        return found, new
 
     async def _settle_series(
         self, driver: psycopg.AsyncConnection[Any], series: list[SeriesKey]
-    ) -> dict[bytes, int]:
+    ) -> tuple[dict[bytes, int], set[bytes]]:
         key_hashes = [key.key_hash for key in series]
+        new: list[SeriesKey] = []
         rows = await (await driver.execute(_FIND_SERIES, (key_hashes,))).fetchall()
         if len(rows) < len(series):
             known = {bytes(row[0]) for row in rows}
@@ -196,7 +193,8 @@ class Dictionary:
                 ),
             )
             rows = await (await driver.execute(_FIND_SERIES, (key_hashes,))).fetchall()
-        return {bytes(key_hash): int(series_id) for key_hash, series_id in rows}
+        found = {bytes(key_hash): int(series_id) for key_hash, series_id in rows}
+        return found, {key.key_hash for key in new}
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -207,6 +205,11 @@ class Dictionary:
             epoch = await self._incarnation.look(driver)
             yield driver
         self._incarnation.hold(epoch)
+
+
+def _weigh_labels(labels: Mapping[str, str]) -> int:
+    """About how many bytes a set of labels takes."""
+    return 200 + sum(150 + len(name) + len(value) for name, value in labels.items())
 
 
 def _remembered(

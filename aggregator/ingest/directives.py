@@ -15,8 +15,8 @@ from sqlalchemy.sql import ColumnElement
 
 from aggregator.db import connection_scope
 from aggregator.errors import DatabaseError
-from aggregator.ingest.dictionary import Recent
 from aggregator.ingest.models import Run
+from aggregator.ingest.recent import Recent
 from aggregator.symbols.service import wanted_directives
 from aggregator.telemetry import Metrics
 from wire.schema import Directive

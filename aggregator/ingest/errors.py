@@ -1,5 +1,7 @@
 """Errors of ingest. Those with a 4xx status are for good: sending the same again cannot help."""
 
+import math
+
 from aggregator.errors import RETRY_AFTER_S, AggregatorError
 
 
@@ -65,6 +67,21 @@ class ClonedNodeError(IngestError):
     status = 409
     code = "cloned_node"
     remedy = "give each host its own token and restart both samplers"
+
+
+class OverQuotaError(IngestError):
+    """A node has sent more than it may for now."""
+
+    status = 429
+    code = "over_quota"
+    remedy = "the node sends it again by itself; raise `[quotas]` if it is right to send so much"
+
+    def __init__(self, kind: str, rate: float, wait_s: float) -> None:
+        super().__init__(
+            f"the node has used up its {kind.replace('_', ' ')}: {rate:g} a second come back"
+        )
+        self.code = f"over_quota_{kind}"  # type: ignore[misc]  # which of them counts apart
+        self.retry_after_s = math.ceil(wait_s)
 
 
 class BusyError(IngestError):

@@ -9,12 +9,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
-import numpy as np
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from aggregator.config import Retention
+from aggregator.config import Quotas, Retention
 from aggregator.db import connection_scope, driver_connection
 from aggregator.errors import (
     AggregatorError,
@@ -23,10 +22,13 @@ from aggregator.errors import (
 )
 from aggregator.incarnation import Incarnation, RestoredError
 from aggregator.ingest.ahead import AheadOfBatches
-from aggregator.ingest.batches import PreparedBatch, make_sections, split_hashes
-from aggregator.ingest.dictionary import Dictionary, KnownStack, ids_of, pack_numbers
+from aggregator.ingest.answers import count_new, distinct_hashes, tell
+from aggregator.ingest.batches import PreparedBatch, make_sections
+from aggregator.ingest.dictionary import Dictionary, KnownStack, ids_of
 from aggregator.ingest.directives import Directives
 from aggregator.ingest.errors import BusyError
+from aggregator.ingest.fair_queue import FairQueue
+from aggregator.ingest.quotas import NodeQuotas
 from aggregator.ingest.refusals import Refusals
 from aggregator.ingest.runs import Decision
 from aggregator.ingest.store import TIER_10S, TIER_60S, EncodedBatch, store_group
@@ -35,16 +37,21 @@ from aggregator.profiles.codec import encode_sections
 from aggregator.profiles.partitions import make_partitions, utc_now
 from aggregator.profiles.stack_ends import encode_ends, make_ends
 from aggregator.telemetry import TRACER, Metrics
-from wire.codec import DEFINITIONS_VERSION
 from wire.schema import Answer, Directive
 
 LOG = logging.getLogger(__name__)
 MAX_GROUP = 64
-MAX_GROUP_ROWS = 1_000_000
+MAX_GROUP_ROWS = 200_000  # unless one batch alone has more
+# A batch of more waits in a queue of its own, so that it holds up none of those that nodes send:
+# they end an interval at 8,192 stacks.
+LARGE_ROWS = 20_000
 MAX_QUEUED = 512
-MAX_QUEUED_ROWS = 4_000_000  # about 50 bytes each while they wait
-MAX_WANTED = 65_536  # more are asked for by the next batches: a definitions message is limited too
+MAX_QUEUED_OF_NODE = 16  # a shipper has one under way
+MAX_QUEUED_ROWS = 2_000_000  # in each queue; about 50 bytes each while they wait
 ROWS_OFF_LOOP = 20_000  # larger groups are encoded in a thread
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -69,6 +76,7 @@ class GroupCommit:
         database: AsyncEngine,
         metrics: Metrics,
         retention: Retention,
+        quotas: Quotas,
         incarnation: Incarnation,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -83,8 +91,10 @@ class GroupCommit:
         self.refusals = Refusals(database, metrics)
         for forget in (self.directives.clear, self.ahead.clear, self.refusals.clear):
             incarnation.on_end(forget)
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._queued_rows = 0
+        self.quotas = NodeQuotas(quotas)
+        incarnation.on_end(self.quotas.clear)
+        self._small: FairQueue[_Waiting] = FairQueue()
+        self._large: FairQueue[_Waiting] = FairQueue()
         self._closed = False
 
     async def submit(self, batch: PreparedBatch, epoch: int) -> Answer:
@@ -94,24 +104,24 @@ class GroupCommit:
         waiting = _Waiting(batch, epoch, asyncio.get_running_loop().create_future())
         if self._closed:
             raise BusyError("the aggregator is shutting down")
-        rows = self._queued_rows + len(batch.counts)
-        if self._queue.qsize() >= MAX_QUEUED or (self._queued_rows and rows > MAX_QUEUED_ROWS):
-            raise BusyError(f"{self._queue.qsize()} batches wait for a commit already")
-        self._queued_rows = rows
-        self._queue.put_nowait(waiting)
-        self._metrics.queued.set(self._queue.qsize())
+        queue = self._large if len(batch.counts) > LARGE_ROWS else self._small
+        rows = queue.rows + len(batch.counts)
+        if len(queue) >= MAX_QUEUED or (queue.rows and rows > MAX_QUEUED_ROWS):
+            raise BusyError(f"{len(queue)} batches wait for a commit already")
+        if queue.count_of(batch.node_id) >= MAX_QUEUED_OF_NODE:
+            raise BusyError(f"{MAX_QUEUED_OF_NODE} batches of this node wait already")
+        queue.put(batch.node_id, len(batch.counts), waiting)
+        self._tell_queued()
         return await waiting.answer
 
     async def run(self) -> None:
         """Commit groups until cancelled; a group that is cut short gets BusyError."""
+        await asyncio.gather(self._serve(self._small), self._serve(self._large))
+
+    async def _serve(self, queue: FairQueue[_Waiting]) -> None:
         while True:
-            group = [await self._queue.get()]
-            rows = len(group[0].batch.counts)
-            while len(group) < MAX_GROUP and rows < MAX_GROUP_ROWS and not self._queue.empty():
-                group.append(self._queue.get_nowait())
-                rows += len(group[-1].batch.counts)
-            self._queued_rows -= rows
-            self._metrics.queued.set(self._queue.qsize())
+            group = await queue.take(MAX_GROUP, MAX_GROUP_ROWS)
+            self._tell_queued()
             try:
                 await self._commit(group)
             except asyncio.CancelledError:
@@ -121,8 +131,11 @@ class GroupCommit:
     def close(self) -> None:
         """Refuse new batches and those that wait; what is being committed is `run`'s affair."""
         self._closed = True
-        while not self._queue.empty():
-            _fail([self._queue.get_nowait()], BusyError("the aggregator is shutting down"))
+        for queue in (self._small, self._large):
+            _fail(queue.drain(), BusyError("the aggregator is shutting down"))
+
+    def _tell_queued(self) -> None:
+        self._metrics.queued.set(len(self._small) + len(self._large))
 
     async def _commit(self, group: list[_Waiting]) -> None:
         epoch = self._incarnation.epoch
@@ -153,31 +166,33 @@ class GroupCommit:
         started = time.perf_counter()
         with TRACER.start_as_current_span("ingest.commit") as span:
             span.set_attribute("batches", len(batches))
-            stacks = await self.dictionary.stack_ids(
-                {h for batch in batches for h in split_hashes(batch.hashes)}
+            is_large = sum(len(batch.counts) for batch in batches) > ROWS_OFF_LOOP
+            hashes = await _run(is_large, distinct_hashes, batches)
+            stacks = await self.dictionary.stack_ids(hashes)
+            series, new_series = await self.dictionary.series_ids(
+                [k for b in batches for k in b.series]
             )
-            series = await self.dictionary.series_ids([k for b in batches for k in b.series])
-            if sum(len(batch.counts) for batch in batches) > ROWS_OFF_LOOP:
-                encoded = await asyncio.to_thread(self._encode, batches, stacks, series)
-            else:
-                encoded = self._encode(batches, stacks, series)
+            # What is new in the dictionary stays there, also where a batch is not stored.
+            new_stacks = await _run(is_large, count_new, batches, stacks)
+            for batch, of_stacks in zip(batches, new_stacks, strict=True):
+                of_series = (key.weight for key in batch.series if key.key_hash in new_series)
+                self.quotas.take(batch.node_id, new_series=sum(of_series), new_stacks=of_stacks)
+            encoded = await _run(is_large, self._encode, batches, stacks, series)
             decisions, profiles = await self._transact(encoded, epoch)
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._metrics.commit_batches.observe(len(batches))
         directives = await self.directives.wanted(batch.node_id for batch in batches)
+        told = await _run(is_large, tell, batches, stacks, series)
         answers: list[Answer | AggregatorError] = []
-        for one, decision in zip(encoded, decisions, strict=True):
+        for one, decision, known in zip(encoded, decisions, told, strict=True):
             batch = one.batch
             self._count(one, decision)
             if decision.error is not None:
                 answers.append(decision.error)
                 continue
-            hashes = split_hashes(batch.hashes)
-            want = [h for h in hashes if stacks[h].is_wanted_of(batch.node_id)]
             # The first answer to a node carries its directives: it has one request in flight.
             asked = profiles.pop(batch.node_id, []) + directives.pop(batch.node_id, [])
-            known = _known(batch, stacks, series)
-            answers.append(Answer(decision.status, b"".join(want[:MAX_WANTED]), asked, *known))
+            answers.append(Answer(decision.status, known.want, asked, *known.numbers))
         return answers
 
     def _encode(
@@ -237,21 +252,9 @@ class GroupCommit:
                 self._metrics.python_ends.labels(reason).inc(int(column.sum()))
 
 
-def _known(
-    batch: PreparedBatch, stacks: dict[bytes, KnownStack], series: dict[bytes, int]
-) -> tuple[bytes, bytes, int]:
-    """What else the answer tells who asks for it: packed numbers of stacks and of labels, and the
-    version of definitions (`wire.schema.Answer`)."""
-    asked = batch.unnumbered
-    if asked is None:
-        return b"", b"", 0
-    return (
-        pack_numbers(ids_of(asked.hashes, stacks)),
-        pack_numbers(
-            np.array([series[key.key_hash] if key else 0 for key in asked.series], np.int64)
-        ),
-        DEFINITIONS_VERSION,
-    )
+async def _run(is_large: bool, work: Callable[P, Result], *args: P.args, **kw: P.kwargs) -> Result:
+    """What `work` makes, in a thread where that takes long."""
+    return await asyncio.to_thread(work, *args, **kw) if is_large else work(*args, **kw)
 
 
 def _settle(waiting: _Waiting, answer: Answer | AggregatorError) -> None:

@@ -39,6 +39,7 @@ class Refusals:
         self._database = database
         self._metrics = metrics
         self._counts: Counter[tuple[int, str]] = Counter()
+        self._writing = asyncio.Lock()
 
     def clear(self) -> None:
         """Forget what is not written yet."""
@@ -71,6 +72,10 @@ class Refusals:
 
     async def write(self) -> None:
         """Write what has come since the last time."""
+        async with self._writing:
+            await self._write()
+
+    async def _write(self) -> None:
         counts, self._counts = self._counts, Counter()
         if not counts:
             return

@@ -17,6 +17,11 @@ class SeriesKey:
     service: str
     version: str
 
+    @property
+    def weight(self) -> int:
+        """How many sets of labels of the usual size it takes."""
+        return 1 + len(self.labels_json) // 512
+
 
 @dataclass(frozen=True)
 class Unnumbered:

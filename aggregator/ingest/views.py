@@ -18,6 +18,7 @@ from aggregator.ingest.define import define_stacks
 from aggregator.ingest.definitions import CheckedDefinitions, check_stacks
 from aggregator.ingest.dictionary import KnownStack, ids_of, pack_numbers
 from aggregator.ingest.errors import ClocksApartError, OutOfTimeError, UnknownNumberError
+from aggregator.ingest.quotas import decoded_megabytes
 from aggregator.ingest.series import Unnumbered
 from aggregator.ingest.short import ShortRows, read_rows, unnumbered, widen
 from aggregator.ingest.store import note_clock_offset
@@ -50,7 +51,10 @@ async def post_batch(request: web.Request) -> web.Response:
     try:
         node = await authenticate(request)
         with request.app[INGEST].refusals.noting(node.id):
+            quotas = request.app[INGEST].quotas
+            quotas.admit(node.id, "megabytes", "rows", "new_stacks", "new_series")
             body = await read_body(request, limits.MAX_BATCH_BYTES, node.id)
+            quotas.take(node.id, megabytes=decoded_megabytes(body))
             with TRACER.start_as_current_span("ingest.decode"), metrics.decode_seconds.time():
                 kept_ns = request.app[CONFIG].retention.profiles_60s_s * 10**9
                 times = _Times(arrived_ns, _sent_ns(request), kept_ns)
@@ -72,6 +76,7 @@ async def post_batch(request: web.Request) -> web.Response:
     except (AggregatorError, WireError):
         metrics.batches.labels("refused").inc()
         raise
+    quotas.take(node.id, rows=len(batch.counts))
     answer = await request.app[INGEST].submit(batch, epoch)
     request.app[INGEST].ahead.batch_stored(node.id)
     return web.Response(body=encode(answer), content_type=CONTENT_TYPE)
@@ -92,17 +97,23 @@ async def post_definitions(request: web.Request) -> web.Response:
 
 
 async def _define(request: web.Request, node: NodeIdentity, epoch: int) -> web.Response:
-    body = await read_body(request, limits.MAX_DEFINITIONS_BYTES, node.id)
-    given, is_ahead = await request.app[DECODERS].run(body, partial(_read_definitions, body, node))
     ingest = request.app[INGEST]
+    ingest.quotas.admit(node.id, "megabytes", "new_stacks", "new_frames")
+    body = await read_body(request, limits.MAX_DEFINITIONS_BYTES, node.id)
+    ingest.quotas.take(node.id, megabytes=decoded_megabytes(body))
+    given, is_ahead = await request.app[DECODERS].run(body, partial(_read_definitions, body, node))
     hashes = given.all_hashes if is_ahead else []
     stacks: dict[bytes, KnownStack] = {}
     with TRACER.start_as_current_span("ingest.define"):
         if is_ahead:
             ingest.ahead.define(node.id, len(hashes))
             stacks = await ingest.dictionary.stack_ids(hashes)
+            ingest.quotas.take(node.id, new_stacks=sum(one.is_new for one in stacks.values()))
         incarnation = request.app[INCARNATION]
-        defined = await define_stacks(request.app[DATABASE], incarnation, epoch, node.id, given)
+        defined, new_frames = await define_stacks(
+            request.app[DATABASE], incarnation, epoch, node.id, given
+        )
+        ingest.quotas.take(node.id, new_frames=new_frames)
     ingest.directives.reported(node.id)
     metrics = request.app[METRICS]
     metrics.stacks_defined.inc(defined)

@@ -5,13 +5,13 @@ command line or an environment. Each job is a thread: they wait for receivers an
 """
 
 import ctypes
-import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 
-from aggregator.config import CentreConfig, Retention, Webhook
+import msgspec
+
+from aggregator.config import CentreConfig
 
 THREADS = 4
 _PR_SET_PDEATHSIG = 1
@@ -19,16 +19,12 @@ _PR_SET_PDEATHSIG = 1
 
 def write_config(config: CentreConfig) -> bytes:
     """The line that `read_config` reads."""
-    return json.dumps(asdict(config)).encode() + b"\n"
+    return msgspec.json.encode(config) + b"\n"
 
 
 def read_config(line: bytes) -> CentreConfig:
     """The configuration of the worker that started this one."""
-    values = json.loads(line)
-    values["webhooks"] = tuple(Webhook(**each) for each in values["webhooks"])
-    values["allowed_hosts"] = tuple(values["allowed_hosts"])
-    values["retention"] = Retention(**values["retention"])
-    return CentreConfig(**values)
+    return msgspec.json.decode(line, type=CentreConfig)
 
 
 def run_deliveries(config: CentreConfig, log_level: str) -> None:

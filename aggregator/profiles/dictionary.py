@@ -16,6 +16,7 @@ from aggregator.profiles.prefix_tree import REFUSED, UNDEFINED, PrefixTree
 
 RETRY_S = 2.0
 MAX_TREE_NODES = 3_000_000  # about 80 MB; beyond it the dictionary starts anew
+MAX_TEXT_BYTES = 64 << 20  # of names and files
 
 
 class Dictionary:
@@ -30,7 +31,7 @@ class Dictionary:
 
     def is_full(self) -> bool:
         """Whether it should be replaced by a new one before the next question."""
-        return len(self.tree) > MAX_TREE_NODES
+        return len(self.tree) > MAX_TREE_NODES or self.frames.text_bytes > MAX_TEXT_BYTES
 
     def missing_stacks(self, stack_ids: Ints, now_s: float) -> list[int]:
         """Those of the distinct `stack_ids` that should be read; `now_s` is a monotonic clock."""

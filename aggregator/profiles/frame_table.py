@@ -96,6 +96,7 @@ class FrameTable:
         self._function = Column(np.int32)
         self._unnamed = Column(np.bool_)  # no symbol: counts as unsymbolized
         self._fresh_until = Column(np.float64)
+        self.text_bytes = 0  # about; names and files are as long as a node makes them
         self._texts: dict[str, int] = {"": 0}  # files and build ids
         self._text_list = [""]
         self._file = Column(np.int32)
@@ -209,6 +210,7 @@ class FrameTable:
         if number is None:
             number = self._function_numbers[function] = len(self.functions)
             self.functions.append(function)
+            self.text_bytes += len(function.name) + len(function.module) + len(function.file)
         return number
 
     def _intern_callers(self, row: FrameRow) -> int:
@@ -231,6 +233,7 @@ class FrameTable:
         number = self._texts.setdefault(text, len(self._text_list))
         if number == len(self._text_list):
             self._text_list.append(text)
+            self.text_bytes += len(text)
         return number
 
     def _append(self, ids: Ints, function: int, fresh_until: float) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aggregator.profiles.frame_table import FrameRow
 
 IDS_AT_ONCE = 50_000
-_MAX_CACHED_SERIES = 500_000
+_MAX_CACHED_BYTES = 128 << 20  # about; 200,000 sets of labels of the usual size
 _NO_SERVICE = "[no service]"
 
 _STACKS = text(
@@ -38,10 +38,11 @@ class SeriesCache:
 
     def __init__(self) -> None:
         self._series: dict[int, SeriesLabels] = {}
+        self._bytes = 0
 
     def is_full(self) -> bool:
         """Whether it should be replaced by a new one before the next question."""
-        return len(self._series) > _MAX_CACHED_SERIES
+        return self._bytes > _MAX_CACHED_BYTES
 
     def __getitem__(self, series_id: int) -> SeriesLabels:
         """The series' labels; without any if its row is gone."""
@@ -56,6 +57,7 @@ class SeriesCache:
             ):
                 known = {**labels, "service": service, "version": version}
                 self._series[series_id] = SeriesLabels(service or _NO_SERVICE, known)
+                self._bytes += 200 + sum(100 + len(k) + len(v) for k, v in known.items())
 
 
 async def load_stacks(

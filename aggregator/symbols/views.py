@@ -48,7 +48,10 @@ async def post_symbols(request: web.Request) -> web.Response:
     """
     node = await authenticate(request)
     with request.app[INGEST].refusals.noting(node.id):
+        quotas = request.app[INGEST].quotas
+        quotas.admit(node.id, "extract_megabytes")
         body = await read_body(request, limits.MAX_EXTRACT_BYTES, node.id, EXTRACT_ROOM)
+        quotas.take(node.id, extract_megabytes=len(body) / (1 << 20))
         extract = await request.app[DECODERS].run(body, partial(_read_extract, body, node))
         with database_errors():
             async with request.app[SESSIONS].begin() as session:

@@ -10,6 +10,7 @@ from enum import Enum
 SHORTEST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 LONGEST_RETRY_AFTER_S = 3600.0
+TOO_MUCH = 429  # of one kind of thing for now
 _SHORTEST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 

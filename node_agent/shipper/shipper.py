@@ -48,6 +48,7 @@ class Shipper:
         self._patience = patience or Patience()
         self._queue: deque[BatchEntry] = deque()
         self._extracts: deque[ExtractEntry] = deque()
+        self._extracts_at_s = 0.0  # not before
         self._failures = 0
         self._forms = ShortForms()
         self._definer = Definer(spool, report, self._forms)
@@ -69,6 +70,13 @@ class Shipper:
             if self._is_hopeless(entry, postponed):
                 self._set_aside(entry, postponed)
                 self._forget(entry)
+                return 0.0
+            if isinstance(entry, ExtractEntry) and postponed.status == policy.TOO_MUCH:
+                # Of symbols, not of batches: these go on.
+                wait_s = policy.parse_retry_after(postponed.retry_after, time.time())
+                wait_s = policy.delay_s(1, wait_s, self._random())
+                self._extracts_at_s = time.monotonic() + wait_s
+                self.report.failed(postponed.state, str(postponed), wait_s)
                 return 0.0
             self._failures += 1
             wait_s = policy.parse_retry_after(postponed.retry_after, time.time())
@@ -109,7 +117,9 @@ class Shipper:
             self._queue.extend(self.spool.pending())
         if self._queue:
             return self._queue[0]
-        return self._extracts[0] if self._extracts else None
+        if self._extracts and time.monotonic() >= self._extracts_at_s:
+            return self._extracts[0]
+        return None
 
     def _forget(self, entry: BatchEntry | ExtractEntry) -> None:
         queue = self._queue if isinstance(entry, BatchEntry) else self._extracts

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime, timedelta, timezone
+from email.utils import formatdate
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -159,8 +160,9 @@ async def test_age_decides_the_tier(node, stack_of, rows, age_ns, tier_s, dirty)
 @pytest.mark.parametrize("age_ns", [49 * HOUR_NS, -11 * 60 * 10**9])
 async def test_batch_outside_the_accepted_times_is_refused(node, stack_of, error_of, rows, age_ns):
     batch = node.batch({stack_of(1): 5}, start_ns=node.batch({}).start_ns - age_ns)
+    request = node.post("/api/v1/batches", batch, Date=formatdate(usegmt=True))
 
-    assert await error_of(node.post("/api/v1/batches", batch)) == (422, "out_of_time")
+    assert await error_of(request) == (422, "out_of_time")
     assert rows("SELECT count(*)::int FROM node_prof") == [(0,)]
     assert rows("SELECT count(*)::int FROM stacks") == [(0,)]
 

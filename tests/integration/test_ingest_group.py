@@ -132,6 +132,42 @@ async def test_groups_are_bounded(
     assert await metric(client, "flamefleet_commit_batches_count") == commits
 
 
+async def test_a_large_batch_holds_up_no_other(new_node, stack_of, database, client, monkeypatch):
+    monkeypatch.setattr(group, "LARGE_ROWS", 2)
+    large, small = new_node("web-1"), new_node("web-2")
+    await large.send(large.batch({stack_of(1): 1}))
+    with database.connect() as connection:
+        connection.execute(text("SELECT id FROM runs FOR UPDATE"))
+        batch = large.batch({stack_of(n): 1 for n in range(5)})
+        sending = asyncio.create_task(large.send(batch))
+        for number in range(3):
+            assert (await small.send(small.batch({stack_of(number): 1}))).status == "stored"
+        assert not sending.done()
+        connection.rollback()
+
+    assert (await sending).status == "stored"
+
+
+async def test_a_node_has_a_share_of_the_queue_only(
+    new_node, stack_of, database, client, monkeypatch, rows
+):
+    monkeypatch.setattr(group, "MAX_QUEUED_OF_NODE", 3)
+    greedy, honest = new_node("web-1"), new_node("web-2")
+    with database.connect() as connection:
+        connection.execute(text("LOCK TABLE node_prof IN EXCLUSIVE MODE"))
+        first = asyncio.create_task(greedy.post_batch({stack_of(1): 1}))
+        await under_way(rows)
+        many = [asyncio.create_task(greedy.post_batch({stack_of(1): 1})) for _ in range(10)]
+        await queued(client, 3)
+        one = asyncio.create_task(honest.post_batch({stack_of(1): 1}))
+        await queued(client, 4)
+        connection.rollback()
+
+    statuses = await asyncio.gather(*many)
+    assert (statuses.count(503), statuses.count(200)) == (7, 3)
+    assert (await one, await first) == (200, 200)
+
+
 async def test_shutting_down_answers_those_who_wait(
     app, new_node, stack_of, database, client, rows
 ):

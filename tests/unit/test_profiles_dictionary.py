@@ -9,7 +9,7 @@ from aggregator.profiles.frame_table import (
     Function,
     describe_frame,
 )
-from aggregator.profiles.prefix_tree import UNDEFINED
+from aggregator.profiles.prefix_tree import REFUSED, UNDEFINED
 from wire.schema import ModuleKind
 
 BUILD = b"\x0a" * 20
@@ -155,6 +155,35 @@ def test_stacks_are_read_once_and_undefined_ones_asked_for_again():
 
     dictionary.add_stacks([5, 8], [(5, packed(1))], 102.0)
     assert (dictionary.leaves(wanted) == UNDEFINED).tolist() == [False, False, True]
+
+
+def test_refused_stacks_are_told_from_undefined_ones_until_they_are_defined():
+    dictionary = Dictionary()
+    wanted = ints(3, 5, 8, 9)
+    dictionary.missing_stacks(wanted, 100.0)
+    dictionary.add_stacks([3, 5, 8, 9], [(3, packed(1)), (5, None), (9, None)], 100.0)
+    assert dictionary.leaves(wanted)[1:].tolist() == [REFUSED, UNDEFINED, REFUSED]
+
+    assert dictionary.missing_stacks(wanted, 102.0) == [5, 8, 9]
+    dictionary.add_stacks([5, 8, 9], [(5, packed(1)), (8, None)], 102.0)
+    leaves = dictionary.leaves(wanted)
+    assert leaves[0] == leaves[1]
+    assert leaves[2:].tolist() == [REFUSED, UNDEFINED]
+    functions = dictionary.frames.functions
+    frames = dictionary.tree.frames_of(leaves[2:])
+    names = [functions[number].name for number in dictionary.frames.functions_of(frames).tolist()]
+    assert names == ["[refused]", "[undefined]"]
+
+
+def test_long_names_make_a_dictionary_full(monkeypatch):
+    monkeypatch.setattr("aggregator.profiles.dictionary.MAX_TEXT_BYTES", 100_000)
+    dictionary = Dictionary()
+    dictionary.frames.numbers(ints(*range(1, 14)))
+    for number in range(1, 14):
+        assert not dictionary.is_full()
+        long = row(number, f"{number}" + "x" * 4_000, file=f"{number}" + "y" * 4_000)
+        dictionary.frames.update([long, long], 0.0)
+    assert dictionary.is_full()
 
 
 def test_frames_are_read_again_while_they_may_get_a_symbol():

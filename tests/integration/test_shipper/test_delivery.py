@@ -1,6 +1,7 @@
 """One step after the other, in this process, against the peer."""
 
 import os
+import time
 from array import array
 
 import pytest
@@ -140,6 +141,24 @@ def test_batches_go_before_extracts(shipper, peer, sampler):
     drain(shipper)
     assert peer.requests[0] == "/api/v1/batches"
     assert peer.requests[-1] == "/api/v1/symbols"
+
+
+def test_extracts_over_quota_hold_up_no_batch(shipper, peer, sampler, fault, monkeypatch):
+    extract = SymbolExtract("web-1", 0, b"\1" * 20, "libc", b"symbols")
+    sampler.spool.put_extract(encode(extract), extract.build_id, 0)
+    peer.faults.append(fault.status(429, Retry_After="600"))
+
+    assert shipper.step() == 0.0
+    assert shipper.report.state == "waiting"
+    sampler.put()
+    drain(shipper)
+    assert_exactly_once(peer, sampler)
+    assert (peer.extracts, len(sampler.spool.pending_extracts())) == ([], 1)
+
+    later_s = time.monotonic() + 601
+    monkeypatch.setattr("node_agent.shipper.shipper.time.monotonic", lambda: later_s)
+    drain(shipper)
+    assert peer.extracts == [extract]
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])

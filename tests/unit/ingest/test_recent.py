@@ -1,6 +1,7 @@
 """The bounded cache of ids."""
 
-from aggregator.ingest.dictionary import Recent, uuid_array
+from aggregator.ingest.dictionary import uuid_array
+from aggregator.ingest.recent import Recent
 
 
 def test_values_are_found_again():
@@ -32,3 +33,14 @@ def test_what_is_used_stays():
 def test_uuid_array():
     assert uuid_array(b"") == "{}"
     assert uuid_array(bytes(15) + b"\x01" + b"\xff" * 16) == "{" + "0" * 31 + "1," + "f" * 32 + "}"
+
+
+def test_the_size_may_be_in_bytes():
+    recent = Recent(10_000, len)
+    for number in range(100):
+        recent.put(number, "x" * 1_000)
+        recent.put(number, "x" * 1_000)
+    assert 4 <= len(recent) <= 12
+    assert recent.get(99)
+    recent.clear()
+    assert (len(recent), recent.get(99)) == (0, None)
