@@ -22,6 +22,7 @@ from node_agent.sampler.on_demand import OnDemand
 from node_agent.sampler.warnings import UnitWarnings
 from node_agent.spool import Spool
 
+MAX_REPORT_BYTES = 64 << 10  # of a shipper: JSON of a megabyte can take forty in memory
 MAX_USAGE = 1 << 60  # of a shipper: sums with it still fit the wire's 2**62
 FRESH_S = 60.0  # an older report is of a shipper that no longer runs
 
@@ -140,7 +141,7 @@ class SamplerStatus:
 
 def read_shipper_report(spool: Spool) -> dict[str, Any] | None:
     """The shipper's newest report of itself; None when there is none or it is old."""
-    status = spool.read_status("shipper")
+    status = spool.read_status("shipper", MAX_REPORT_BYTES)
     try:
         if status is None or time.time() - float(status["at"]) > FRESH_S:
             return None

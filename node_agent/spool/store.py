@@ -244,10 +244,10 @@ class Spool:
             if not self._status.overwrite(f"{name}.json", data):
                 raise
 
-    def read_status(self, name: str) -> dict[str, Any] | None:
+    def read_status(self, name: str, limit_bytes: int = _MAX_STATUS_BYTES) -> dict[str, Any] | None:
         """What the process `name` said last; None when there is nothing readable."""
         try:
-            data = self._status.read(f"{name}.json", _MAX_STATUS_BYTES)
+            data = self._status.read(f"{name}.json", limit_bytes)
             return None if data is None else msgspec.json.decode(data, type=dict[str, Any])
         except _MALFORMED:
             return None

@@ -6,6 +6,7 @@ file offsets and addresses still translate into each other. Segments whose conte
 but is no longer there (dynamic, interpreter) become PT_NULL.
 """
 
+import re
 from collections.abc import Iterator
 
 from node_agent.symbols.elf import (
@@ -28,6 +29,7 @@ from node_agent.symbols.elf import (
 )
 from node_agent.symbols.errors import ElfError, SymbolError
 
+_NO_TEXT = re.compile("[\udc80-\udcff]")
 _PT_NULL, _PT_DYNAMIC, _PT_INTERP = 0, 2, 3
 _SHT_NULL = 0
 _SYMBOLS_BY_NAME = (".gopclntab", ".data.rel.ro.gopclntab", ".gnu_debugdata")
@@ -62,7 +64,8 @@ def reduce_elf(read: ReadAt, file_size: int, max_bytes: int) -> bytes:
     for index, section in enumerate(sections):
         kind, offset = section.type, section.offset
         if index in kept:
-            offset = _append(out, read, section.offset, section.size)
+            is_names = section.type == SHT_STRTAB
+            offset = _append(out, read, section.offset, section.size, is_names)
         elif kind != _SHT_NULL:
             kind = SHT_NOBITS
         rows.append(
@@ -121,12 +124,20 @@ def _moved_segment(segment: Segment, out: bytearray, read: ReadAt) -> Segment:
     return segment
 
 
-def _append(out: bytearray, read: ReadAt, offset: int, size: int) -> int:
+def _append(out: bytearray, read: ReadAt, offset: int, size: int, is_names: bool = False) -> int:
     """Append a part of the file, aligned to 8; returns where it begins."""
     out += bytes(-len(out) % 8)
     start = len(out)
     data = read(offset, size)
     if len(data) != size:
         raise ElfError("a section or a note reaches beyond the end of the file")
-    out += data
+    out += _readable(data) if is_names else data
     return start
+
+
+def _readable(names: bytes) -> bytes:
+    """A string table with `?` for each byte that is no UTF-8: whoever reads it as text would refuse
+    all names for the sake of one."""
+    if names.isascii():
+        return names
+    return _NO_TEXT.sub("?", names.decode("utf-8", "surrogateescape")).encode()

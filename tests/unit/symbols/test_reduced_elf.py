@@ -131,3 +131,26 @@ def test_too_many_symbols_say_so(c_program: Path) -> None:
 def test_a_script_is_no_elf_file() -> None:
     with pytest.raises(ElfError):
         reduce_elf(_reader(b"#!/bin/sh\nexit 0\n"), 17, LIMIT)
+
+
+@pytest.mark.parametrize("odd", [b"\xff\xfe\x80f", b"\xed\xa0\x80f", b"le\xc3\x28"], ids=repr)
+def test_a_name_that_is_no_text_leaves_the_others_theirs(compile_program, odd: bytes) -> None:
+    """GIVEN a symbol name with bytes that are no UTF-8, as the maker of the file put them there."""
+    source = "int leaf(int x) { return x; } int main(int c, char **v) { return leaf(c); }"
+    data = compile_program("odd", source, "-static").read_bytes()
+    assert data.count(b"\0leaf\0") == 1
+    odd_data = data.replace(b"\0leaf\0", b"\0" + odd + b"\0")
+
+    whole, part = _symcache(data), _symcache(reduce_elf(_reader(odd_data), len(odd_data), LIMIT))
+
+    segments = read_segments(_reader(data), read_header(_reader(data)))
+    base = next(s.vaddr for s in segments if s.type == PT_LOAD)
+    names = []
+    for address in _defined_functions(compile_program("odd", source, "-static")):
+        expected = [match.symbol for match in whole.lookup(address - base)]
+        found = [match.symbol for match in part.lookup(address - base)]
+        if expected != ["leaf"]:
+            assert found == expected
+        names += found
+    assert "main" in names
+    assert odd.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode() in names
