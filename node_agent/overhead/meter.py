@@ -13,6 +13,7 @@ from node_agent.overhead.errors import OverheadError
 from node_agent.overhead.usage import MemoryAccount, ShipperUsage, own_cpu_ns
 from wire.schema import Overhead
 
+REPORT_AGE_NS = 120 * 10**9  # older than any report of a shipper that is still read
 _FIRST_CHARGED = (5, 11)  # from this kernel on the memory of BPF maps is charged to the group
 
 _latest: Overhead | None = None
@@ -88,7 +89,9 @@ class Meter:
         kernel_ns = totals.kernel_ns - self._totals.kernel_ns
         interrupts = max(totals.interrupts - self._totals.interrupts, samples)
         interrupt_ns = interrupts * self._calibration.ns_per_sample
-        shipper_ns = self._shipper_cpu_ns(shipper)
+        # Another user's words: no more than all CPUs have done since an earlier report.
+        most_ns = len(online_cpus()) * (max(duration_ns, 0) + REPORT_AGE_NS)
+        shipper_ns = min(self._shipper_cpu_ns(shipper), most_ns)
         python_kernel_ns = totals.python_ns - self._totals.python_ns
         python_ns = self._python.ns if self._python is not None else 0
         python_sampler_ns, self._python_ns = python_ns - self._python_ns, python_ns

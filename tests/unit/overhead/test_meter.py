@@ -11,6 +11,7 @@ from node_agent.cpython.spent import PythonTime
 from node_agent.kernel.cpus import online_cpus
 from node_agent.overhead import Calibration, Meter, ShipperUsage, get_overhead
 from node_agent.overhead.meter import maps_are_charged, note_sampling
+from node_agent.sampler.status import MAX_USAGE, parse_shipper_usage
 
 SECOND_NS = 1_000_000_000
 MAP_BYTES = 1_300_000
@@ -135,6 +136,21 @@ def test_the_shipper_counts_by_its_reports(
         found = meter.measure(shipper, SECOND_NS, 0)
 
     assert found.shipper_cpu_ns == expected_ns
+
+
+def test_a_shipper_that_lies_is_believed_no_more_than_can_be(meter: Meter) -> None:
+    """Or the batch with such a figure would be refused."""
+    for cpu_ns in (0, MAX_USAGE - 1):
+        shipper = parse_shipper_usage(
+            {"usage": {"pid": 1, "cpu_ns": cpu_ns, "memory_bytes": MAX_USAGE - 1}}
+        )
+        assert shipper is not None
+        found = meter.measure(shipper, SECOND_NS // 100, 0)
+
+    assert found.shipper_cpu_ns <= len(online_cpus()) * 200 * SECOND_NS
+    assert found.cpu_percent < 1e9
+    assert found.user_percent_of_core < 1e9
+    assert found.memory_bytes < 1 << 62
 
 
 def test_memory_of_both_and_of_the_maps_is_in_it(meter: Meter) -> None:
