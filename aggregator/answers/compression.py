@@ -4,15 +4,15 @@ In threads of their own: 900 KB of a flamegraph take zlib 20 ms, in which the ev
 others.
 """
 
-import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import zstandard
 from aiohttp import web
 from aiohttp.typedefs import Handler
+
+from aggregator.workers import OverloadedError, Workers
 
 LEAST_BYTES = 1_400  # what fits into one packet anyway gains nothing
 THREADS = 2
@@ -33,7 +33,7 @@ def _deflate(data: bytes) -> bytes:
 
 
 _CODINGS: dict[str, Callable[[bytes], bytes]] = {"zstd": _zstd, "gzip": _gzip, "deflate": _deflate}
-_EXECUTOR = web.AppKey("compression", ThreadPoolExecutor)
+_WORKERS = web.AppKey("compression", Workers)
 
 
 def choose_coding(accepted: str) -> str | None:
@@ -60,13 +60,13 @@ def _weight(parameters: str) -> float:
 
 def setup_compression(app: web.Application) -> None:
     """Add the threads that `compress` uses."""
+    app[_WORKERS] = Workers("compression", THREADS)
     app.cleanup_ctx.append(_threads)
 
 
 async def _threads(app: web.Application) -> AsyncIterator[None]:
-    app[_EXECUTOR] = ThreadPoolExecutor(THREADS, "compress")
     yield
-    await asyncio.to_thread(app[_EXECUTOR].shutdown)
+    await app[_WORKERS].close()
 
 
 @web.middleware
@@ -82,9 +82,10 @@ async def compress(request: web.Request, handler: Handler) -> web.StreamResponse
     coding = choose_coding(request.headers.get("Accept-Encoding", ""))
     if coding is None or request.method == "HEAD":
         return response
-    work = _CODINGS[coding]
-    loop = asyncio.get_running_loop()
-    response.body = await loop.run_in_executor(request.app[_EXECUTOR], work, body)
+    try:
+        response.body = await request.app[_WORKERS].run(_CODINGS[coding], body)
+    except OverloadedError:
+        return response  # as it is: more bytes, and sooner
     response.headers["Content-Encoding"] = coding
     etag = response.headers.get("ETag")
     if etag is not None and not etag.startswith("W/"):

@@ -107,12 +107,12 @@ async def test_one_address_does_not_take_every_connection(app, serve, connect, w
     assert await is_alive(connect, port)
 
 
-async def test_with_every_connection_at_work_a_new_one_is_refused(app, serve, connect, node):
+async def test_with_every_connection_at_work_a_new_one_is_refused(app, serve, connect, enrol):
     """A request under way is never given up for a newcomer."""
     port = await serve(most=2, most_of_address=2)
     head = (
         "POST /api/v1/batches HTTP/1.1\r\nHost: localhost\r\n"
-        f"Authorization: Bearer {node.token}\r\nContent-Length: 9\r\n\r\n"
+        f"Authorization: Bearer {enrol('web-1')}\r\nContent-Length: 9\r\n\r\n"
     )
     working = [await connect(port) for _ in range(2)]
     for _, writer in working:

@@ -12,8 +12,8 @@ from wire.codec import declared_bytes, decode, encode
 from wire.errors import MalformedError, TooLargeError, WireError
 from wire.packed import PackedDefinitions
 from wire.scan import check_items
-from wire.schema import Answer, Batch, Definitions, ExtractView, SymbolExtract
-from wire.short import ShortBatch
+from wire.schema import Answer, Batch, Definitions, ExtractView, Overhead, SymbolExtract
+from wire.short import ShortBatch, ShortOverhead
 from wire.words import WORDS
 
 # Version and letter of the header; whether the body is an array of the fields' values.
@@ -82,26 +82,48 @@ def test_a_bomb_of_each_kind_is_refused(kind, name):
         decode(data, kind)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [kind for kind in KINDS if kind not in (SymbolExtract, ExtractView)],
-    ids=lambda kind: kind.__name__,
-)
-def test_a_list_of_a_field_beyond_the_limit_costs_no_memory(kind, tmp_path):
+OVERHEAD = Overhead(1, 2, 3, 4, 5, 6, 0.5, 0.5)
+BATCH = ("n", b"r", 1, 2, 3, 4, "cpu", 1)
+WHOLE = {
+    Batch: Batch(*BATCH, [], b"", b"", b"", {}, OVERHEAD, "1"),
+    ShortBatch: ShortBatch(
+        *BATCH,
+        *("1", {}, {}, ShortOverhead(*msgspec.structs.astuple(OVERHEAD)), [], b"", b"", []),
+        *(b"", b"", b"", b"", b"", b"", {}, {}),
+    ),
+    Definitions: Definitions("n", b"r", [], [], b"", b"", b"", b"", b""),
+    PackedDefinitions: PackedDefinitions("n", b"r", False, [], [], b"", b"", b"", b"", b"", b""),
+    Answer: Answer("stored"),
+}
+# What the list or map of a field may be full of, in as few bytes as there can be.
+FULL = [
+    (ShortBatch, "series", b"\x80"),
+    (ShortBatch, "facts", None),
+    (Batch, "series", b"\x81\xa6labels\x80"),
+    (Batch, "lost", None),
+    (Definitions, "names", b"\x81\xa8function\xa0"),
+    (PackedDefinitions, "names", b"\x91\xa0"),
+    (PackedDefinitions, "modules", b"\x93\x00\xc4\x00\xa0"),
+    (Answer, "directives", b"\x82\xa4kind\xabprofile_end\xa2id\x00"),
+]
+
+
+def distinct_entries(count, value):
+    """A map with as many keys."""
+    keys = (number.to_bytes(4, "big") for number in range(count))
+    entries = b"".join(b"\xa4" + bytes(33 + part % 90 for part in key) + value for key in keys)
+    return b"\xdf" + count.to_bytes(4, "big") + entries
+
+
+@pytest.mark.parametrize(("kind", "field", "item"), FULL)
+def test_a_field_that_is_full_costs_no_memory(kind, field, item, tmp_path):
     """In a process of its own: what it took at most is known only there."""
-    empty = b"\x80"
-    if kind is ShortBatch:  # its series may be maps
-        at = [field.name for field in msgspec.structs.fields(kind)].index("series")
-        ahead = [b"\xa1n", b"\xc4\x00", *[b"\x01"] * 4, b"\xa1c", b"\x01", b"\xa0", empty, empty]
-        ahead += [b"\x98" + b"\x01" * 6 + b"\xcb" + bytes(8) * 1 + b"\xcb" + bytes(8), b"\x90"]
-        ahead += [b"\xc4\x00"] * 2
-        assert len(ahead) == at
-        body = b"\xdc" + len(msgspec.structs.fields(kind)).to_bytes(2, "big") + b"".join(ahead)
-        body += array_of(limits.MAX_BATCH_DECODED_BYTES - 300, empty)
-        data = message(kind, body)
-        assert len(data) < 4096
+    if item is None:
+        content = distinct_entries(3 << 19, b"\x01" if field == "lost" else b"\xa0")
     else:
-        data = bomb(kind, array_of(most_decoded(kind) // 2 - 200, empty))
+        content = array_of((most_decoded(kind) - 1_000) // len(item), item)
+    full = msgspec.structs.replace(WHOLE[kind], **{field: msgspec.Raw(content)})
+    data = message(kind, msgspec.msgpack.encode(full))
     path = tmp_path / "bomb"
     path.write_bytes(data)
     module, name = kind.__module__, kind.__name__
