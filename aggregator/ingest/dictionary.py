@@ -24,7 +24,7 @@ from aggregator.ingest.series import SeriesKey
 STACKS_REMEMBERED = 200_000  # about 150 bytes each
 SERIES_REMEMBERED = 50_000
 LABEL_BYTES_REMEMBERED = 16 << 20  # a set of labels has 600 bytes, or as many as a node makes it
-STACKS_AT_ONCE = 8_192  # in a transaction
+STACKS_AT_ONCE = 2_048  # in a transaction
 MOST_REFUSALS = 8  # nodes; a stack whose frames were refused of so many is wanted of none
 Value = TypeVar("Value")
 
@@ -83,6 +83,10 @@ class Dictionary:
         self._labels: Recent[int, dict[str, str]] = Recent(LABEL_BYTES_REMEMBERED, _weigh_labels)
         for table in (self._stacks, self._series, self._hashes, self._labels):
             incarnation.on_end(table.clear)
+
+    def count_unknown(self, hashes: Collection[bytes]) -> int:
+        """How many of these stacks have to be looked for in the database."""
+        return sum(self._stacks.get(stack_hash) is None for stack_hash in hashes)
 
     async def stack_ids(self, hashes: Collection[bytes]) -> dict[bytes, KnownStack]:
         """What is known of each 16-byte hash. New hashes get an id.

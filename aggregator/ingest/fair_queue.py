@@ -3,6 +3,7 @@ has sent."""
 
 import asyncio
 from collections import OrderedDict, deque
+from itertools import islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -32,15 +33,15 @@ class FairQueue(Generic[Item]):
         self._news.set()
 
     async def take(self, most: int, most_rows: int) -> list[Item]:
-        """The next items, one at least and at most `most`: one of each node, then another. They
-        have at most `most_rows`, unless the first one alone has more."""
+        """The next items, one at least and at most `most`, one of each node: its next one is behind
+        what others have then. They have at most `most_rows`, unless the first one alone has
+        more."""
         while not self._size:
             self._news.clear()
             await self._news.wait()
         taken: list[Item] = []
         rows_taken = 0
-        while self._size and len(taken) < most:
-            node_id, items = next(iter(self._waiting.items()))
+        for node_id, items in list(islice(self._waiting.items(), most)):
             rows = items[0][0]
             if taken and rows_taken + rows > most_rows:
                 break

@@ -23,7 +23,7 @@ from aggregator.errors import (
 from aggregator.incarnation import Incarnation, RestoredError
 from aggregator.ingest.ahead import AheadOfBatches
 from aggregator.ingest.answers import count_new, distinct_hashes, tell
-from aggregator.ingest.batches import PreparedBatch, make_sections
+from aggregator.ingest.batches import PreparedBatch, make_sections, split_hashes
 from aggregator.ingest.dictionary import Dictionary, KnownStack, ids_of
 from aggregator.ingest.directives import Directives
 from aggregator.ingest.errors import BusyError
@@ -40,15 +40,17 @@ from aggregator.telemetry import TRACER, Metrics
 from wire.schema import Answer, Directive
 
 LOG = logging.getLogger(__name__)
-MAX_GROUP = 64
+MAX_GROUP = 64  # batches, one of a node
 MAX_GROUP_ROWS = 200_000  # unless one batch alone has more
-# A batch of more waits in a queue of its own, so that it holds up none of those that nodes send:
-# they end an interval at 8,192 stacks.
-LARGE_ROWS = 20_000
+# A batch of more stacks that are not remembered here, or of more rows, takes a transaction long: it
+# waits in a queue of its own, so that it holds up none of those that nodes send day by day.
+SLOW_STACKS = 1_000
+SLOW_ROWS = 20_000
+SLOW_GROUP = 4
 MAX_QUEUED = 512
-MAX_QUEUED_OF_NODE = 16  # a shipper has one under way
+MAX_QUEUED_OF_NODE = 4  # a shipper has one under way, and the one that it gave up waiting for
 MAX_QUEUED_ROWS = 2_000_000  # in each queue; about 50 bytes each while they wait
-ROWS_OFF_LOOP = 20_000  # larger groups are encoded in a thread
+ROWS_OFF_LOOP = 4_000  # larger groups are encoded in a thread
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -93,8 +95,8 @@ class GroupCommit:
             incarnation.on_end(forget)
         self.quotas = NodeQuotas(quotas)
         incarnation.on_end(self.quotas.clear)
-        self._small: FairQueue[_Waiting] = FairQueue()
-        self._large: FairQueue[_Waiting] = FairQueue()
+        self._fast: FairQueue[_Waiting] = FairQueue()
+        self._slow: FairQueue[_Waiting] = FairQueue()
         self._closed = False
 
     async def submit(self, batch: PreparedBatch, epoch: int) -> Answer:
@@ -104,7 +106,7 @@ class GroupCommit:
         waiting = _Waiting(batch, epoch, asyncio.get_running_loop().create_future())
         if self._closed:
             raise BusyError("the aggregator is shutting down")
-        queue = self._large if len(batch.counts) > LARGE_ROWS else self._small
+        queue = self._slow if self._is_slow(batch) else self._fast
         rows = queue.rows + len(batch.counts)
         if len(queue) >= MAX_QUEUED or (queue.rows and rows > MAX_QUEUED_ROWS):
             raise BusyError(f"{len(queue)} batches wait for a commit already")
@@ -116,11 +118,14 @@ class GroupCommit:
 
     async def run(self) -> None:
         """Commit groups until cancelled; a group that is cut short gets BusyError."""
-        await asyncio.gather(self._serve(self._small), self._serve(self._large))
+        await asyncio.gather(
+            self._serve(self._fast, MAX_GROUP), self._serve(self._slow, SLOW_GROUP)
+        )
 
     async def _serve(self, queue: FairQueue[_Waiting]) -> None:
         while True:
-            group = await queue.take(MAX_GROUP, MAX_GROUP_ROWS)
+            most = MAX_GROUP if queue is self._fast else SLOW_GROUP
+            group = await queue.take(most, MAX_GROUP_ROWS)
             self._tell_queued()
             try:
                 await self._commit(group)
@@ -131,11 +136,16 @@ class GroupCommit:
     def close(self) -> None:
         """Refuse new batches and those that wait; what is being committed is `run`'s affair."""
         self._closed = True
-        for queue in (self._small, self._large):
+        for queue in (self._fast, self._slow):
             _fail(queue.drain(), BusyError("the aggregator is shutting down"))
 
+    def _is_slow(self, batch: PreparedBatch) -> bool:
+        if len(batch.counts) > SLOW_ROWS:
+            return True
+        return self.dictionary.count_unknown(split_hashes(batch.hashes)) > SLOW_STACKS
+
     def _tell_queued(self) -> None:
-        self._metrics.queued.set(len(self._small) + len(self._large))
+        self._metrics.queued.set(len(self._fast) + len(self._slow))
 
     async def _commit(self, group: list[_Waiting]) -> None:
         epoch = self._incarnation.epoch

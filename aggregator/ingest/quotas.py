@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
-import zstandard
-
 from aggregator.config import Quotas
 from aggregator.ingest.errors import OverQuotaError
 from aggregator.ingest.recent import Recent
+from wire.codec import declared_bytes
 
 NODES_REMEMBERED = 20_000  # about 600 bytes each
 _MIB = 1 << 20
@@ -40,11 +39,7 @@ KINDS = tuple(each.name for each in fields(Quotas))
 
 def decoded_megabytes(body: bytes) -> float:
     """The size of a message as it says itself, at least that of its body."""
-    try:
-        declared = zstandard.frame_content_size(body[4:])
-    except zstandard.ZstdError:  # no message: it is refused later, by name
-        declared = 0
-    return max(declared, len(body)) / _MIB
+    return max(declared_bytes(body), len(body)) / _MIB
 
 
 @dataclass

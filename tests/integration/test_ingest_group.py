@@ -132,8 +132,11 @@ async def test_groups_are_bounded(
     assert await metric(client, "flamefleet_commit_batches_count") == commits
 
 
-async def test_a_large_batch_holds_up_no_other(new_node, stack_of, database, client, monkeypatch):
-    monkeypatch.setattr(group, "LARGE_ROWS", 2)
+@pytest.mark.parametrize("limit", ["SLOW_ROWS", "SLOW_STACKS"])
+async def test_a_slow_batch_holds_up_no_other(
+    new_node, stack_of, database, client, monkeypatch, limit
+):
+    monkeypatch.setattr(group, limit, 2)
     large, small = new_node("web-1"), new_node("web-2")
     await large.send(large.batch({stack_of(1): 1}))
     with database.connect() as connection:

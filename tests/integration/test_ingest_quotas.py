@@ -146,7 +146,7 @@ async def test_the_shipper_waits_and_loses_nothing(
             break
         wait_s = await to_thread(shipper.step)
         if shipper.report.state == "waiting":
-            assert "over_quota_new_stacks" in shipper.report.status()["last_error"]["message"]
+            assert "used up its new stacks" in shipper.report.status()["last_error"]["message"]
             waited.append(wait_s)
             clock.now_s += wait_s
 

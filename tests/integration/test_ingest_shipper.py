@@ -159,7 +159,7 @@ async def test_a_wrong_clock_of_the_centre_costs_no_batch(
 
     assert len(spool.pending()) == 3
     assert shipper.report.state == "waiting"
-    assert "clocks_apart" in shipper.report.status()["last_error"]["message"]
+    assert "the clocks of node and centre are" in shipper.report.status()["last_error"]["message"]
     [(offset_ms,)] = rows("SELECT clock_offset_ms FROM nodes")  # which the alert tells
     assert abs(offset_ms - off_s * 1000) < 60_000
     await app[INGEST].refusals.write()
