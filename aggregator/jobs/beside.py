@@ -23,6 +23,7 @@ class _Beside(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
     """A step of Celery's worker: starts and stops with it."""
 
     config: CentreConfig
+    requires = ("celery.worker.components:Pool",)  # whose processes are forked before a thread runs
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)

@@ -134,7 +134,8 @@ def _check_alerting(more: ProductionFacts) -> Check:
         why = "not known, as the aggregator could not be asked"
         return Check("alerting", State.MISSING, why, "mend monitoring first")
     if more.webhooks is None:
-        why = "the aggregator did not tell its webhooks: it wants a read token, or is older"
+        why = "the aggregator did not tell its webhooks: it wants a read token, or is not to be "
+        why += "asked under this name (allowed_hosts)"
         remedy = "look for [[webhooks]] in the aggregator's configuration"
         return Check("alerting", State.MISSING, why, remedy)
     fault = "" if more.webhooks else "the aggregator has no webhook: nobody hears its alerts"

@@ -11,7 +11,7 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -272,6 +272,34 @@ def test_a_receiver_that_hangs_delays_neither_the_other_nor_compaction(
             assert 1 <= attempts < 6
             hung.close()
     assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
+
+
+def deliveries_beside(folder: Path) -> list[int]:
+    """Process ids of the workers of deliveries beside the worker whose files are in `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            argv = entry.read_text().split("\0")
+            if "aggregator.jobs.deliveries" in argv:
+                parent = Path("/proc", argv[argv.index("aggregator.jobs.deliveries") + 1])
+                if str(folder / "beat") in (parent / "cmdline").read_text().split("\0"):
+                    found.append(int(entry.parent.name))
+    return found
+
+
+def test_the_worker_of_deliveries_is_started_again_and_ends_with_its_worker(
+    postgres_url, valkey_url, tmp_path
+):
+    with running_worker(postgres_url, valkey_url, tmp_path) as log:
+        wait_for("both workers", lambda: log.read_text().count(" ready.") == 2, log)
+        [first] = deliveries_beside(tmp_path)
+        os.kill(first, signal.SIGKILL)
+        wait_for("another", lambda: log.read_text().count(" ready.") == 3, log)
+        [second] = deliveries_beside(tmp_path)
+        assert second != first
+        assert "the worker of deliveries was killed by SIGKILL" in log.read_text()
+        assert "postgresql" not in Path(f"/proc/{second}/cmdline").read_text()
+    assert not Path(f"/proc/{second}").exists()
 
 
 def garbage(job: str) -> dict[str, bytes]:

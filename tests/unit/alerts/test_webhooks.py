@@ -163,6 +163,17 @@ def test_a_handshake_that_never_ends_is_left(addresses: Any, monkeypatch: Any) -
             send_webhook(Webhook(url, "", True), "msg_1", b"{}")
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_time_that_is_over_before_there_is_a_connection_ends_it(tls: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port, deadline_s = server.getsockname()[1], time.monotonic() + 300
+        connection = webhooks._Connection("localhost", port, ["127.0.0.1"], tls, deadline_s)
+        connection.abort()
+        with pytest.raises(TimeoutError, match="the time is over"):
+            connection.connect()
+        connection.close()
+
+
 def test_an_endless_answer_is_left(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "TOTAL_TIMEOUT_S", 2.0)
 
