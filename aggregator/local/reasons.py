@@ -13,17 +13,19 @@ _ERROR_LINE = re.compile(
     r"|^[\w.]*(?:Error|Exception)\b"  # a traceback's last line
     r"|^\d+:M .* # "  # Valkey's warnings
 )
+# Lines that tell of no trouble are no reason.
+_FINE = re.compile(r"level=(?:info|warning)\b|\b(?:INFO|WARNING|LOG:)")
 # What Postgres, and the command line, say below the line that it belongs to.
 _MORE = re.compile(r"^\s+what to do: |\b(?:DETAIL|HINT): ")
 _FIELD = re.compile(r'\b(words|remedy)=("(?:[^"\\]|\\.)*"|\S+)')
 
 
 def last_reason(log: str) -> str:
-    """The last error in `log` on one line, else its last line; empty for an empty log."""
+    """The last error in `log` on one line, else its last line; empty where all is fine."""
     lines = [line for line in log.splitlines() if line.strip()]
     at = next((at for at in reversed(range(len(lines))) if _ERROR_LINE.search(lines[at])), None)
     if at is None:
-        return _clip(lines[-1]) if lines else ""
+        return "" if not lines or _FINE.search(lines[-1]) else _clip(lines[-1])
     more = [line for line in lines[at + 1 : at + 4] if _MORE.search(line)]
     return _clip("; ".join([_words(lines[at]), *(line.strip() for line in more)]))
 

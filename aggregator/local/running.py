@@ -98,8 +98,14 @@ def _running_ups() -> list[Running]:
 
 
 def _read(folder: Path) -> list[Running]:
-    found = []
-    for entry in sorted(folder.glob("*.json")):
+    found: list[Running] = []
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:  # there is none, or HOME is another user's
+        return found
+    for entry in entries:
+        if entry.suffix != ".json":
+            continue
         try:
             one = Running(**json.loads(entry.read_text()))
         except (OSError, ValueError, TypeError):

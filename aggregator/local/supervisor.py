@@ -16,6 +16,7 @@ from typing import IO
 from aggregator.local.errors import StartError
 from aggregator.local.process import Command, Process
 from aggregator.local.reasons import last_reason
+from wire.called_as import as_called
 
 FIRST_DELAY_S = 0.2
 MOST_DELAY_S = 15.0
@@ -142,7 +143,8 @@ class Supervisor:
         path = self._log_path(name)
         with path.open("rb") as log:
             log.seek(max(self._parts[name].log_from, path.stat().st_size - _TAIL_BYTES))
-            return last_reason(log.read().decode(errors="replace")) or "it logged no reason"
+            reason = last_reason(log.read().decode(errors="replace"))
+        return as_called(reason) or "it logged no reason"
 
     def _log_path(self, name: str) -> Path:
         return self._logs / f"{name}.log"

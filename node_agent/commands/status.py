@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from wire.terminal import printable
 def execute(arguments: SimpleNamespace) -> int:
     """Print it; 0 when the sampler runs, 1 when it does not."""
     config = config_of(arguments)
-    sampler = shipper = None
+    sampler = shipper = spool = None
     usage = Usage(0, 0, 0, 0, 0.0)
     trouble = ""
     if (config.spool_dir / "status").is_dir():  # asking must not make a spool
@@ -27,18 +26,22 @@ def execute(arguments: SimpleNamespace) -> int:
         sampler, shipper = spool.read_status("sampler"), spool.read_status("shipper")
         usage = spool.usage()
         trouble = disk_trouble(config.spool_dir)
-    else:
-        print(
-            f"flamefleet-agent status: no agent has used {config.spool_dir} yet\n"
-            "  Name another one's configuration with --config: that of `flamefleet up` is "
-            "agent.toml in its data folder.",
-            file=sys.stderr,
-        )
     status = summarize(
         sampler, shipper, usage, config.spool_limit_bytes, time.time(), _is_alive, trouble
     )
-    print(json.dumps(status, indent=2) if arguments.json else printable(render(status)))
+    if arguments.json:
+        print(json.dumps(status, indent=2))
+    else:
+        words = render(status)
+        print(printable(words if spool else f"{words}\n{_unused(config.spool_dir)}"))
     return 0 if status["running"] else EXIT_FAILED
+
+
+def _unused(folder: Path) -> str:
+    return (
+        f"No agent has used {folder} yet. Another one's configuration is named with --config; that "
+        "of `flamefleet up` is agent.toml in its data folder."
+    )
 
 
 def disk_trouble(folder: Path) -> str:

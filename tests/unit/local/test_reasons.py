@@ -18,6 +18,8 @@ OSError: [Errno 98] error while attempting to bind on address ('127.0.0.1', 8380
         ("", ""),
         ("\n\n", ""),
         ("only this\n", "only this"),
+        ("flamefleet-agent run: level=info event=start words=sampling\n", ""),
+        ("2026-11-30 10:00:00.1 UTC [7] LOG:  starting\n", ""),
         (
             "flamefleet-agent run: level=info event=started words=x\n"
             "flamefleet-agent run: level=error event=start_failed "

@@ -216,6 +216,7 @@ def test_a_spool_that_nobody_has_used_names_the_flag(tmp_path, capsys):
     assert main(["status", "--spool-dir", str(tmp_path / "none")]) == 1
     told = capsys.readouterr()
     assert told.out.startswith("agent     not running")
-    assert f"no agent has used {tmp_path / 'none'}" in told.err
-    assert "--config" in told.err
+    assert f"No agent has used {tmp_path / 'none'}" in told.out
+    assert "--config" in told.out
+    assert told.err == ""
     assert not (tmp_path / "none").exists()
