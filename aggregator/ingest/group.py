@@ -122,9 +122,8 @@ class GroupCommit:
             self._serve(self._fast, MAX_GROUP), self._serve(self._slow, SLOW_GROUP)
         )
 
-    async def _serve(self, queue: FairQueue[_Waiting]) -> None:
+    async def _serve(self, queue: FairQueue[_Waiting], most: int) -> None:
         while True:
-            most = MAX_GROUP if queue is self._fast else SLOW_GROUP
             group = await queue.take(most, MAX_GROUP_ROWS)
             self._tell_queued()
             try:
