@@ -125,7 +125,7 @@ def database_errors() -> Iterator[None]:
 
 
 def _translate(error: BaseException) -> DatabaseError:
-    words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    words = str(error).strip().split("\n")[0] if str(error).strip() else type(error).__name__
     if isinstance(error, psycopg.errors.CheckViolation) and _NO_PARTITION in words:
         return MissingPartitionError(words)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, exc.TimeoutError)):

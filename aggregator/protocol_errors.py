@@ -38,7 +38,7 @@ class PlainWords(RequestHandler):
             remedy = 'choose many hosts by what their names share: {host=~"web-.*"}'
         else:
             code = "bad_request"
-            first = (message or "").strip().splitlines()[0:1]
+            first = (message or "").strip().split("\n")[0:1]
             words = f"this is no HTTP request that can be read: {''.join(first)[:_MOST_WORDS]}"
             words, remedy = words.rstrip(": "), "send HTTP/1.1, to this port without TLS"
         self._refused.labels(code).inc()

@@ -73,7 +73,7 @@ class CapabilitySets(NamedTuple):
 
 def parse_sets(status: str) -> CapabilitySets:
     """The sets in the text of /proc/PID/status (proc(5))."""
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    fields = dict(line.split(":", 1) for line in status.split("\n") if ":" in line)
     return CapabilitySets(
         permitted=int(fields["CapPrm"], 16),
         effective=int(fields["CapEff"], 16),

@@ -66,8 +66,9 @@ def _tell(command: str, error: AgentError) -> None:
 
 
 def _render(command: str, error: AgentError) -> str:
-    lines = [f"flamefleet-agent {command}: {line}" for line in str(error).splitlines()]
-    lines += [f"  {as_called(line)}" for line in error.remedy.splitlines()]
+    lines = [f"flamefleet-agent {command}: {line}" for line in str(error).split("\n")]
+    if error.remedy:
+        lines += [f"  {as_called(line)}" for line in error.remedy.split("\n")]
     if error.exit_code == EXIT_IMPOSSIBLE:
         if os.geteuid() != 0:
             lines.append(as_called(f"  Or call it as root: `sudo flamefleet-agent {command}`."))

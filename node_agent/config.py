@@ -101,7 +101,7 @@ def load_config(
                 else:
                     faults.append(f"{name} is not a setting{nearest(name, SETTINGS)}{source}")
             except (SettingError, ConfigError) as error:
-                faults += [f"{fault}{source}" for fault in str(error).splitlines()]
+                faults += [f"{fault}{source}" for fault in str(error).split("\n")]
     if faults:
         raise ConfigError("\n".join(faults), "Correct the configuration and start again.")
     return _build(values, labels, exclude)

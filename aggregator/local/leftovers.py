@@ -65,9 +65,10 @@ def _children() -> list[tuple[int, bool]]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            # Anybody's name is in it, which need not be text.
+            state, parent = (process / "stat").read_bytes().rpartition(b")")[2].split()[:2]
         except OSError:
             continue  # ended meanwhile
         if int(parent) == os.getpid():
-            found.append((int(process.name), state not in ("Z", "X")))
+            found.append((int(process.name), state not in (b"Z", b"X")))
     return found

@@ -41,7 +41,7 @@ def _listening(port: int) -> list[str]:
     inodes = []
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            for line in Path(f"/proc/net/{table}").read_text().strip().split("\n")[1:]:
                 fields = line.split()
                 if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
                     inodes.append(fields[9])

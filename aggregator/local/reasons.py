@@ -22,7 +22,7 @@ _FIELD = re.compile(r'\b(words|remedy)=("(?:[^"\\]|\\.)*"|\S+)')
 
 def last_reason(log: str) -> str:
     """The last error in `log` on one line, else its last line; empty where all is fine."""
-    lines = [line for line in log.splitlines() if line.strip()]
+    lines = [line for line in log.split("\n") if line.strip()]
     at = next((at for at in reversed(range(len(lines))) if _ERROR_LINE.search(lines[at])), None)
     if at is None:
         return "" if not lines or _FINE.search(lines[-1]) else _clip(lines[-1])

@@ -120,7 +120,7 @@ class Supervisor:
         """The last lines of a part's log, for an error message."""
         path = self._log_path(name)
         data = path.read_bytes()[-_TAIL_BYTES:] if path.exists() else b""
-        lines = data.decode(errors="replace").strip().splitlines()[-12:]
+        lines = data.decode(errors="replace").strip().split("\n")[-12:]
         return "\n".join(f"  {line}" for line in lines) + f"\n  (all of it: {path})"
 
     def require_all(self) -> None:
@@ -176,8 +176,8 @@ def describe_exit(status: int) -> str:
 def start_ticks(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot (proc(5), field 22), None if it is gone."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    fields = text.rpartition(b")")[2].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])

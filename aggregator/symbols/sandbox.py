@@ -90,7 +90,7 @@ def upload_cpu_s(size: int) -> int:
 
 
 def upload_memory_bytes(size: int) -> int:
-    """Address space for a file of `size` bytes, which is mapped twice and read in pieces."""
+    """Address space for a file of `size` bytes, which is mapped and read in pieces."""
     return MOST_MEMORY_BYTES + 4 * size
 
 
@@ -127,7 +127,7 @@ def _decode(reply: bytes, kind: type[Answer]) -> Answer:
 
 
 def _why(code: int, stderr: bytes) -> str:
-    last_line = (stderr.decode(errors="replace").strip().splitlines() or [""])[-1][:200]
+    last_line = (stderr.decode(errors="replace").strip().split("\n") or [""])[-1][:200]
     if code == -signal.SIGXCPU or code == -signal.SIGKILL:
         return "reading it used too much CPU or was killed"
     if code < 0:

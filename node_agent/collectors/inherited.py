@@ -115,5 +115,5 @@ class Inheritance:
 
 
 def _max_entries(fd: int) -> int:
-    lines = Path(f"/proc/{os.getpid()}/fdinfo/{fd}").read_text().splitlines()
+    lines = Path(f"/proc/{os.getpid()}/fdinfo/{fd}").read_text().split("\n")
     return next(int(line.split()[1]) for line in lines if line.startswith("max_entries:"))

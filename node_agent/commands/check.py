@@ -39,7 +39,7 @@ def _configuration(arguments: SimpleNamespace) -> tuple[AgentConfig | None, str]
     try:
         return config_of(arguments), ""
     except ConfigError as error:
-        return None, "; ".join(str(error).splitlines())
+        return None, "; ".join(str(error).split("\n"))
 
 
 def _production(

@@ -177,8 +177,8 @@ class PythonPrograms:
         name = file_name(candidate.mapping)
         try:
             descriptor = open_mapped(candidate.key.tgid, candidate.mapping)
-        except FileUnavailableError:
-            self._count("file_unavailable")
+        except FileUnavailableError as error:
+            self._count(error.reason)
             return
         if self._inspector.request(build, descriptor, name):
             self._asked[build] = [candidate]

@@ -21,7 +21,9 @@ class CgroupRoots(NamedTuple):
 def read_cgroup_roots() -> CgroupRoots:
     """The roots of this host; where a hierarchy is not mounted, the kernel's own."""
     mounts = read_mounts()
-    hierarchy = parse_systemd_hierarchy(Path("/proc/self/cgroup").read_text(errors="replace"))
+    hierarchy = parse_systemd_hierarchy(
+        Path("/proc/self/cgroup").read_bytes().decode(errors="replace")
+    )
     return CgroupRoots(
         _root_id(mount for mount in mounts if mount.kind == "cgroup2"),
         _root_id(m for m in mounts if m.kind == "cgroup" and "name=systemd" in m.options),
@@ -31,7 +33,7 @@ def read_cgroup_roots() -> CgroupRoots:
 
 def parse_systemd_hierarchy(text: str) -> int:
     """The number of the v1 hierarchy `name=systemd` in the text of /proc/PID/cgroup, or 0."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         number, _, rest = line.partition(":")
         if rest.startswith("name=systemd:") and number.isdigit():
             return int(number)

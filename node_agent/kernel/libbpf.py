@@ -129,7 +129,7 @@ class _Log:
         if level == 0:
             buffer = ctypes.create_string_buffer(_MAX_LOG_BYTES)
             self._libc.vsnprintf(buffer, len(buffer), text, arguments)
-            self.lines.extend(buffer.value.decode("utf-8", "replace").splitlines())
+            self.lines.extend(buffer.value.decode("utf-8", "replace").split("\n"))
             del self.lines[:-_MAX_LOG_LINES]
         return 0
 

@@ -53,7 +53,7 @@ def parse_messages(log: bytes) -> list[Message]:
     """Lines as syslog(2) gives them, `<4>[   12.345678] words`. What programs wrote into the log
     is left out, and so are lines without a time (printk.time=0)."""
     messages = []
-    for line in log.decode("utf-8", "replace").splitlines():
+    for line in log.decode("utf-8", "replace").split("\n"):
         found = _LINE.match(line)
         if found and int(found[1]) >> 3 == 0:  # the facility: 0 is the kernel
             messages.append(Message(float(found[2]), found[3]))

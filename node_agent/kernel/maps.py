@@ -176,7 +176,7 @@ def accounted_bytes(fd: int) -> int:
         text = Path(f"/proc/self/fdinfo/{fd}").read_text()
     except OSError:
         return 0
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("memlock:"):
             return int(line.split()[1])
     return 0

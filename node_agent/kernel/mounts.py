@@ -19,7 +19,7 @@ class Mount(NamedTuple):
 def parse_mounts(text: str) -> list[Mount]:
     """The mounts in the order of the text; lines of another form are left out."""
     mounts = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         left, _, right = line.partition(" - ")
         fields, tail = left.split(" "), right.split(" ")
         if len(fields) < 6 or len(tail) < 3:
@@ -33,7 +33,7 @@ def parse_mounts(text: str) -> list[Mount]:
 
 def read_mounts() -> list[Mount]:
     """The mounts of this process."""
-    return parse_mounts(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    return parse_mounts(Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape"))
 
 
 def place_in_file_system(path: str, mounts: Iterable[Mount]) -> tuple[int, str] | None:

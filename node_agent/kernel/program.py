@@ -171,7 +171,7 @@ def load_instructions(name: str, instructions: bytes) -> int:
         )
         if fd >= 0:
             return fd
-    words = log.value.decode("utf-8", "replace").splitlines() if log is not None else []
+    words = log.value.decode("utf-8", "replace").split("\n") if log is not None else []
     detail = " | ".join(line for line in words[-_MAX_LOG_LINES:] if line.strip())
     raise LoadError(
         f"The kernel refused {name}",

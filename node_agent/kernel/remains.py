@@ -128,7 +128,7 @@ def _note(
     if target == _EVENT:
         events[pid] = events.get(pid, 0) + 1
     elif target in ("anon_inode:bpf-prog", "anon_inode:bpf-map"):
-        for line in (fd.parents[1] / "fdinfo" / fd.name).read_text().splitlines():
+        for line in (fd.parents[1] / "fdinfo" / fd.name).read_text().split("\n"):
             for kind, key in (("program", "prog_id:"), ("map", "map_id:")):
                 if line.startswith(key):
                     holders.setdefault((kind, int(line.split()[1])), set()).add(pid)

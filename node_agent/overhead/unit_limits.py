@@ -134,7 +134,7 @@ def _mib(limit_bytes: int) -> str:
 def _table(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     with suppress(OSError):
-        for line in path.read_text().splitlines():
+        for line in path.read_text().split("\n"):
             name, _, value = line.partition(" ")
             if value.isdigit():
                 found[name] = int(value)

@@ -41,7 +41,9 @@ class MemoryAccount:
     """Where this process's memory is accounted; found once, since a unit keeps its group."""
 
     def __init__(self) -> None:
-        self._group = own_unit_group(_CGROUPS, Path("/proc/self/cgroup").read_text(), os.getpid())
+        self._group = own_unit_group(
+            _CGROUPS, Path("/proc/self/cgroup").read_bytes().decode(errors="replace"), os.getpid()
+        )
 
     @property
     def group(self) -> Path | None:
@@ -63,7 +65,7 @@ def own_unit_group(cgroups: Path, membership: str, pid: int) -> Path | None:
     `membership` is the text of /proc/self/cgroup. A group with other processes in it (a login
     session, a CI runner's service) would tell their memory as ours.
     """
-    for line in membership.splitlines():
+    for line in membership.split("\n"):
         path = line.removeprefix("0::")
         if path == line or not path.endswith(".service"):
             continue
@@ -82,7 +84,9 @@ def parse_memory_stat(text: str) -> Memory:
     Before 5.18 there is no `kernel` line: its parts that are shown are added up, without the
     memory of BPF maps.
     """
-    fields = {name: int(value) for name, value in (line.split() for line in text.splitlines())}
+    fields = {
+        name: int(value) for name, value in (line.split() for line in text.split("\n") if line)
+    }
     anonymous = fields.get("anon", 0)
     if "kernel" in fields:
         return Memory(anonymous + fields["kernel"], True)
@@ -92,7 +96,7 @@ def parse_memory_stat(text: str) -> Memory:
 
 def parse_anonymous(text: str) -> int:
     """Bytes of private anonymous memory in a /proc/PID/smaps_rollup."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("Anonymous:"):
             return int(line.split()[1]) * 1024
     return 0

@@ -77,12 +77,12 @@ def read_facts(mode: str = "auto") -> Facts:
 
 def parse_visible(text: str) -> bool:
     """Whether the text of /proc/kallsyms has addresses that are not zeroed."""
-    return any(line.split(" ", 1)[0].strip("0") for line in text.splitlines())
+    return any(line.split(" ", 1)[0].strip("0") for line in text.split("\n"))
 
 
 def parse_mounts(text: str, kind: str) -> bool:
     """Whether a file system of `kind` is in the text of /proc/self/mounts."""
-    return any(line.split(" ")[2:3] == [kind] for line in text.splitlines())
+    return any(line.split(" ")[2:3] == [kind] for line in text.split("\n"))
 
 
 def parse_cgroups(text: str) -> str:

@@ -56,7 +56,7 @@ def parse_file_capabilities(value: bytes) -> int:
 
 def parse_properties(text: str) -> dict[str, str]:
     """The lines `Name=value` of `systemctl show`."""
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
 
 
 def parse_prevented(text: str) -> str:

@@ -12,4 +12,9 @@ class ProcessGoneError(ProcessError):
 
 
 class FileUnavailableError(ProcessError):
-    """A mapped file cannot be opened: deleted, replaced, not regular, or not allowed."""
+    """A mapped file cannot be opened: deleted, replaced, not regular, or not allowed. `reason` is a
+    word to count by."""
+
+    def __init__(self, message: str, reason: str = "file_unavailable") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -12,11 +12,13 @@ from typing import NamedTuple
 from node_agent.faults import Faults
 from node_agent.generations import GenerationCache
 from node_agent.processes.errors import FileUnavailableError
-from node_agent.processes.files import is_fuse, open_mapped, stat_mapped
+from node_agent.processes.files import FileKey, find_mapped, key_of, may_read_memory
+from node_agent.processes.lookup import open_found
 from node_agent.processes.mappings import Mapping, file_bytes_at
 from node_agent.symbols.build_ids import read_build_id, read_note_build_id
 from node_agent.symbols.elf import file_reader
 from node_agent.symbols.errors import ElfError
+from node_agent.symbols.settled import SettledFiles, SettledKey, settled_key
 from wire.fit import fit_module, fit_name, text_bytes
 from wire.hashes import module_hash, name_hash, pack_frame
 from wire.schema import Module, ModuleKind, Name
@@ -49,7 +51,8 @@ class ModuleRegistry:
         self.names_bytes = 0  # of their texts
         self.sources: dict[int, Source] = {}
         self.lost: dict[str, int] = {}
-        self._files: GenerationCache[tuple[int, ...], int] = GenerationCache(_FILE_CACHE)
+        self._files: GenerationCache[FileKey, int] = GenerationCache(_FILE_CACHE)
+        self._settled = SettledFiles()
         self._paths: dict[str, str] = {}  # of source files, each once: they have many functions
         self._swept = 0  # modules and names that the last sweep left
         self.unmapped = self.named_frame(UNKNOWN, "[unmapped]")
@@ -96,24 +99,12 @@ class ModuleRegistry:
         return self.faults.contain("file", key, lambda: self._find_native(tgid, mapping))
 
     def _find_native(self, tgid: int, mapping: Mapping) -> int | None:
-        status = stat_mapped(tgid, mapping)
-        key: tuple[int, ...] | None = None
-        if status is not None:
-            # Inode numbers are reused, so the times are part of a file's identity.
-            key = (mapping.major, mapping.minor, mapping.inode, status.st_mtime_ns, status.st_size)
-            known = self._files.get(key)
-            if known in self.modules:
-                self.sources[known] = Source(tgid, mapping)
-                return known
-        build_id = self._read_build_id(tgid, mapping)
-        if build_id is None:
-            return None
-        name = _base_name(mapping)
-        hash64 = self.add(Module(ModuleKind.NATIVE, build_id, name))
+        settled = settled_key(tgid, mapping)
+        hash64 = self._settled.get(settled) if settled is not None else None
+        if hash64 not in self.modules:
+            hash64 = self._identify(tgid, mapping, settled)
         if hash64 is not None:
             self.sources[hash64] = Source(tgid, mapping)
-            if key is not None:
-                self._files.put(key, hash64)
         return hash64
 
     def find(self, kind: int, build_id: bytes) -> int | None:
@@ -142,14 +133,44 @@ class ModuleRegistry:
         self.names_bytes = sum(map(text_bytes, self.names.values()))
         self._paths = {name.file: name.file for name in self.names.values()}
         self._files.rotate()
+        self._settled.sweep()
         self._swept = len(self.modules) + len(self.names)
 
-    def _read_build_id(self, tgid: int, mapping: Mapping) -> bytes | None:
+    def _identify(self, tgid: int, mapping: Mapping, settled: SettledKey | None) -> int | None:
         try:
-            descriptor = open_mapped(tgid, mapping)
-        except FileUnavailableError:
+            found = find_mapped(tgid, mapping)
+        except FileUnavailableError as error:
+            self._count(error.reason)
+            key = build_id = None
+        else:
+            # The key is of the very file that is read: another's can't be remembered for it.
+            try:
+                key = key_of(found)
+                known = self._files.get(key)
+                if known in self.modules:
+                    return known
+                build_id = self._read_build_id(found, key.size)
+            finally:
+                os.close(found)
+        if build_id is None:
+            # The process may have written to its memory: what is there is of no other's file.
+            key = None
+            build_id = _read_mapped_build_id(tgid, mapping)
+        if build_id is None:
+            return None
+        hash64 = self.add(Module(ModuleKind.NATIVE, build_id, _base_name(mapping)))
+        if hash64 is not None and key is not None:
+            self._files.put(key, hash64)
+            if settled is not None:
+                self._settled.put(settled, hash64)
+        return hash64
+
+    def _read_build_id(self, found: int, size: int) -> bytes | None:
+        try:
+            descriptor = open_found(found)
+        except OSError:
             self._count("file_unavailable")
-            return _read_mapped_build_id(tgid, mapping)
+            return None
         try:
             return read_build_id(*file_reader(descriptor), lambda: self._count("file_malformed"))
         except OSError:
@@ -168,7 +189,7 @@ def _read_mapped_build_id(tgid: int, mapping: Mapping) -> bytes | None:
     base = mapping.start - mapping.offset
     # Behind other addresses may be memory that its process serves itself (userfaultfd, FUSE) and
     # that would never come.
-    limit = 0 if is_fuse(tgid, mapping) else file_bytes_at(tgid, base, mapping)
+    limit = file_bytes_at(tgid, base, mapping) if may_read_memory(tgid, mapping) else 0
     if limit == 0:
         return None
     try:

@@ -3,7 +3,7 @@
 The name is /tmp/perf-PID.map in the process's own root, PID being its number in its own (innermost)
 PID namespace, as the process knows itself. What is opened is a regular file with this one name that
 belongs to the process's user and was written since the process began; no link is followed, and
-nothing on FUSE is touched. See docs/decisions/0016-perf-maps.md.
+no file system is entered that may never answer. See docs/decisions/0016-perf-maps.md.
 """
 
 import errno
@@ -12,7 +12,8 @@ import stat
 import time
 
 from node_agent.processes.errors import ProcessGoneError
-from node_agent.processes.files import is_fuse_path, open_in_root
+from node_agent.processes.files import open_in_root
+from node_agent.processes.lookup import ForeignMountError
 from node_agent.processes.mappings import check_start, read_process_file
 from node_agent.symbols.errors import PerfMapError
 
@@ -26,12 +27,12 @@ def open_perf_map(tgid: int, start_ns: int) -> int | None:
     not trusted, and ProcessGoneError."""
     user, pid = _identity(tgid)
     path = b"/tmp/perf-%d.map" % pid
-    if is_fuse_path(tgid, path):
-        raise _refusal(tgid, "fuse", "it may lie on a FUSE file system")
     try:
         descriptor = open_in_root(tgid, path)
     except FileNotFoundError:
         return None
+    except ForeignMountError as error:
+        raise _refusal(tgid, "mount", error.strerror or "its mount is not entered") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _refusal(tgid, "symlink", "a symbolic link leads to it") from error

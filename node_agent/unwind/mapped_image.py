@@ -8,7 +8,7 @@ import os
 import re
 
 from node_agent.processes.errors import FileUnavailableError
-from node_agent.processes.files import is_fuse, open_mapped
+from node_agent.processes.files import may_read_memory, open_mapped
 from node_agent.processes.mappings import Mapping, read_maps
 from node_agent.symbols.modules import Source
 
@@ -34,9 +34,9 @@ def open_mapped_image(tgid: int, mapping: Mapping) -> int:
     """A descriptor of a file that holds the image, its lowest mapping at offset 0 and holes where
     nothing was read; the caller closes it. Raises FileUnavailableError."""
     what = f"the memory of process {tgid} at {mapping.start:x}"
-    if is_fuse(tgid, mapping):
-        # It would be for its server to bring the pages, whenever it likes.
-        raise FileUnavailableError(f"{what} is of a FUSE file system; it is not read")
+    if not may_read_memory(tgid, mapping):
+        # It would be for a server to bring the pages, whenever it likes.
+        raise FileUnavailableError(f"{what} is of a file system that may never answer")
     pieces = _pieces(tgid, mapping)
     if not pieces:
         raise FileUnavailableError(f"{what} has no headers beside its code")

@@ -1,6 +1,5 @@
 """The files that processes have mapped: which they are, and how their rows get into the kernel."""
 
-import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -16,10 +15,7 @@ from node_agent.unwind.vdso import Vdso
 from wire.hashes import module_hash
 from wire.schema import Module, ModuleKind
 
-SETTLED_FOLDERS = (b"/usr/", b"/lib")  # whose files are replaced, never written to
-IDENTIFIED_S = 30.0
 MAX_ASKED = 8  # at a time: who is sampled most is asked for first, and that may change
-MAX_IDENTIFIED = 4_096
 
 
 class RowSource(Protocol):
@@ -52,7 +48,6 @@ class Modules:
         self._table = table
         self._stopped: dict[int, int] = {}  # stacks that ended in a module, halved each interval
         self._asked: dict[bytes, int] = {}  # hash of a module by its build id
-        self._identified: dict[tuple[int, int, int, bytes], tuple[float, int]] = {}
         self._vdso = Vdso()
         self._vdso_hash = module_hash(Module(ModuleKind.NATIVE, self._vdso.build_id, ""))
 
@@ -72,31 +67,15 @@ class Modules:
             return self._vdso_hash if self._vdso.is_same(tgid, mapping) else Kind.NO_ROWS
         if not mapping.has_file:
             return Kind.FRAME_POINTER
-        now_s = time.monotonic()
-        is_settled = mapping.path.startswith(SETTLED_FOLDERS) and not mapping.deleted
-        key = (mapping.major, mapping.minor, mapping.inode, mapping.path)
-        at_s, found = self._identified.get(key, (0.0, None)) if is_settled else (0.0, None)
-        if found is None or now_s - at_s > IDENTIFIED_S:
-            found = self._registry.native_module(tgid, mapping)
-            if found is None:
-                self._count("file_unidentified")
-                return Kind.NO_ROWS
-            if is_settled:
-                if len(self._identified) >= MAX_IDENTIFIED:
-                    self._identified.clear()
-                self._identified[key] = now_s, found
-        else:
-            self._registry.sources[found] = Source(tgid, mapping)
+        found = self._registry.native_module(tgid, mapping)
+        if found is None:
+            self._count("file_unidentified")
+            return Kind.NO_ROWS
         return found
 
     def used(self) -> set[int]:
-        """Hashes of files that may be asked for, or be recognized without another look."""
-        now_s = time.monotonic()
-        self._identified = {
-            key: seen for key, seen in self._identified.items() if now_s - seen[0] <= IDENTIFIED_S
-        }
-        found = {module for _, module in self._identified.values()}
-        return found.union(self._asked.values(), self._table.modules())
+        """Hashes of files that may be asked for."""
+        return {*self._asked.values(), *self._table.modules()}
 
     def wake(self) -> None:
         """Something has changed: others may be wanted now."""

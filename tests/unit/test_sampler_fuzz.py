@@ -33,9 +33,9 @@ from node_agent.processes import mappings
 from node_agent.processes.cgroups import parse_cgroup, parse_v2
 from node_agent.processes.errors import ProcessError
 from node_agent.processes.excluded import is_cgroup_excluded
-from node_agent.processes.files import parse_fuse_mounts
 from node_agent.processes.identity import Identities
 from node_agent.processes.mappings import Mapping, parse_maps, read_start_ticks
+from node_agent.processes.mounts import parse_view
 from node_agent.record import name_children
 from node_agent.sampler.definitions import DefinitionBook
 from node_agent.sampler.status import parse_shipper_usage, read_shipper_report
@@ -223,8 +223,10 @@ def read_cgroups(data: bytes, _monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_mounts(data: bytes, _monkeypatch: pytest.MonkeyPatch) -> None:
-    found = parse_fuse_mounts(data)
-    assert found is None or all(len(device) == 2 for device, _ in found)
+    view = parse_view(data)
+    for mount in view.mounts.values():
+        assert view.points[mount.point] in view.on_way(mount.point)
+        assert view.of_device(mount.device) is not None
 
 
 def read_rows(data: bytes, _monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ OUT_HEADER = struct.Struct("<IiQ")  # length, error, unique
 ATTRIBUTES = struct.Struct("<6Q10I")
 INIT_OUT = struct.Struct("<IIIIHHIIHHI28x")
 READ_IN = struct.Struct("<QQI")
-(LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, INIT, OPENDIR, RELEASEDIR) = (
-    *(1, 2, 3, 14, 15, 18),
+(LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, FLUSH, INIT, OPENDIR, RELEASEDIR) = (
+    *(1, 2, 3, 14, 15, 17, 18),
     *(25, 26, 27, 29),
 )
 NO_ANSWER = (FORGET, 36, 42)  # INTERRUPT, BATCH_FORGET
@@ -55,6 +55,8 @@ def answer(opcode: int, node: int, body: bytes, content: bytes) -> bytes | int:
         return struct.pack("<QII", 0, 0, 0) + attributes(node, len(content))
     if opcode in (OPEN, OPENDIR):
         return struct.pack("<QII", 1, 0, 0)
+    if opcode == STATFS:  # an overlay wants it
+        return struct.pack("<5Q4I24x", 0, 0, 0, 0, 0, 4096, 255, 4096, 0)
     if opcode == READ:
         _, offset, size = READ_IN.unpack_from(body)
         return content[offset : offset + size]

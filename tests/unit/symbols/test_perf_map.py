@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
+from node_agent.processes import lookup
 from node_agent.processes.mappings import read_start_ticks
 from node_agent.symbols import perf_map as module
-from node_agent.symbols import perf_map_file
 from node_agent.symbols.modules import ModuleRegistry
 from node_agent.symbols.perf_map import PerfMap, PerfMaps
 from wire.schema import Name
@@ -295,12 +295,12 @@ def test_one_process_cannot_fill_the_dictionary(
     assert bench.counts == {"perf_map_names_full": 3}
 
 
-def test_maps_on_fuse_are_not_touched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_on_a_mount_that_may_never_answer_are_not_touched(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.path.write_text("1000 20 a\n")
-    monkeypatch.setattr(
-        perf_map_file, "is_fuse_path", lambda tgid, path: path == os.fsencode(bench.path)
-    )
+    monkeypatch.setattr(lookup, "may_enter", lambda *_: False)
     perf_map = bench.perf_map()
     perf_map.follow()
     assert bench.name(perf_map, 0x1000) is None
-    assert bench.counts == {"perf_map_fuse": 1}
+    assert bench.counts == {"perf_map_mount": 1}
