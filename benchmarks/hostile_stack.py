@@ -13,7 +13,7 @@ from pathlib import Path
 from aggregator.access.service import create_token
 from aggregator.db import create_sync_database, run_migrations, session_scope
 from aggregator.local.account import server_account
-from aggregator.local.commands import aggregator_command, worker_command
+from aggregator.local.commands import Commands
 from aggregator.local.data_folder import DataFolder
 from aggregator.local.options import UpOptions, centre_toml
 from aggregator.local.postgres import create_postgres
@@ -76,9 +76,11 @@ def running_stack(nodes: Sequence[str], webhooks: Sequence[str] = ()) -> Iterato
         toml = centre_toml(UpOptions(data.root, port), url, valkey.url())
         for webhook in webhooks:
             toml += f'\n[[webhooks]]\nurl = "{webhook}"\nallow_private = true\n'
-        data.centre_config.write_text(toml)
-        aggregator = start("aggregator", aggregator_command(data))
-        start("worker", worker_command(data))
+        data.open_to(account)
+        data.write_private(data.centre_config, toml, account)
+        commands = Commands(data, account, (postgres.socket_dir, valkey.socket_dir))
+        aggregator = start("aggregator", commands.aggregator())
+        start("worker", commands.worker())
         _wait_ready(port)
         yield Stack(port, aggregator.pid, tokens, folder / "aggregator.log")
 

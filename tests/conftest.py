@@ -141,7 +141,7 @@ def open_packages() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="ff-packages-"))
     folder.chmod(0o755)
     umask = os.umask(0o022)
-    for name in ("wire", "node_agent", "msgspec", "zstandard", "tomli"):
+    for name in ("wire", "confinement", "node_agent", "msgspec", "zstandard", "tomli"):
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin is not None:
             skipped = shutil.ignore_patterns("__pycache__")

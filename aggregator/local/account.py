@@ -1,7 +1,8 @@
-"""Which account the local Postgres and Valkey run as.
+"""Which account the local parts run as, all but the sampler.
 
-Postgres refuses to run as root. No user is made for it: as root the servers run as the existing
-unprivileged account `nobody`, otherwise as whoever started them.
+Postgres refuses to run as root, and the centre and the shipper have no need to. No user is made for
+them: as root they run as the existing unprivileged account `nobody`, otherwise as whoever started
+them.
 """
 
 import os
@@ -35,6 +36,15 @@ def server_account() -> Account | None:
             "start this command as an ordinary user, or give a Postgres by --database-url"
         ) from None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def share(path: Path, account: Account | None) -> None:
+    """Let the group of `account` have what its owner has in the spool's folders, which sampler and
+    account use both; links are not followed."""
+    if account is not None:
+        for each in (path, *path.rglob("*")):
+            os.chown(each, -1, account.gid, follow_symlinks=False)
+        path.chmod(0o2770)
 
 
 def own_folder(path: Path, account: Account | None) -> None:

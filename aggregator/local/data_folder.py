@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from aggregator.local.account import Account, own_folder, share
 from aggregator.local.errors import InUseError, LocalError
 
 ROOT_DEFAULT = Path("/var/lib/flamefleet/demo")
@@ -65,9 +66,14 @@ class DataFolder:
         return self.root / "perf_event_paranoid"
 
     @property
+    def worker(self) -> Path:
+        """What the worker writes."""
+        return self.root / "worker"
+
+    @property
     def worker_ready(self) -> Path:
         """Holds the process id of the worker that has last been ready."""
-        return self.root / "worker.ready"
+        return self.worker / "ready"
 
     @property
     def lock(self) -> Path:
@@ -92,6 +98,12 @@ class DataFolder:
                 "choose another with --data-dir"
             ) from error
 
+    def open_to(self, account: Account | None) -> None:
+        """Give `account` the folder of its worker, and its part of the spool."""
+        own_folder(self.worker, account)
+        self.spool.mkdir(mode=0o770, exist_ok=True)
+        share(self.spool, account)
+
     def acquire(self) -> int:
         """Take the lock; it is held until the descriptor is closed. Raises InUseError."""
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -108,10 +120,13 @@ class DataFolder:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return descriptor
 
-    def write_private(self, path: Path, text: str) -> None:
-        """Replace a file that only the owner may read."""
+    def write_private(self, path: Path, text: str, account: Account | None = None) -> None:
+        """Replace a file that only the owner may read, and the group of `account`."""
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
         new.touch(mode=0o600)
         new.write_text(text)
+        if account is not None:
+            os.chown(new, -1, account.gid)
+            new.chmod(0o640)
         new.replace(path)

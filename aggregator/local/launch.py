@@ -1,7 +1,8 @@
 """Executes a command so that it cannot outlive its parent, as another user where that is asked.
 
 Run as a file by the supervisor (`python -I -S launch.py OPTIONS -- COMMAND`), so that no code runs
-between fork and exec in the parent. It imports nothing of the project: it has to start fast.
+between fork and exec in the parent. Of the project it imports just what takes privileges away: it
+has to start fast. All but the agent's sampler and its check lose every capability, for good.
 
 The signal of a dead parent is set last, because the kernel forgets it when the user changes
 (prctl(2), PR_SET_PDEATHSIG).
@@ -17,6 +18,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from confinement.privileges import become, drop_bounding_set, drop_capabilities
 
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
@@ -57,6 +62,8 @@ def main() -> None:
     parser.add_argument("--death-signal", type=int, default=signal.SIGTERM)
     parser.add_argument("--uid", type=int)
     parser.add_argument("--gid", type=int)
+    parser.add_argument("--group", type=int)
+    parser.add_argument("--keep-capabilities", action="store_true")
     parser.add_argument("--expose", action="append", default=[])
     parser.add_argument("--blocked", action="append", default=[])
     parser.add_argument("command", nargs="+")
@@ -68,10 +75,14 @@ def main() -> None:
         if options.blocked:
             os.umask(0o022)
             expose(options.expose, options.blocked)
+        if options.group is not None:
+            os.setgroups([options.group])
+        if not options.keep_capabilities:
+            drop_bounding_set()
         if options.uid is not None:
-            os.setgroups([])
-            os.setgid(options.gid)
-            os.setuid(options.uid)
+            become(options.uid, options.gid)
+        if not options.keep_capabilities:
+            drop_capabilities()
         _check(
             _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(options.death_signal), 0, 0, 0), "prctl"
         )

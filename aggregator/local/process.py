@@ -20,13 +20,16 @@ _LAUNCH = Path(__file__).with_name("launch.py")
 class Command:
     """What to execute and how to end it.
 
-    `folders` are what `account` must be able to reach whatever lies above them.
+    `folders` are what `account` must be able to reach whatever lies above them. With
+    `keeps_capabilities` it stays who we are, in `group` too where one is given.
     """
 
     name: str
     argv: tuple[str, ...]
     account: Account | None = None
     folders: tuple[Path, ...] = ()
+    keeps_capabilities: bool = False
+    group: int | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_wait_s: float = 30.0
 
@@ -40,6 +43,10 @@ def launch_argv(command: Command) -> list[str]:
     """The command line that runs `command` as its account, tied to this process's life."""
     argv = [sys.executable, "-I", "-S", str(_LAUNCH), "--parent", str(os.getpid())]
     argv += ["--death-signal", str(int(command.stop_signal))]
+    if command.keeps_capabilities:
+        argv.append("--keep-capabilities")
+    if command.group is not None:
+        argv += ["--group", str(command.group)]
     account = command.account
     if account is not None:
         argv += ["--uid", str(account.uid), "--gid", str(account.gid)]

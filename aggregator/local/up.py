@@ -8,14 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from aggregator.local import api
-from aggregator.local.account import server_account
-from aggregator.local.commands import (
-    agent_command,
-    aggregator_command,
-    sampler_command,
-    shipper_command,
-    worker_command,
-)
+from aggregator.local.account import Account, server_account
+from aggregator.local.commands import Commands, agent_command
 from aggregator.local.data_folder import DataFolder
 from aggregator.local.errors import InUseError, ProfilingRefusedError, StartError
 from aggregator.local.leftovers import adopt_orphans, end_orphans, settle
@@ -28,7 +22,7 @@ from aggregator.local.process import run_to_end
 from aggregator.local.progress import Progress
 from aggregator.local.running import written_down
 from aggregator.local.supervisor import Supervisor
-from aggregator.local.valkey import create_valkey
+from aggregator.local.valkey import Valkey, create_valkey
 from aggregator.local.waiting import StopRequestedError, Waiting
 
 DATABASE = "flamefleet"
@@ -44,6 +38,7 @@ def run_up(options: UpOptions) -> int:
     """Run until a stop signal or for `options.run_s`; the exit status. Raises LocalError."""
     progress = Progress(sys.stderr)
     folder = DataFolder(options.data_dir.absolute())
+    account = server_account()
     folder.create()
     lock = folder.acquire()
     supervisor = Supervisor(folder.logs, folder.processes, progress.say)
@@ -57,7 +52,7 @@ def run_up(options: UpOptions) -> int:
     try:
         allowed = perf_events_allowed(progress.say, folder.perf_event_paranoid)
         with suppress(StopRequestedError), allowed:
-            start = _Start(options, folder, supervisor, waiting, progress)
+            start = _Start(options, folder, account, supervisor, waiting, progress)
             start.run()
             with written_down(options, folder):
                 start.announce()
@@ -84,12 +79,14 @@ class _Start:
         self,
         options: UpOptions,
         folder: DataFolder,
+        account: Account | None,
         supervisor: Supervisor,
         waiting: Waiting,
         progress: Progress,
     ) -> None:
         self.options = options
         self.folder = folder
+        self.account = account
         self.supervisor = supervisor
         self.waiting = waiting
         self.progress = progress
@@ -104,22 +101,26 @@ class _Start:
             require_free_port(HOST, self.options.port)
         with self.progress.step("checking what this host allows"):
             self._check_host()
-        database_url, broker_url = self._start_servers()
+        self.folder.open_to(self.account)
+        postgres, valkey = self._start_servers()
+        database_url, broker_url = postgres.url(DATABASE), valkey.url()
         with self.progress.step("database schema and this host's token"):
             self._prepare_database(database_url)
-        self.folder.write_private(
-            self.folder.centre_config, centre_toml(self.options, database_url, broker_url)
-        )
-        self.folder.write_private(
-            self.folder.agent_config, agent_toml(self.options, self.folder, self.node)
-        )
+        texts = {
+            self.folder.centre_config: centre_toml(self.options, database_url, broker_url),
+            self.folder.agent_config: agent_toml(self.options, self.folder, self.node),
+        }
+        for path, text in texts.items():
+            self.folder.write_private(path, text, self.account)
+        servers = (postgres.socket_dir, valkey.socket_dir)
+        commands = Commands(self.folder, self.account, servers)
         # The sampler first: the spool holds what it takes until the aggregator answers.
-        self.supervisor.add(sampler_command(self.folder))
-        self.supervisor.add(aggregator_command(self.folder))
-        self.supervisor.add(worker_command(self.folder))
+        self.supervisor.add(commands.sampler())
+        self.supervisor.add(commands.aggregator())
+        self.supervisor.add(commands.worker())
         with self.progress.step("aggregator"):
             self._wait("aggregator", lambda: api.answers(HOST, self.options.port))
-        self.supervisor.add(shipper_command(self.folder))
+        self.supervisor.add(commands.shipper())
         with self.progress.step("worker"):
             self._wait("worker", self._worker_takes_work)
         with self.progress.step("first samples"):
@@ -148,21 +149,20 @@ class _Start:
         if status != 0:
             raise StartError(f"flamefleet-agent check failed with status {status}:\n{output}")
 
-    def _start_servers(self) -> tuple[str, str]:
-        """URLs of the running database (which may be empty) and of the broker."""
-        account = server_account()
-        postgres = create_postgres(self.folder.postgres, self.folder.sockets, account)
+    def _start_servers(self) -> tuple[Postgres, Valkey]:
+        """The running database, which may be empty, and the broker."""
+        postgres = create_postgres(self.folder.postgres, self.folder.sockets, self.account)
         if not postgres.initialised:
             with self.progress.step("making a Postgres cluster"):
                 postgres.initialise()
         with self.progress.step("Postgres"):
             self._start_postgres(postgres)
-        valkey = create_valkey(self.folder.sockets, account)
+        valkey = create_valkey(self.folder.sockets, self.account)
         with self.progress.step("Valkey"):
             process = self.supervisor.add(valkey.command())
             with self.supervisor.explained("valkey"):
                 valkey.wait_ready(process, idle=self.waiting.idle)
-        return postgres.url(DATABASE), valkey.url()
+        return postgres, valkey
 
     def _start_postgres(self, postgres: Postgres) -> None:
         if not self.waiting.until(postgres.may_start, 10.0):
@@ -178,15 +178,16 @@ class _Start:
 
         run_migrations(database_url)
         token_file = self.folder.agent_token(self.node)
-        if token_file.exists():
-            return  # made by an earlier run, in this same database
+        if token_file.exists():  # made by an earlier run, in this same database
+            self.folder.write_private(token_file, token_file.read_text(), self.account)
+            return
         engine = create_sync_database(database_url)
         try:
             with session_scope(engine) as session:
                 token = create_token(session, self.node)
         finally:
             engine.dispose()
-        self.folder.write_private(token_file, token + "\n")
+        self.folder.write_private(token_file, token + "\n", self.account)
 
     def _has_samples(self) -> bool:
         return api.samples_since(HOST, self.options.port, self.began_s) > 0

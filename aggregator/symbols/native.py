@@ -57,18 +57,16 @@ def build_symbols(elf: bytes, build_id: bytes) -> bytes:
     own_id = noted_build_id(elf)
     if own_id is not None and own_id != build_id:
         raise RefusedExtractError(f"it is of build {own_id[:64].hex()}, not of {build_id.hex()}")
-    return store_symbols(elf, elf)[0]
+    return store_symbols(elf)[0]
 
 
-def store_symbols(data: Data, elf: bytes | str) -> tuple[bytes, bool]:
-    """Stored form of the symbols in an ELF file, and whether there is debug information.
-
-    `data` is the file's content, `elf` the same or its path. Raises RefusedExtractError.
-    """
+def store_symbols(data: Data) -> tuple[bytes, bool]:
+    """Stored form of the symbols in an ELF file, whose content is `data`, and whether there is
+    debug information. Raises RefusedExtractError."""
     segments = load_segments(data)
     symcaches = []
     has_debug = False
-    made = make_symcache(elf)
+    made = make_symcache(data)
     if made is not None:
         symcaches.append((made[0], 0))
         has_debug = made[1]

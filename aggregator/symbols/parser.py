@@ -1,9 +1,10 @@
 """The child process that reads symbols: `python -I -m aggregator.symbols.parser [--upload]`.
 
 Extracts come from nodes and may be hostile, uploads may be damaged. This process therefore takes
-one request (or the uploaded file) as its standard input, answers on standard output and ends;
-before it reads anything it limits its own memory, CPU time and output, and as root it becomes
-nobody. Its parent is `sandbox`.
+one request (or the uploaded file) as its standard input, answers on standard output and ends.
+Before it reads anything it limits its own memory, CPU time and output, as root it becomes nobody,
+and gives up every system call but those of a process that computes: it can open nothing, start
+nothing and talk to nobody. Its parent is `sandbox`.
 """
 
 import mmap
@@ -27,13 +28,14 @@ from aggregator.symbols.sandbox import (
     upload_cpu_s,
     upload_memory_bytes,
 )
+from confinement.privileges import NOBODY, become, drop_bounding_set, drop_capabilities, limit
+from confinement.seccomp import computing_filter, install
 from wire.codec import decode
 from wire.errors import WireError
 from wire.pprof import Line
 from wire.schema import ModuleKind, SymbolExtract
 
-_NOBODY = 65534
-_EXTRACT_FILES, _UPLOAD_FILES = 3, 6  # descriptors
+_FILES = 4  # descriptors: those of standard input and output, and one to map the file
 
 
 def answer(request: Request) -> Response:
@@ -66,9 +68,9 @@ def _build(request: Request) -> bytes:
 def read_upload(descriptor: int) -> Upload:
     """What the ELF file behind `descriptor` holds; a refusal is an answer too."""
     try:
-        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as data:
-            build_id = elf.build_id(data)
-            stored, has_debug = native.store_symbols(data, f"/proc/self/fd/{descriptor}")
+        data = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)  # until this process ends
+        build_id = elf.build_id(data)
+        stored, has_debug = native.store_symbols(data)
     except RefusedExtractError as error:
         return Upload(refused=error.message)
     except MemoryError:
@@ -78,16 +80,22 @@ def read_upload(descriptor: int) -> Upload:
     return Upload(build_id=build_id, data=stored, has_lines=has_debug)
 
 
-def _confine(memory_bytes: int, cpu_s: int, files: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_OUTPUT_BYTES, MOST_OUTPUT_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+def _confine(memory_bytes: int, cpu_s: int) -> None:
+    limit(
+        {
+            resource.RLIMIT_AS: memory_bytes,
+            resource.RLIMIT_CPU: cpu_s,
+            resource.RLIMIT_FSIZE: MOST_OUTPUT_BYTES,
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_NOFILE: _FILES,
+            resource.RLIMIT_NPROC: 0,
+        }
+    )
+    drop_bounding_set()
     if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        become(NOBODY, NOBODY)
+    drop_capabilities()
+    install(computing_filter())
 
 
 def main() -> None:
@@ -95,11 +103,10 @@ def main() -> None:
     reply: Response | Upload
     if sys.argv[1:] == [UPLOAD]:
         size = os.fstat(0).st_size
-        # The file is mapped here and opened again by the library.
-        _confine(upload_memory_bytes(size), upload_cpu_s(size), _UPLOAD_FILES)
+        _confine(upload_memory_bytes(size), upload_cpu_s(size))
         reply = read_upload(0)
     else:
-        _confine(MOST_MEMORY_BYTES, MOST_CPU_S, _EXTRACT_FILES)
+        _confine(MOST_MEMORY_BYTES, MOST_CPU_S)
         reply = answer(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Request))
     sys.stdout.buffer.write(msgspec.msgpack.encode(reply))
     sys.stdout.buffer.flush()

@@ -7,11 +7,13 @@ reads hostile files, so this runs only in the parser's child process.
 from dataclasses import dataclass
 from typing import Any
 
+from symbolic._lowlevel import ffi
 from symbolic.debuginfo import Archive
 from symbolic.exceptions import SymbolicError
 from symbolic.symcache import SymCache
 
 from aggregator.symbols.demangle import readable
+from aggregator.symbols.elf import Data
 from aggregator.symbols.errors import RefusedExtractError
 from aggregator.symbols.names import clean
 from wire.pprof import Line
@@ -56,14 +58,14 @@ class OpenSymCache:
         return Found(lines, address if start == _INLINED else start)
 
 
-def make_symcache(elf: bytes | str) -> tuple[bytes, bool] | None:
-    """The symcache of an ELF file (its bytes, or its path), and whether it has debug information;
-    None when it has no symbols at all.
+def make_symcache(elf: Data) -> tuple[bytes, bool] | None:
+    """The symcache of an ELF file, and whether it has debug information; None when it has no
+    symbols at all. The file's content is not copied.
 
     Raises RefusedExtractError when it is no single ELF object or cannot be read.
     """
     try:
-        archive = Archive.open(elf) if isinstance(elf, str) else Archive.from_bytes(elf)
+        archive = Archive.from_bytes(ffi.from_buffer("uint8_t[]", elf))
         objects = list(archive.iter_objects())
         if len(objects) != 1 or objects[0].file_format != "elf":
             raise RefusedExtractError("not a single ELF object")

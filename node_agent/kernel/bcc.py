@@ -24,9 +24,12 @@ PACKAGES = Path("/usr/lib/python3/dist-packages")
 TIMEOUT_S = 300.0  # takes 1 to 3 s; under emulation a minute
 _WHAT = "bcc cannot compile the program"
 _MAX_WORDS = 2000
-_CHILD = (
-    "import sys; sys.path.append({path!r}); from node_agent.kernel.bcc_child import main; main()"
-)
+_CHILD = """
+import sys
+sys.path += [{path!r}, {packages!r}]
+from node_agent.kernel.bcc_child import main
+main()
+"""
 
 
 def find_missing(environ: Mapping[str, str] = os.environ) -> None:
@@ -95,7 +98,7 @@ def _compile(text: str, programs: Iterable[str], environ: Mapping[str, str]) -> 
         "entries": {name: entry_of(name) for name in programs},
     }
     root = str(Path(__file__).parents[2])
-    command = [str(INTERPRETER), "-I", "-c", _CHILD.format(path=root)]
+    command = [str(INTERPRETER), "-I", "-S", "-c", _CHILD.format(path=root, packages=str(PACKAGES))]
     try:
         done = subprocess.run(
             command,

@@ -19,7 +19,7 @@ WALL_S = 290
 
 def main() -> None:
     """Compile what is asked for; errors go to stderr, with a status other than 0."""
-    confine(CPU_S, MEMORY_BYTES, OUTPUT_BYTES, NICENESS, WALL_S)
+    confine(CPU_S, MEMORY_BYTES, OUTPUT_BYTES, NICENESS, WALL_S, reads_files=True)
     request = json.load(sys.stdin)
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # bcc and clang print

@@ -10,6 +10,7 @@ import json
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from node_agent.children.confine import confine
@@ -28,6 +29,7 @@ MEMORY_BYTES = 3 << 30
 
 def main(_arguments: list[str]) -> int:
     """Answer the request on standard input."""
+    import_module("zstandard")  # for sections that are packed by it: once confined it can't be
     confine(CPU_S, MEMORY_BYTES, 0, 0)
     for names in name_offsets(json.load(sys.stdin)):
         print(json.dumps(names), flush=True)

@@ -9,15 +9,16 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from node_agent.children.confine import RATIONED_NICENESS, confine
 from node_agent.children.jobs import read_request
 from node_agent.symbols.build_ids import read_build_id
-from node_agent.symbols.elf import file_reader
+from node_agent.symbols.elf import ReadAt, file_reader
 from node_agent.unwind.errors import NoRowsError, RowFileError
 from node_agent.unwind.row_file import MAX_FILE_BYTES, decode_rows, encode_rows
-from node_agent.unwind.rows import PackedRows
+from node_agent.unwind.rows import PackedRows, Rows
 
 CPU_S = 20  # a file: the largest here takes less than one
 WALL_S = 120  # a file
@@ -29,6 +30,7 @@ _MAX_REASON_BYTES = 500
 def main(arguments: list[str]) -> int:
     """Make the rows that are asked for."""
     request = read_request(arguments)
+    _builders()
     confine(CPU_S * len(request.jobs), MEMORY_BYTES, MAX_FILE_BYTES, RATIONED_NICENESS, WALL_S)
     for job in request.rationed():
         _limit_time()
@@ -69,11 +71,16 @@ def _read_rows(job: dict[str, Any]) -> PackedRows:
     # The note that holds the id of a file in memory need not have been copied.
     if not job["is_image"] and read_build_id(read, size).hex() != job["build_id"]:
         raise NoRowsError("the file has been replaced by another build")
-    # Only here: the sampler too imports this module, for what is answered.
+    build_rows, pack_rows = _builders()
+    return pack_rows(build_rows(read, size, job["is_image"]))
+
+
+def _builders() -> tuple[Callable[[ReadAt, int, bool], Rows], Callable[[Rows], PackedRows]]:
+    """Imported only here: the sampler too imports this module, for what is answered."""
     from node_agent.unwind.elf_rows import build_rows
     from node_agent.unwind.packing import pack_rows
 
-    return pack_rows(build_rows(read, size, job["is_image"]))
+    return build_rows, pack_rows
 
 
 def _limit_time() -> None:

@@ -1,11 +1,15 @@
-"""Start the agent from its package: `python3 -I agent.py run|ship|check|...`.
+"""Start the agent from its package: `python3 -I -S agent.py run|ship|check|...`.
 
-Isolated mode ignores PYTHONPATH and the user's site packages, so the folders of this package are
-the only ones added to the interpreter's own.
+Isolated mode ignores PYTHONPATH and the user's site packages, -S those of the host, whose .pth
+files and sitecustomize would be run with the sampler's capabilities. The folders of this package
+are the only ones added to the interpreter's standard library.
 """
 
 import sys
 from pathlib import Path
+
+if not (sys.flags.isolated and sys.flags.no_site):
+    sys.exit(f"flamefleet-agent: start it as {sys.executable} -I -S {__file__} ...")
 
 HERE = Path(__file__).resolve().parent
 COMPILED = HERE / f"cp{sys.version_info.major}{sys.version_info.minor}"

@@ -24,7 +24,17 @@ def recap(done: "subprocess.CompletedProcess[str]") -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def deployed(playbooks: Any, busy_unit: str) -> "subprocess.CompletedProcess[str]":
+def trap(in_host: Callable[..., str]) -> str:
+    """A file that the agent's users make whenever their Python looks at the host's packages."""
+    sprung = "/var/lib/flamefleet/sprung"
+    line = "import os; os.access('/var/lib/flamefleet', 2) and os.getuid() and "
+    code = f"{line}open('{sprung}', 'w')"
+    in_host("sh", "-c", 'echo "$1" >/usr/lib/python3/dist-packages/trap.pth', "sh", code)
+    return sprung
+
+
+@pytest.fixture(scope="module")
+def deployed(playbooks: Any, busy_unit: str, trap: str) -> "subprocess.CompletedProcess[str]":
     """The first run of deploy.yml."""
     done: subprocess.CompletedProcess[str] = playbooks.run("deploy")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
@@ -55,6 +65,17 @@ def test_a_host_that_denies_perf_events_is_refused_in_words(
     assert refused.returncode != 0
     assert "has kernel.perf_event_paranoid 3" in re.sub(r"\s+", " ", refused.stdout)
     assert taken.returncode == 0, taken.stdout[-4000:]
+
+
+def test_the_hosts_own_packages_do_not_run_in_the_agent(
+    deployed: Any, in_host: Callable[..., str], trap: str
+) -> None:
+    assert in_host("cat", "/usr/lib/python3/dist-packages/trap.pth")
+    assert in_host("find", "/var/lib/flamefleet", "-name", Path(trap).name) == ""
+    for process in ("sampler", "shipper"):
+        pid = in_host("systemctl", "show", "-P", "MainPID", f"flamefleet-{process}").strip()
+        words = in_host("cat", f"/proc/{pid}/cmdline").split("\0")
+        assert words[1:3] == ["-I", "-S"]
 
 
 def test_samples_appear_under_the_hosts_name(deployed: Any, centre: Any, busy_unit: str) -> None:
@@ -175,7 +196,7 @@ def test_restarts_lose_no_batch(
     assert nodes[0].get("lost_batches", 0) == 0
 
 
-CHECK = f"{INTERPRETER} -I /opt/flamefleet/lib/agent.py check --production --json"
+CHECK = f"{INTERPRETER} -I -S /opt/flamefleet/lib/agent.py check --production --json"
 
 
 def production(in_host: Callable[..., str], rate_hz: int = 19) -> tuple[int, dict[str, str]]:

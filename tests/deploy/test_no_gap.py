@@ -21,7 +21,7 @@ HOSTS = Path(__file__).with_name("hosts.sh")
 UNIT = "flamefleet-sampler"
 PINNED = 1 + len(MAPS + CORE_MAPS)  # the program and its maps
 STORED = PINNED + (os.cpu_count() or 1)  # and an event a CPU
-DETACH = "/usr/bin/python3 -I /opt/flamefleet/lib/agent.py detach --json"
+DETACH = "/usr/bin/python3 -I -S /opt/flamefleet/lib/agent.py detach --json"
 CONFIG = """
 [agent]
 name = "node1"

@@ -5,10 +5,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from node_agent.capabilities import NEEDED, mask_of
+
+NOBODY, NOGROUP = 65534, 65534
 
 
 def listening(port: int) -> set[str]:
@@ -27,6 +32,45 @@ def samples(up: Any, since_s: float, until_s: float) -> int:
     return int(
         up.get("/api/v1/flamegraph", **{"from": since_s, "until": until_s})["coverage"]["samples"]
     )
+
+
+def require_privileges(parts: dict[str, int]) -> None:
+    """As root: everything but the sampler is nobody, without any capability or a way to one."""
+    if os.geteuid() != 0:
+        return
+    needed = mask_of(NEEDED)
+    for name, pid in with_descendants(parts):
+        text = Path(f"/proc/{pid}/status").read_text()
+        fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+        held = {key: int(fields[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+        if name == "sampler":
+            assert held["CapPrm"] == needed
+            assert held["CapEff"] | needed == needed
+            assert held["CapInh"] == held["CapAmb"] == 0
+            for_children = mask_of(("CAP_SETUID", "CAP_SETGID"))
+            assert int(fields["CapBnd"], 16) == needed | for_children
+            assert fields["Groups"].split() == [str(NOGROUP)]
+            continue
+        assert set(held.values()) == {0}, (name, text)
+        assert fields["NoNewPrivs"] == "1", (name, text)
+        assert fields["Uid"].split() == [str(NOBODY)] * 4, (name, text)
+        assert fields["Groups"].strip() == "", (name, text)
+        assert int(fields["CapBnd"], 16) == 0, (name, text)
+
+
+def with_descendants(parts: dict[str, int]) -> list[tuple[str, int]]:
+    """Parts and the processes that they started, with the name of the part; those of the sampler
+    come and go."""
+    parents = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            parents[int(process.name)] = int(fields[1])
+    found = list(parts.items())
+    for name, pid in found:
+        if name != "sampler":
+            found += [(name, child) for child, parent in parents.items() if parent == pid]
+    return found
 
 
 def run_refused(command: list[str], data_dir: Path, port: int) -> subprocess.CompletedProcess[str]:
@@ -62,6 +106,9 @@ def test_up_runs_ends_and_finds_its_data_again(
     assert answer["coverage"]["samples"] > 0
     assert answer["total_ns"] > 0
     assert listening(free_port) == {"0100007F"}
+
+    # AND only the sampler has capabilities, which are those that it needs
+    require_privileges(running)
 
     # AND neither its folder nor its port can be taken by another
     refused = run_refused(up_command, first.data_dir, free_port + 1)

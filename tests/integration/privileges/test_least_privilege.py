@@ -182,8 +182,9 @@ def test_roots_children_are_nobody_without_capabilities(tmp_path) -> None:
 
     child = (
         "from node_agent.children.confine import confine\n"
+        "status = open('/proc/self/status')\n"
         "confine(7, 1 << 30, 0, 5, 60)\n"
-        "print(open('/proc/self/status').read())\n"
+        "print(status.read())\n"
         "try: open('/etc/shadow'); print('READ')\n"
         "except PermissionError: print('DENIED')\n"
     )
