@@ -16,7 +16,7 @@ STAMPS := $(VENV)/stamps
 BUILD_PACKAGES := python3-venv clang llvm libbpf-dev
 TEST_PACKAGES := $(BUILD_PACKAGES) gcc g++ clang-format chromium chromium-driver libcap2-bin \
 	iproute2 procps kmod mmdebstrap openssh-client qemu-system-x86 cpio busybox-static e2fsprogs musl-tools \
-	binutils openssl util-linux mount bc curl xz-utils python3-bpfcc linux-headers-amd64 libpython3-dev
+	binutils btrfs-progs openssl util-linux mount bc curl xz-utils python3-bpfcc linux-headers-amd64 libpython3-dev
 BENCH_PACKAGES := $(BUILD_PACKAGES) gcc g++ linux-perf bpfcc-tools bpftrace linux-headers-amd64
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
