@@ -232,6 +232,24 @@ def test_enter_in_the_filter_means_what_was_typed(page: Any, fleet: Fleet) -> No
     page.wait(lambda: asked(page).get("query") == ['{service=~"api.*", host!="x"}'])
 
 
+def test_a_filter_that_cannot_be_read_is_said_to_be_left_out(page: Any, fleet: Fleet) -> None:
+    fleet.send("web-1", {python("a.py:run"): 60}, {"service": "api"})
+    page.open("?query=nonsense")
+    page.wait(lambda: "It is left out here" in page.text("#notice"))
+    assert "nonsense" in page.text("#notice")
+    page.next_answer()
+    assert "nonsense" in page.text("#notice")
+    page.find("#new-filter").send_keys("service=api", Keys.ENTER)
+    page.wait(lambda: page.text("#notice") == "")
+
+
+def test_a_question_that_is_refused_says_nothing_of_the_hosts(page: Any, fleet: Fleet) -> None:
+    fleet.send("web-1", {python("a.py:run"): 60})
+    page.open('?query={service=~"("}', ready=False)
+    page.wait(lambda: page.data("state") == "error")
+    page.wait(lambda: health(page)[0] == "ok")
+
+
 def test_only_this_service_means_that_service(page: Any, fleet: Fleet) -> None:
     fleet.send("web-1", {python("a.py:run"): 60}, {"service": "api"})
     fleet.send("web-1", {python("b.py:work"): 90}, {"service": ""})

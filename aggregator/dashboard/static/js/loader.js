@@ -16,7 +16,7 @@ export function refreshMs(widthMs) {
 
 // question() → {from, until, query, context: {from, until}, widthMs, live}
 // on: {answer(flamegraph, nodes), empty(nodes) → true to keep asking, timeline(answer),
-//      noTimeline(error), slow(elapsedS), failure(error, quiet)}
+//      noTimeline(error), nodes(nodes), noNodes(error), slow(elapsedS), failure(error, quiet)}
 export class Loader {
   constructor(question, on) {
     this.question = question;
@@ -43,7 +43,7 @@ export class Loader {
     try {
       const [answer, nodes] = await Promise.all([
         fetchFlamegraph(asked, run.signal, timeoutMs),
-        fetchNodes(run.signal, timeoutMs),
+        this.loadNodes(run.signal, timeoutMs),
       ]);
       this.tookMs = performance.now() - began;
       clearInterval(slow);
@@ -60,6 +60,18 @@ export class Loader {
         this.running = null;
         if (asked.live || keepAsking) this.again(keepAsking ? FIRST_RUN_MS : refreshMs(asked.widthMs));
       }
+    }
+  }
+
+  // How the hosts are is told whatever becomes of the question.
+  async loadNodes(signal, timeoutMs) {
+    try {
+      const nodes = await fetchNodes(signal, timeoutMs);
+      if (!signal.aborted) this.on.nodes(nodes);
+      return nodes;
+    } catch (error) {
+      if (!signal.aborted) this.on.noNodes(error);
+      throw error;
     }
   }
 

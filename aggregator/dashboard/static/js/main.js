@@ -48,6 +48,8 @@ const loader = new Loader(question, {
   answer: showAnswer,
   empty: showEmpty,
   timeline: showTimeline,
+  nodes: showNodes,
+  noNodes: showNoNodes,
   noTimeline: (error) => timeline.fail(`No timeline. ${wordsOf(error)}`, timelineContext()),
   slow: showSlow,
   failure: showFailure,
@@ -80,7 +82,7 @@ function showZoom(zoom, isFolded) {
 
 // A new question: a new entry in the history.
 function ask(change) {
-  view = { ...view, ...change };
+  view = { ...view, ...change, problems: [] };
   history.pushState(null, "", writeView(view) || location.pathname);
   applyView();
   loader.load();
@@ -111,7 +113,7 @@ function showAnswer(answer, nextNodes) {
   shownTimes = { from: answer.effective_from, until: answer.effective_until };
   screen.show(answer, { matchers: view.matchers, nodes });
   document.title = `${$("#answer").textContent} · Flamefleet`;
-  showNotice(attention(nodes, serverNow(), view.live));
+  showNotice(notice());
   page.dataset.answers = Number(page.dataset.answers ?? 0) + 1;
   page.dataset.ready = "true";
   $("#export").disabled = false;
@@ -150,7 +152,7 @@ function timelineContext() {
 function showEmpty(nextNodes) {
   time.setStalled(false);
   showNodes(nextNodes);
-  showNotice(attention(nodes, serverNow(), view.live));
+  showNotice(notice());
   const seen = nodes.some((n) => n.last_seen);
   clearAnswer(seen ? "No CPU was sampled" : "No host has reported yet");
   if (seen) {
@@ -175,10 +177,21 @@ function cancel() {
 
 const loadAgain = () => loader.load();
 
-function showFailure(error, quiet) {
-  time.setStalled(true);
+function showNoNodes(error) {
   fleet.problem(`These figures may be old. ${wordsOf(error)}`);
   showHealthUnknown();
+}
+
+// What must be known beside the answer: what of a link could not be read, and how the hosts are.
+function notice() {
+  const news = attention(nodes, serverNow(), view.live);
+  if (!view.problems.length) return news;
+  const left = `${view.problems.join(" ")}. It is left out here.`;
+  return { text: [left, news?.text].filter(Boolean).join(" · "), title: news?.title };
+}
+
+function showFailure(error, quiet) {
+  time.setStalled(true);
   if (quiet && screen.hasAnswer()) {
     const at = clock(Date.parse(shownTimes.until), { spanMs: 0 });
     showNotice({ text: `Showing ${at}. ${wordsOf(error)}`, action: { label: "Try again", run: loadAgain } });
