@@ -118,12 +118,11 @@ class GroupCommit:
 
     async def run(self) -> None:
         """Commit groups until cancelled; a group that is cut short gets BusyError."""
-        await asyncio.gather(
-            self._serve(self._fast, MAX_GROUP), self._serve(self._slow, SLOW_GROUP)
-        )
+        await asyncio.gather(self._serve(self._fast), self._serve(self._slow))
 
-    async def _serve(self, queue: FairQueue[_Waiting], most: int) -> None:
+    async def _serve(self, queue: FairQueue[_Waiting]) -> None:
         while True:
+            most = MAX_GROUP if queue is self._fast else SLOW_GROUP
             group = await queue.take(most, MAX_GROUP_ROWS)
             self._tell_queued()
             try:
