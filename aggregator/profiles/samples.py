@@ -125,7 +125,7 @@ class SampleSums:
         for index, row in enumerate(rows):
             node = self._nodes.setdefault(row.node_id, _Node())
             node.covered_ms += row.covered_ms
-            node.chosen_ns += chosen_ns[index]
+            node.chosen_ns += float(chosen_ns[index])
             node.lost += row.lost
             if data.damaged[index]:
                 node.lost += row.samples
