@@ -1,12 +1,12 @@
 """Messages that the worker dropped, nodes that were removed, and who sends a delivery just now.
 
-Revision: 0010, after 0006. A new table and nullable columns without default: no table is rewritten.
+Revision: 0008, after 0007. A new table and nullable columns without default: no table is rewritten.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
+revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
