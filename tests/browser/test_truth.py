@@ -404,7 +404,7 @@ def test_a_server_that_hangs_is_not_live(
     chromium.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
     try:
         page.wait(lambda: page.text("#live") == "Not live")
-        assert "No answer for 5 s." in page.text("#notice")
+        assert re.search(r"No answer for \d+ s\.", page.text("#notice"))
         page.wait(lambda: health(page) == ("idle", "Hosts unknown"))
     finally:
         chromium.execute_cdp_cmd("Network.emulateNetworkConditions", {**slow, "latency": 0})

@@ -41,7 +41,7 @@ async function call(path, params, signal, { timeoutMs = TIMEOUT_MS, ...options }
     noteServerTime(response);
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (timeout.aborted) throw new ApiError(`No answer for ${timeoutMs / 1000} s.`);
+    if (timeout.aborted) throw new ApiError(`No answer for ${Math.round(timeoutMs / 1000)} s.`);
     throw new ApiError("The server can't be reached.", "Is it still running?");
   }
   let json;
