@@ -22,10 +22,16 @@ _FIELD = re.compile(r'\b(words|remedy)=("(?:[^"\\]|\\.)*"|\S+)')
 
 def last_reason(log: str) -> str:
     """The last error in `log` on one line, else its last line; empty where all is fine."""
+    lines = log.strip().split("\n")[-1:]
+    return last_error(log) or _clip("".join(line for line in lines if not _FINE.search(line)))
+
+
+def last_error(log: str) -> str:
+    """The last error in `log` on one line; empty where there is none."""
     lines = [line for line in log.split("\n") if line.strip()]
     at = next((at for at in reversed(range(len(lines))) if _ERROR_LINE.search(lines[at])), None)
     if at is None:
-        return "" if not lines or _FINE.search(lines[-1]) else _clip(lines[-1])
+        return ""
     more = [line for line in lines[at + 1 : at + 4] if _MORE.search(line)]
     return _clip("; ".join([_words(lines[at]), *(line.strip() for line in more)]))
 

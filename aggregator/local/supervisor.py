@@ -15,7 +15,7 @@ from typing import IO
 
 from aggregator.local.errors import StartError
 from aggregator.local.process import Command, Process
-from aggregator.local.reasons import last_reason
+from aggregator.local.reasons import last_error, last_reason
 from wire.called_as import as_called
 
 FIRST_DELAY_S = 0.2
@@ -123,6 +123,12 @@ class Supervisor:
         lines = data.decode(errors="replace").strip().split("\n")[-12:]
         return "\n".join(f"  {line}" for line in lines) + f"\n  (all of it: {path})"
 
+    def troubles(self) -> str:
+        """The last error that each part has logged since its start, and where the logs are."""
+        errors = {name: last_error(self._logged(name)) for name in self._parts}
+        lines = [f"  {name}: {as_called(error)}" for name, error in errors.items() if error]
+        return "\n".join([*(lines or ["  no part has logged an error"]), f"  logs: {self._logs}"])
+
     def require_all(self) -> None:
         """Raise StartError with the log's end if a part keeps dying soon after its start."""
         for name, part in self._parts.items():
@@ -139,12 +145,15 @@ class Supervisor:
             raise StartError(f"{error}: {reason}\n  its log: {self._log_path(name)}") from error
 
     def _reason(self, name: str) -> str:
-        """The last error that a part has logged since its last start."""
+        """Why a part ended, as it has logged."""
+        return as_called(last_reason(self._logged(name))) or "it logged no reason"
+
+    def _logged(self, name: str) -> str:
+        """The end of what a part has logged since its last start."""
         path = self._log_path(name)
         with path.open("rb") as log:
             log.seek(max(self._parts[name].log_from, path.stat().st_size - _TAIL_BYTES))
-            reason = last_reason(log.read().decode(errors="replace"))
-        return as_called(reason) or "it logged no reason"
+            return log.read().decode(errors="replace")
 
     def _log_path(self, name: str) -> Path:
         return self._logs / f"{name}.log"

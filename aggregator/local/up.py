@@ -202,11 +202,9 @@ class _Start:
             return holds()
 
         if not self.waiting.until(holds_or_fails, _READY_TIMEOUT_S):
-            tails = "\n".join(
-                f"{part}:\n{self.supervisor.log_tail(part)}" for part in ("shipper", name)
-            )
             raise StartError(
-                f"nothing to see after {_READY_TIMEOUT_S:.0f} s. Logs end with\n{tails}"
+                f"{name}: nothing to see after {_READY_TIMEOUT_S:.0f} s. The last errors are\n"
+                f"{self.supervisor.troubles()}"
             )
 
 

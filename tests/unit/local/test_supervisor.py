@@ -97,3 +97,15 @@ def test_a_start_that_fails_is_told_with_the_end_of_the_log(tmp_path: Path) -> N
     ):
         wait_for_answer(process, "Postgres", lambda: False, 120)
     supervisor.stop("postgres")
+
+
+def test_when_nothing_is_to_be_seen_each_parts_last_error_is_told(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, tmp_path / "processes.json", lambda line: None)
+    for name, words in (("aggregator", "TypeError: no such"), ("shipper", "level=info words=x")):
+        supervisor.add(part(f"import time; print({words!r}, flush=True); time.sleep(600)", name))
+    run_until(supervisor, lambda: (tmp_path / "aggregator.log").stat().st_size > 0)
+    run_until(supervisor, lambda: (tmp_path / "shipper.log").stat().st_size > 0)
+    assert supervisor.troubles() == f"  aggregator: TypeError: no such\n  logs: {tmp_path}"
+    supervisor.stop("aggregator")
+    assert "no part has logged an error" in supervisor.troubles()
+    supervisor.stop("shipper")
