@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -128,16 +127,15 @@ def raw(process: ProcessKey, address: int = 0x2000, *names: bytes) -> RawStack:
 def spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both processes have mapped the same file; looking at that of the bad one fails."""
 
-    def stat_mapped(tgid: int, mapping: Mapping) -> os.stat_result:
+    def find_mapped(tgid: int, mapping: Mapping) -> int:
         if tgid == BAD.tgid:
             raise OverflowError("Python int too large to convert to C long")
-        return Path("/proc/self/exe").stat()
+        return os.open("/proc/self/exe", os.O_PATH)
 
     monkeypatch.setattr(
         address_space, "read_mappings", lambda tgid, start_ns: Mappings.of([MAPPED])
     )
-    monkeypatch.setattr(modules, "stat_mapped", stat_mapped)
-    monkeypatch.setattr(modules, "open_mapped", lambda tgid, mapping: os.open("/proc/self/exe", 0))
+    monkeypatch.setattr(modules, "find_mapped", find_mapped)
 
 
 def test_a_file_that_cannot_be_identified_has_its_name_only_there(spaces: None) -> None:

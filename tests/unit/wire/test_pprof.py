@@ -75,8 +75,8 @@ def test_large_numbers_and_an_empty_profile_encode() -> None:
 
 
 def test_folded_merges_equal_stacks_and_escapes() -> None:
-    assert encode_folded(STACKS) == "main;hot:loop 77\nmain;hot:loop;ksys_read 30\n"
+    assert encode_folded(STACKS) == "main;hot%3Bloop 77\nmain;hot%3Bloop;ksys_read 30\n"
 
 
 def test_folded_keeps_one_line_a_stack_whatever_the_name() -> None:
-    assert encode_folded([([Frame("a\nb"), Frame("")], 2, {})]) == "a b;[unknown] 2\n"
+    assert encode_folded([([Frame("a\nb"), Frame("")], 2, {})]) == "a%0Ab;[unknown] 2\n"
