@@ -123,7 +123,11 @@ def pipeline(
     serve = (str(binaries / "flamefleet"), "serve", "--host", "127.0.0.1", "--port", str(free_port))
     commands = {
         # Three crashes would detach it; here they are ours.
-        "sampler": Command("sampler", (*agent, "run", "--config", str(config), "--reset-breaker")),
+        "sampler": Command(
+            "sampler",
+            (*agent, "run", "--config", str(config), "--reset-breaker"),
+            keeps_capabilities=True,
+        ),
         "shipper": Command("shipper", (*agent, "ship", "--config", str(config))),
         "aggregator": Command(
             "aggregator", (*serve, "--database-url", url, "--broker-url", valkey_url)

@@ -100,10 +100,10 @@ export function createFilters(box, { onChange, loadLabels }) {
         ),
       ),
     );
-    // What Enter takes is marked. With a value typed that is the value as it stands.
+    // Enter takes the marked option. A value is taken as it was typed, so none is marked that differs.
     const { op, isWhole } = parseTyped(input.value);
-    const isTaken = options.length > 0 && input.value.trim() && !(op && isWhole);
-    activate(isTaken || options[0]?.isExact ? 0 : -1);
+    const isName = options.length > 0 && input.value.trim() && !op;
+    activate(isName || (isWhole && options[0]?.isExact) ? 0 : -1);
     list.hidden = !options.length;
     input.setAttribute("aria-expanded", String(!list.hidden));
   }
