@@ -67,7 +67,9 @@ def test_the_wheel_holds_programs_migrations_and_pages(wheel: Path) -> None:
         name.startswith("aggregator/dashboard/") and name.endswith(".html") for name in names
     )
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if "." not in top} == {"wire", "node_agent", "aggregator"}
+    assert {top for top in tops if "." not in top} == {
+        *("wire", "confinement", "node_agent", "aggregator")
+    }
 
 
 def test_nothing_comes_from_the_checkout(installed: Path) -> None:
