@@ -183,7 +183,7 @@ def kernel_root(
         dirs_exist_ok=True,
     )
 
-    for name in ("node_agent", "wire"):
+    for name in ("node_agent", "wire", "confinement"):
         shutil.copytree(PROJECT / name, root / "opt" / name)
     package = Path(msgspec.__file__).parent
     shutil.copytree(package, root / "opt/msgspec")
