@@ -95,13 +95,18 @@ def run_both(folder: Path, options: list[str]) -> list[Session]:
             stderr=output,
             env=apart,
         )
+    first = subprocess.Popen(_command(files[0], ["-m", _CHOICES[0], *options]))
     try:
-        first = subprocess.run(_command(files[0], ["-m", _CHOICES[0], *options]), check=False)
+        first.wait()
         second.wait()
-    finally:
-        if second.poll() is None:
-            second.terminate()
-            second.wait()
+    except BaseException as error:
+        for session in (first, second):
+            # A terminal's Ctrl-C has reached them already; a second one would cut their end short.
+            if not isinstance(error, KeyboardInterrupt) and session.poll() is None:
+                session.send_signal(signal.SIGINT)
+        for session in (first, second):
+            session.wait()
+        raise
     print(report.read_text(errors="replace"), flush=True)
     return [
         read_session(files[0], first.returncode),

@@ -1,8 +1,11 @@
 """`make test` runs a test that failed again, alone, and says which were flaky."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,18 +29,37 @@ def test_shaky(kind):
     tries.write_text(str(int(tries.read_text()) + 1 if tries.exists() else 1))
     assert int(tries.read_text()) > {failures}, "not yet"
 """
+Start = Callable[..., "subprocess.Popen[str]"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """run(source, *options): the tests in `source`, in a project of their own."""
+def start(tmp_path: Path) -> Start:
+    """start(source, *options): the tests in `source`, in a project of their own."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  long\n  beside\n")
 
-    def run(source: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    def start(source: str, *options: str) -> "subprocess.Popen[str]":
         (tmp_path / "test_them.py").write_text(source)
-        command = [sys.executable, str(_SCRIPT), *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return subprocess.Popen(
+            [sys.executable, str(_SCRIPT), *options],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def run(start: Start) -> Run:
+    """run(source, *options): the same until their end."""
+
+    def run(source: str, *options: str) -> "subprocess.CompletedProcess[str]":
+        running = start(source, *options)
+        output, _ = running.communicate()
+        return subprocess.CompletedProcess(running.args, running.returncode, output)
 
     return run
 
@@ -103,3 +125,32 @@ def test_many_failures_are_not_run_again(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "30 tests failed: none is run again" in done.stdout
     assert _flaky(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_tests_started_ends_with_the_run(start: Start, tmp_path: Path, number: int) -> None:
+    fixture = """
+import time
+from pathlib import Path
+import pytest
+
+@pytest.fixture
+def program(request):
+    Path(f"started-{request.node.name}").touch()
+    yield
+    Path(f"ended-{request.node.name}").touch()
+
+@pytest.mark.beside
+def test_beside(program): time.sleep(600)
+
+def test_other(program): time.sleep(600)
+"""
+    running = start(fixture)
+    while len(list(tmp_path.glob("started-*"))) < 2:
+        assert running.poll() is None
+        time.sleep(0.05)
+    # As from a terminal, SIGINT reaches all of them.
+    (os.killpg if number == signal.SIGINT else os.kill)(running.pid, number)
+    running.communicate(timeout=300)
+    assert running.returncode != 0
+    assert len(list(tmp_path.glob("ended-*"))) == 2
