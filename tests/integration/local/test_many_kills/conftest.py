@@ -130,7 +130,9 @@ def pipeline(
         ),
         "shipper": Command("shipper", (*agent, "ship", "--config", str(config))),
         "aggregator": Command(
-            "aggregator", (*serve, "--database-url", url, "--broker-url", valkey_url)
+            "aggregator",
+            (*serve, "--database-url", url, "--broker-url", valkey_url),
+            keeps_capabilities=True,  # the servers' sockets are another user's
         ),
         "postgres": postgres.command(),
     }
