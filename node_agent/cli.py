@@ -1,5 +1,5 @@
 """The command line of the agent. A command's module is imported only when it is run: the shipper
-must not carry the sampler's memory, nor the other way round."""
+must not carry the sampler's memory, nor the other way round, and neither what only errors need."""
 
 import gc
 import os
@@ -10,9 +10,6 @@ from types import SimpleNamespace
 
 from node_agent.errors import EXIT_IMPOSSIBLE, AgentError
 from node_agent.lean_imports import lean_imports
-from wire.called_as import as_called
-from wire.sentences import sentences
-from wire.terminal import printable
 
 # What reading the command line imports, and nothing else has a use for.
 _ONLY_TO_PARSE = ("node_agent.arguments", "argparse", "gettext", "locale")
@@ -57,6 +54,8 @@ def _tell(command: str, error: AgentError) -> None:
         print(_render(command, error), file=sys.stderr)
         return
     from node_agent.log import Log
+    from wire.called_as import as_called
+    from wire.sentences import sentences
 
     words = str(error).replace("\n", "; ")
     check = _CHECK if error.exit_code == EXIT_IMPOSSIBLE else ""
@@ -66,6 +65,9 @@ def _tell(command: str, error: AgentError) -> None:
 
 
 def _render(command: str, error: AgentError) -> str:
+    from wire.called_as import as_called
+    from wire.terminal import printable
+
     lines = [f"flamefleet-agent {command}: {line}" for line in str(error).split("\n")]
     if error.remedy:
         lines += [f"  {as_called(line)}" for line in error.remedy.split("\n")]

@@ -5,6 +5,7 @@ module, while every stack of the child is turned into frames and named just as `
 Judging is for the test outside.
 """
 
+import io
 import json
 import os
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from node_agent.collectors.cpu import CpuCollector
 from node_agent.normalize import Normalizer
 from node_agent.record.naming import name_frames
+from node_agent.record.progress import Progress
 from node_agent.symbols.kallsyms import KernelFrames
 from node_agent.symbols.modules import ModuleRegistry
 from wire.schema import ModuleKind
@@ -66,7 +68,7 @@ def main() -> None:
     os.kill(child, 9)
     os.waitpid(child, 0)
 
-    named = name_frames(stacks.packed.values(), registry)
+    named = name_frames(stacks.packed.values(), registry, Progress(io.StringIO()))
     modules: dict[str, dict[str, object]] = {
         module.name: {"build_id": module.id.hex(), "functions": Counter()}
         for module in registry.modules.values()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from node_agent.record import record
+from node_agent.record.progress import Progress
 from node_agent.record.sampling import Sampling
 from node_agent.symbols.modules import ModuleRegistry
 from wire.schema import Name
@@ -145,7 +146,7 @@ def named_frames(
     for turn in range(TRIES):
         registry = ModuleRegistry()
         sampling = Sampling(199, process.pid, None, registry, python=python)
-        taken = sampling.run(seconds * (1 + turn), io.StringIO())
+        taken = sampling.run(seconds * (1 + turn), Progress(io.StringIO()))
         if taken.ends.get("complete", 0) > 0.9 * sum(taken.ends.values()) >= ENOUGH:
             break
     counts: Counter[tuple[Name, ...]] = Counter()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from node_agent.record.naming import name_frames
+from node_agent.record.progress import Progress
 from node_agent.record.sampling import Sampling
 from node_agent.symbols.modules import ModuleRegistry
 
@@ -65,10 +66,10 @@ def sample(pid: int) -> Seen:
     """What is seen of a process, once its rows are known."""
     for _ in range(TRIES):
         registry = ModuleRegistry()
-        taken = Sampling(RATE_HZ, pid, None, registry).run(SECONDS, io.StringIO())
+        taken = Sampling(RATE_HZ, pid, None, registry).run(SECONDS, Progress(io.StringIO()))
         if taken.ends.get("complete", 0) > 0.9 * sum(taken.ends.values()) >= 50:
             break
-    named = name_frames(taken.packed.values(), registry)
+    named = name_frames(taken.packed.values(), registry, Progress(io.StringIO()))
     stacks: Counter[tuple[str, ...]] = Counter()
     for (_, _, stack_hash), count in taken.counts.items():
         packed = taken.packed[stack_hash]

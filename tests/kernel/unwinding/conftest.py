@@ -1,5 +1,6 @@
 """Real programs without frame pointers, of every kind, sampled together at the lowest priority."""
 
+import io
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from node_agent.collectors.cpu import CpuCollector
 from node_agent.collectors.stacks import StackEnd, end_of
 from node_agent.normalize import Normalizer
 from node_agent.record.naming import name_frames
+from node_agent.record.progress import Progress
 from node_agent.symbols.kallsyms import KernelFrames
 from node_agent.symbols.modules import ModuleRegistry
 from node_agent.unwind.builder import RowBuilder
@@ -238,7 +240,8 @@ def seen(programs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
                 samples[key.thread_name] += count
                 place = key, watcher.normalizer.find(key)
                 counts[place] = counts.get(place, 0) + count
-        named = name_frames(watcher.packed.values(), watcher.registry)
+        quiet = Progress(io.StringIO())
+        named = name_frames(watcher.packed.values(), watcher.registry, quiet)
     finally:
         watcher.unwinder.close()
         collector.stop()
