@@ -17,6 +17,7 @@ from aggregator.config import Quotas
 from aggregator.ingest.errors import OverQuotaError
 from aggregator.ingest.recent import Recent
 from wire.codec import declared_bytes
+from wire.limits import MAX_EXTRACT_DECODED_BYTES
 
 NODES_REMEMBERED = 20_000  # about 600 bytes each
 _MIB = 1 << 20
@@ -38,8 +39,10 @@ KINDS = tuple(each.name for each in fields(Quotas))
 
 
 def decoded_megabytes(body: bytes) -> float:
-    """The size of a message as it says itself, at least that of its body."""
-    return max(declared_bytes(body), len(body)) / _MIB
+    """The size of a message as it says itself, at least that of its body. One that says more than
+    any may have is refused before it is decoded, and costs its node no more than it sent."""
+    declared = declared_bytes(body)
+    return max(declared if declared <= MAX_EXTRACT_DECODED_BYTES else 0, len(body)) / _MIB
 
 
 @dataclass

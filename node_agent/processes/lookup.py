@@ -65,15 +65,15 @@ def _walk(tgid: int, path: bytes, view: View | None) -> Found:
     if view is None:
         raise ProcessLookupError(errno.ESRCH, "the process has ended, or may not be read")
     way = view.on_way(path)
-    if not way or way[0].point != b"/":
-        raise _foreign("its root is no mount")
+    # A process whose root is a folder and no mount does not see the mount that this is on.
+    sees_root = bool(way) and way[0].point == b"/"
     for mount in way:
         _require(mount, view)
     here = os.open(f"/proc/{tgid}/root", os.O_PATH | os.O_CLOEXEC)
     try:
-        mount = _mount_of(here, tgid, view, (b"/",))
+        mount = _mount_of(here, tgid, view, (b"/",)) if sees_root else _own_mount_of(here)
         done = b"/"
-        for step in way[1:]:
+        for step in way[sees_root:]:
             there = _enter(here, _below(done, step.point))
             if there is not None:
                 os.close(here)
@@ -133,18 +133,36 @@ def _mount_of(descriptor: int, tgid: int, view: View, points: tuple[bytes, ...])
     devices without a block device are used again: where everybody may mount, this one may be newer
     than the view.
     """
+    number, device = _look_at(descriptor)
+    if device[0] == 0 and view.has_own_users:
+        view = view_of(tgid, is_fresh=True) or View({}, {})
+    return _known(view, number, device, points)
+
+
+def _own_mount_of(descriptor: int) -> Mount:
+    """The same, where it is a mount that the agent itself sees, wherever that is."""
+    number, device = _look_at(descriptor)
+    return _known(view_of(os.getpid()) or View({}, {}), number, device, None)
+
+
+def _look_at(descriptor: int) -> tuple[int | None, tuple[int, int]]:
+    """The mount's id, None where the kernel does not tell, and the device as stat has it."""
     status = ctypes.create_string_buffer(256)
     flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
     if _statx(descriptor, b"", flags, _STATX_MNT_ID, ctypes.addressof(status)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     mask, major, minor, number = _STATX.unpack_from(status)
-    if major == 0 and view.has_own_users:
-        view = view_of(tgid, is_fresh=True) or View({}, {})
-    mount = view.mounts.get(number) if mask & _STATX_MNT_ID else None
-    if mount is None or mount.point not in points:
+    return (number if mask & _STATX_MNT_ID else None), (major, minor)
+
+
+def _known(
+    view: View, number: int | None, device: tuple[int, int], points: tuple[bytes, ...] | None
+) -> Mount:
+    mount = view.mounts.get(number) if number is not None else None
+    if mount is None or (points is not None and mount.point not in points):
         raise _foreign("its mount is not known")
-    if mount.device[0] and mount.device != (major, minor):
+    if mount.device[0] and mount.device != device:
         raise _foreign("its mount is another by now")
     _require(mount, view)
     return mount

@@ -9,6 +9,12 @@ from wire.function_names import readable
 MAX_NAME_BYTES = 4_096
 
 
+def load_runtime() -> None:
+    """Load what `demangle` needs: a process that may open no files any more can't."""
+    _runtime()
+    _libc()
+
+
 def demangle(name: str) -> str:
     """The readable form of `name` (C++, Rust, Go), or `name`."""
     return name if len(name) > MAX_NAME_BYTES else readable(name, demangle_cpp)

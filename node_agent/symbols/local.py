@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from node_agent.children.confine import confine
-from node_agent.symbols.demangle import demangle
+from node_agent.symbols.demangle import demangle, load_runtime
 from node_agent.symbols.elf import MAX_STRING_BYTES, file_reader
 from node_agent.symbols.errors import SymbolError
 from node_agent.symbols.functions import read_functions
@@ -29,7 +29,9 @@ MEMORY_BYTES = 3 << 30
 
 def main(_arguments: list[str]) -> int:
     """Answer the request on standard input."""
-    import_module("zstandard")  # for sections that are packed by it: once confined it can't be
+    # What is loaded only where it is needed: once confined it can't be.
+    import_module("zstandard")
+    load_runtime()
     confine(CPU_S, MEMORY_BYTES, 0, 0)
     for names in name_offsets(json.load(sys.stdin)):
         print(json.dumps(names), flush=True)

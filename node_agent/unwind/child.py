@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from node_agent.children.confine import RATIONED_NICENESS, confine
@@ -30,7 +31,9 @@ _MAX_REASON_BYTES = 500
 def main(arguments: list[str]) -> int:
     """Make the rows that are asked for."""
     request = read_request(arguments)
+    # What is loaded only where it is needed: once confined it can't be.
     _builders()
+    import_module("zstandard")
     confine(CPU_S * len(request.jobs), MEMORY_BYTES, MAX_FILE_BYTES, RATIONED_NICENESS, WALL_S)
     for job in request.rationed():
         _limit_time()

@@ -257,5 +257,5 @@ def test_an_id_that_is_another_mounts_by_now_is_noticed(
 def test_a_root_that_is_no_mount_is_not_entered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that went below a FUSE file system with chroot shows no mount of it."""
     monkeypatch.setattr(lookup, "view_of", lambda *_, **__: parse_view(b""))
-    with pytest.raises(ForeignMountError, match="root is no mount"):
+    with pytest.raises(ForeignMountError, match="mount is not known"):
         find_in_root(os.getpid(), b"/etc/passwd")
