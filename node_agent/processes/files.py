@@ -31,7 +31,8 @@ def find_mapped(tgid: int, mapping: Mapping) -> int:
     """An O_PATH descriptor of the file behind `mapping`, found by its name; the caller closes it.
 
     Looked for in the process's root, then in our own: the process may have ended, or have gone to
-    another root. Raises FileUnavailableError.
+    another root. A deleted one is found by its range of memory, where that is allowed. Raises
+    FileUnavailableError.
     """
     foreign: OSError | None = None
     for root in (tgid, os.getpid()):
@@ -45,6 +46,10 @@ def find_mapped(tgid: int, mapping: Mapping) -> int:
         if is_same_file(os.fstat(found.descriptor), found.mount, mapping):
             return found.descriptor
         os.close(found.descriptor)
+    if mapping.deleted and may_read_memory(tgid, mapping):
+        found_by_range = _find_by_range(tgid, mapping)
+        if found_by_range is not None:
+            return found_by_range
     if foreign is not None:
         raise FileUnavailableError(
             f"{_shown(mapping)} is not opened: {foreign.strerror}", reason="file_not_entered"
@@ -52,6 +57,21 @@ def find_mapped(tgid: int, mapping: Mapping) -> int:
     raise FileUnavailableError(
         f"{_shown(mapping)} of process {tgid} is deleted, replaced or not readable"
     )
+
+
+def _find_by_range(tgid: int, mapping: Mapping) -> int | None:
+    """That of a deleted file, by its range of memory: for those who may look there
+    (CAP_CHECKPOINT_RESTORE)."""
+    path = f"/proc/{tgid}/map_files/{mapping.start:x}-{mapping.end:x}"
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_ino == mapping.inode:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def open_mapped(tgid: int, mapping: Mapping) -> int:

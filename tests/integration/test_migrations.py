@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from aggregator import db
 from aggregator.db import create_sync_database, current_revision, head_revision, run_migrations
-from aggregator.errors import DatabaseError, DatabaseUnavailableError, UnstorableError
+from aggregator.errors import ConfigError, DatabaseError, DatabaseUnavailableError, UnstorableError
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_rows_from_before_stack_ends_have_none(empty_postgres_url, engine):
 def test_errors_are_translated(postgres_url):
     with pytest.raises(DatabaseUnavailableError, match="cannot serve"):
         run_migrations("postgresql://nobody@/nothing?host=/nonexistent")
-    with pytest.raises(DatabaseError, match="postgresql://"):
+    with pytest.raises(ConfigError, match="postgresql://"):
         run_migrations("sqlite:///x.db")
     engine = create_engine(postgres_url)
     with pytest.raises(DatabaseError, match="no_such_table"), db.session_scope(engine) as s:

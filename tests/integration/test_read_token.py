@@ -11,7 +11,7 @@ from aggregator.errors import ConfigError
 TOKEN = "0123456789abcdef~!/:x"
 QUESTIONS = (
     *("/api/v1/flamegraph", "/api/v1/timeline", "/api/v1/nodes", "/api/v1/labels"),
-    *("/api/v1/stack_ends", "/api/v1/alerts", "/", "/static/js/main.js"),
+    *("/api/v1/stack_ends", "/api/v1/alerts", "/api/v1/jobs", "/", "/static/js/main.js"),
 )
 OF_A_NODE = ("events", "profiles", "profiles/{id}")  # which there is none of yet
 NAMELESS = tuple(f"/api/v1/nodes/nobody/{last.format(id=1)}" for last in OF_A_NODE)
