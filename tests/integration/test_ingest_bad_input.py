@@ -370,9 +370,9 @@ async def test_damaged_content_is_never_a_defect(node, stack_of, path, still_ser
             damaged[random.randrange(len(damaged))] = random.randrange(256)
         body = good[:4] + zstandard.compress(bytes(damaged))
         async with await node.post(path, body) as response:
-            said = await response.text()
+            said = await response.read()
             # A time that is damaged may be one of a clock that is wrong: such a batch is kept.
-            assert response.status < 500 or "clocks_apart" in said, (said, bytes(damaged))
+            assert response.status < 500 or b"clocks_apart" in said, (said, bytes(damaged))
             statuses.add(response.status)
 
     assert statuses & {400, 403, 422}
