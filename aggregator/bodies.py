@@ -96,7 +96,7 @@ class BodyRoom:
 
 @dataclass
 class _Held:
-    """What the body of a request takes."""
+    """The memory that the body of a request takes."""
 
     room: BodyRoom
     owner: int

@@ -37,7 +37,7 @@ class TookTooLongError(AggregatorError):
 
 
 class StoreTooSlowError(AggregatorError):
-    """What was sent could not be stored in time."""
+    """A message could not be stored in time."""
 
     status: ClassVar[int] = 503
     code = "store_too_slow"

@@ -1,6 +1,6 @@
-"""What a broker's URL says of who may write to the broker.
+"""A broker's URL says whether strangers may write to the broker.
 
-Whoever can may have the worker do its jobs as often as they like, and read nothing: messages are
+A writer can have the worker do its jobs as often as it likes, and read nothing: messages are
 hints. It is still no place for strangers.
 """
 

@@ -41,7 +41,7 @@ class Retention:
 
 @dataclass(frozen=True)
 class Quotas:
-    """What one node may send a second for ever, 0 for without limit; `aggregator.ingest.quotas`
+    """The most that one node may send a second for ever, 0 for no limit; `aggregator.ingest.quotas`
     says how much at once."""
 
     requests: float = 25.0  # two a batch; a spool that is caught up with sends up to these

@@ -235,7 +235,8 @@ async def watch_connection(request: web.Request, handler: Handler) -> web.Stream
 
 
 def _address(peer: object) -> str:
-    """What counts as one client: an IPv4 address, 64 bits of an IPv6 one, all of a Unix socket."""
+    """The client that a connection counts for: an IPv4 address, 64 bits of an IPv6 one, or all of a
+    Unix socket."""
     if not isinstance(peer, tuple):
         return ""
     host = str(peer[0])

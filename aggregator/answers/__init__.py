@@ -1,1 +1,1 @@
-"""What all answers have in common: their headers, who is answered at all, and compression."""
+"""Common to all answers: their headers, the names that are answered under, and compression."""

@@ -4,8 +4,8 @@ A page of a stranger can point its own name at the loopback address (DNS rebindi
 there as if it were the page of the aggregator. The browser still sends the stranger's name. What
 is an address and no name cannot be pointed elsewhere.
 
-What writes (POST, DELETE) needs a token that such a page has not; health and metrics hold no
-profile. With a read token nothing is to be had without it either.
+A request that writes (POST, DELETE) needs a token that such a page has not; health and metrics
+hold no profile. With a read token nothing is to be had without it either.
 """
 
 import ipaddress

@@ -50,11 +50,11 @@ def test_no_tracked_file_has_paths_of_a_build_machine() -> None:
 @pytest.mark.parametrize(
     ("content", "is_text", "found"),
     [
-        (b"\0/work/main/tests\0", False, [b"/work/main"]),
+        (b"\0/builds/project/tests\0", False, [b"/builds/project"]),
         (b"\0/tmp/corpus\0", False, [b"/tmp/corpus"]),
         (b"see /tmp/perf-1.map", True, []),
         (b"cd /root/flamefleet", True, [b"/root/flamefleet"]),
-        (b"src/tmp/corpus and ~/work/x and $HOME/home/x", False, []),
+        (b"src/tmp/corpus and ~/builds/x and $HOME/home/x", False, []),
     ],
 )
 def test_such_a_path_is_found(content: bytes, is_text: bool, found: list[bytes]) -> None:
